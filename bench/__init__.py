@@ -1,0 +1,1 @@
+"""The project's own benchmark: this proxy against a bare pass-through, in one run on one machine."""

@@ -1,0 +1,207 @@
+"""A fast mock upstream: OpenAI chat completions, whole and streamed, each different, no model behind them.
+
+`python -m bench.mock --port P`. It shares the machine with what it helps to measure, so a request is read by
+byte search alone and replies are templates of fixed width with an id filled in. `GET /stats` counts them.
+A model whose name ends in `-tools` answers with one tool call.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import json
+from collections.abc import Iterator
+
+import msgspec
+import uvloop
+
+from bench.http1 import Request, ServerConnection, serve
+
+DELTAS = 50
+"""Text deltas of one streamed reply."""
+
+PLAIN_EVENTS = DELTAS + 2
+"""`data:` events of a streamed text reply: its deltas, the finish and `[DONE]`."""
+
+_ID = b"0123456789abcdef"
+_PROMPT_TOKENS = b'"prompt_tokens":0'
+_TOTAL_TOKENS = b'"total_tokens":0'
+_ANSWER = (
+    "The order left the warehouse on Tuesday and the carrier has scanned it twice since then, so it should "
+    "reach the customer by Friday noon; I have put a note on the ticket, asked the depot to confirm the last "
+    "scan, and will look again tomorrow before the refund window closes."
+)
+_WORDS = _ANSWER.split()
+
+TOOL_PIECES = ('{"que', 'ry":', '"late ', "parcel ", "case ", _ID.decode(), '",', '"lim', 'it":', " 5", "}")
+
+
+class Stats(msgspec.Struct):
+    """Requests served, by kind, and how many bytes of prompt came."""
+
+    whole: int = 0
+    streamed: int = 0
+    request_bytes: int = 0
+
+
+def _chunk(delta: dict[str, object], finish: str | None = None) -> dict[str, object]:
+    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    return {
+        "id": f"chatcmpl-{_ID.decode()}",
+        "object": "chat.completion.chunk",
+        "created": 1700000000,
+        "model": "mock-1",
+        "choices": [choice],
+    }
+
+
+def _frame(payload: bytes) -> bytes:
+    event = b"data: %b\n\n" % payload
+    return b"%x\r\n%b\r\n" % (len(event), event)
+
+
+def _compact(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode()
+
+
+def _text_deltas() -> Iterator[dict[str, object]]:
+    yield {"role": "assistant", "content": f"[{_ID.decode()}] "}
+    for n in range(DELTAS - 1):
+        yield {"content": _WORDS[n % len(_WORDS)] + " "}
+
+
+def _tool_deltas() -> Iterator[dict[str, object]]:
+    function = {"name": "docs_search", "arguments": ""}
+    call = {"index": 0, "id": f"call_{_ID.decode()}", "type": "function", "function": function}
+    yield {"role": "assistant", "content": None, "tool_calls": [call]}
+    for piece in TOOL_PIECES:
+        yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
+
+
+def _usage(body: bytes) -> dict[str, object]:
+    tokens = len(body) // 4
+    return {"prompt_tokens": tokens, "completion_tokens": DELTAS, "total_tokens": tokens + DELTAS}
+
+
+def _stream(deltas: Iterator[dict[str, object]], finish: str) -> list[bytes]:
+    return [_frame(_compact(_chunk(delta))) for delta in deltas] + [_frame(_compact(_chunk({}, finish)))]
+
+
+def _whole(message: dict[str, object], finish: str) -> bytes:
+    """A reply with its usage at 0, to be filled in."""
+    return _compact(
+        {
+            "id": f"chatcmpl-{_ID.decode()}",
+            "object": "chat.completion",
+            "created": 1700000000,
+            "model": "mock-1",
+            "choices": [
+                {
+                    "index": 0,
+                    "message": {"role": "assistant", **message},
+                    "logprobs": None,
+                    "finish_reason": finish,
+                }
+            ],
+            "usage": {"prompt_tokens": 0, "completion_tokens": DELTAS, "total_tokens": 0},
+            "system_fingerprint": None,
+        }
+    )
+
+
+_TOOL_CALL = {
+    "id": f"call_{_ID.decode()}",
+    "type": "function",
+    "function": {"name": "docs_search", "arguments": "".join(TOOL_PIECES)},
+}
+TEXT_REPLY = _whole({"content": f"[{_ID.decode()}] " + " ".join(_WORDS[:35]), "refusal": None}, "stop")
+TOOL_REPLY = _whole({"content": None, "tool_calls": [_TOOL_CALL]}, "tool_calls")
+TEXT_STREAM = _stream(_text_deltas(), "stop")
+TOOL_STREAM = _stream(_tool_deltas(), "tool_calls")
+TOOL_EVENTS = len(TOOL_STREAM) + 1
+_STREAM_HEAD = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\ncache-control: no-cache\r\n"
+    b"transfer-encoding: chunked\r\n\r\n"
+)
+_DONE = _frame(b"[DONE]")
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+def _wants(body: bytes, field: bytes) -> bool:
+    """Is this JSON field true? By byte search: prompts hold no unescaped quotes."""
+    return b'"%b":true' % field in body or b'"%b": true' % field in body
+
+
+class _StreamedReply:
+    """One streamed reply: a write to the socket per event, each in its own turn of the loop, no delay."""
+
+    __slots__ = ("_frames", "_id", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, frames: list[bytes], reply_id: bytes) -> None:
+        self._transport = transport
+        self._frames = iter(frames)
+        self._id = reply_id
+        self._loop = asyncio.get_running_loop()
+
+    def step(self) -> None:
+        frame = next(self._frames, None)
+        if frame is None or self._transport.is_closing():
+            return
+        self._transport.write(frame.replace(_ID, self._id))
+        self._loop.call_soon(self.step)
+
+
+class MockConnection(ServerConnection):
+    def __init__(self, stats: Stats, ids: Iterator[int]) -> None:
+        super().__init__()
+        self._stats = stats
+        self._ids = ids
+
+    def answer(self, request: Request) -> None:
+        if request.target == b"/v1/chat/completions":
+            self._complete(request.body)
+        elif request.target == b"/stats":
+            self.reply(200, msgspec.json.encode(self._stats))
+        elif request.target == b"/health/ready":
+            self.reply(200, b"{}")
+        else:
+            self.reply(404, b'{"error":{"message":"unknown path"}}')
+
+    def _complete(self, body: bytes) -> None:
+        reply_id = b"%016x" % next(self._ids)
+        tools = b'-tools"' in body
+        self._stats.request_bytes += len(body)
+        if not _wants(body, b"stream"):
+            self._stats.whole += 1
+            self.reply(200, _fill(TOOL_REPLY if tools else TEXT_REPLY, reply_id, body))
+            return
+        self._stats.streamed += 1
+        frames = TOOL_STREAM if tools else TEXT_STREAM
+        usage = [_usage_frame(body)] if _wants(body, b"include_usage") else []
+        _StreamedReply(
+            self.transport, [_STREAM_HEAD + frames[0], *frames[1:], *usage, _DONE + _LAST_CHUNK], reply_id
+        ).step()
+
+
+def _fill(template: bytes, reply_id: bytes, body: bytes) -> bytes:
+    tokens = len(body) // 4
+    filled = template.replace(_ID, reply_id)
+    filled = filled.replace(_PROMPT_TOKENS, b'"prompt_tokens":%d' % tokens)
+    return filled.replace(_TOTAL_TOKENS, b'"total_tokens":%d' % (tokens + DELTAS))
+
+
+def _usage_frame(body: bytes) -> bytes:
+    return _frame(_compact({**_chunk({}), "choices": [], "usage": _usage(body)}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="mock upstream")
+    parser.add_argument("--port", type=int, required=True)
+    port: int = parser.parse_args().port
+    stats, ids = Stats(), itertools.count(1)
+    uvloop.run(serve(lambda: MockConnection(stats, ids), port))
+
+
+if __name__ == "__main__":
+    main()

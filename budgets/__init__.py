@@ -1,0 +1,79 @@
+"""May a call spend? Limits over windows, and a ledger that holds before a call and settles after it.
+
+Knows nothing of models or HTTP. Integers only: money is micro-dollars, time is Unix microseconds.
+"""
+
+from budgets.amounts import UNITS, ZERO, Amount, Unit, micro_usd
+from budgets.decide import TOMBSTONE_US, LedgerBroken, decide, needs
+from budgets.ledger import (
+    Counter,
+    Expire,
+    Expired,
+    ExpiredHold,
+    Held,
+    Hold,
+    Late,
+    Left,
+    Op,
+    Refused,
+    Renew,
+    Renewed,
+    Result,
+    Settle,
+    Settled,
+    Take,
+    Taken,
+)
+from budgets.limits import Bound, Limit, LimitBook, OnExceed
+from budgets.memory_store import MemoryStore
+from budgets.scopes import Scope, Subject
+from budgets.sql_store import METADATA, SqlLedger, SqlStore, tables
+from budgets.store import LedgerStore
+from budgets.tightest import remaining
+from budgets.windows import WINDOWS, Window, WindowSpan, window_named
+
+__all__ = [
+    "METADATA",
+    "TOMBSTONE_US",
+    "UNITS",
+    "WINDOWS",
+    "ZERO",
+    "Amount",
+    "Bound",
+    "Counter",
+    "Expire",
+    "Expired",
+    "ExpiredHold",
+    "Held",
+    "Hold",
+    "Late",
+    "LedgerBroken",
+    "LedgerStore",
+    "Left",
+    "Limit",
+    "LimitBook",
+    "MemoryStore",
+    "OnExceed",
+    "Op",
+    "Refused",
+    "Renew",
+    "Renewed",
+    "Result",
+    "Scope",
+    "Settle",
+    "Settled",
+    "SqlLedger",
+    "SqlStore",
+    "Subject",
+    "Take",
+    "Taken",
+    "Unit",
+    "Window",
+    "WindowSpan",
+    "decide",
+    "micro_usd",
+    "needs",
+    "remaining",
+    "tables",
+    "window_named",
+]

@@ -1,0 +1,175 @@
+"""What a ledger is asked to do, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from budgets.amounts import ZERO, Amount, Unit
+from budgets.limits import Bound
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Set `amount` (the worst case) aside under all `bounds`, or under none of them.
+
+    `id` is new: no hold ever had it. If nobody settles the hold or renews it until `lease_until_us`, it
+    expires and `floor`, at most `amount`, is charged. Answered by `Held` or `Refused`.
+    """
+
+    id: str
+    bounds: tuple[Bound, ...]
+    amount: Amount
+    floor: Amount
+    lease_until_us: int
+
+    def __post_init__(self) -> None:
+        for held, least in zip(self.amount.values(), self.floor.values(), strict=True):
+            if not 0 <= least <= held:
+                raise ValueError(f"hold {self.id}: its floor must lie between nothing and the amount")
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Replace the hold `id` by what was `used`, which is charged even where it is more than was held.
+
+    What is freed is what the ledger holds under `id`, wherever it was taken; `bounds` are the ones whose
+    remainder the answer names. Answered by `Settled`, or by `Late` where the hold is gone.
+    """
+
+    id: str
+    bounds: tuple[Bound, ...]
+    used: Amount
+
+    def __post_init__(self) -> None:
+        _refuse_negative(self.id, self.used)
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """Use `amount` at once, under all `bounds` or none: what is known only now, tool calls and writes.
+
+    `id` is the call's, for messages alone: taking twice counts twice. Answered by `Taken` or `Refused`.
+    """
+
+    id: str
+    bounds: tuple[Bound, ...]
+    amount: Amount
+
+    def __post_init__(self) -> None:
+        _refuse_negative(self.id, self.amount)
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Keep the holds `ids` until `lease_until_us`; never shortens a lease. Answered by `Renewed`."""
+
+    ids: tuple[str, ...]
+    lease_until_us: int
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """End every hold whose lease ended by `now_us`, charging its floor. Answered by `Expired`."""
+
+    now_us: int
+
+
+Op = Hold | Settle | Take | Renew | Expire
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The tightest limit's remainder in one unit: never below 0, and what is held is not left."""
+
+    unit: Unit
+    limit_id: str
+    maximum: int
+    left: int
+    resets_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The hold stands. `left` is what remains after it, in requests and tokens, where these are limited."""
+
+    left: tuple[Left, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Nothing was held or taken. The limit named is the tightest of those without room.
+
+    That is the one with the least left in proportion to what was asked; of equal ones the one that resets
+    last, since waiting for another would not help; then the first of the bounds. `asked` is 0 where a unit
+    that is taken at the gate was used up before the call came.
+    """
+
+    limit_id: str
+    bound_key: str
+    unit: Unit
+    maximum: int
+    used: int
+    held: int
+    asked: int
+    resets_us: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The hold is gone, and what was used is charged. `left` is what remains now."""
+
+    left: tuple[Left, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """The hold was gone before, and nothing was changed: each hold ends once.
+
+    `charged` is what its expiry charged. It is None where the ledger has no trace of the hold: it was
+    settled already, never taken, or expired longer ago than tombstones are kept.
+    """
+
+    charged: Amount | None
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The amount is charged. `left` is what remains now."""
+
+    left: tuple[Left, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Renewed:
+    """`missing` are the ids, as given, that no longer stood for a hold and were not renewed."""
+
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ExpiredHold:
+    id: str
+    charged: Amount
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The holds that ended, by id."""
+
+    holds: tuple[ExpiredHold, ...]
+
+
+Result = Held | Refused | Settled | Late | Taken | Renewed | Expired
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """What was used under a bound, and what is set aside."""
+
+    used: Amount = ZERO
+    held: Amount = ZERO
+
+
+def _refuse_negative(id_: str, amount: Amount) -> None:
+    if min(amount.values()) < 0:
+        raise ValueError(f"call {id_}: no unit of what was used can be negative")

@@ -1,0 +1,47 @@
+"""The ledger's reference store, in memory: the twin that the SQL store is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from threading import Lock
+
+from budgets.amounts import Amount
+from budgets.decide import StoredHold, decide, needs
+from budgets.ledger import Counter, Op, Result
+from budgets.tightest import WIDTH
+
+
+class MemoryStore:
+    """Meets `LedgerStore` for the threads of one process. Raises ValueError for a hold id used again."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counters: dict[str, list[int]] = {}
+        self._holds: dict[str, StoredHold] = {}
+
+    def apply(self, ops: Sequence[Op], now_us: int) -> list[Result]:
+        wanted = needs(ops)
+        with self._lock:
+            due_us = wanted.due_us
+            loaded = {
+                stored.id: stored
+                for stored in self._holds.values()
+                if stored.id in wanted.holds or (due_us is not None and stored.lease_until_us <= due_us)
+            }
+            decision = decide(ops, self._counters, loaded, now_us)
+            if again := self._holds.keys() & decision.opened.keys():
+                raise ValueError(f"a hold with the id {min(again)} was taken before: ids must be new")
+            self._counters.update(decision.counters)
+            self._holds.update(decision.opened)
+            self._holds.update(decision.changed)
+            for id_ in decision.closed:
+                del self._holds[id_]
+        return decision.results
+
+    def peek(self, keys: Iterable[str]) -> dict[str, Counter]:
+        with self._lock:
+            return {
+                key: Counter(Amount(*cell[:WIDTH]), Amount(*cell[WIDTH:]))
+                for key in keys
+                if (cell := self._counters.get(key)) is not None
+            }

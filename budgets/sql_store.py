@@ -1,0 +1,143 @@
+"""The ledger in SQL, inside a transaction of the caller's: load, decide, save."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Engine
+
+from budgets.amounts import Amount
+from budgets.decide import Decision, OnDrift, StoredHold, decide, needs, raise_drift
+from budgets.ledger import Counter, Op, Result
+from budgets.sql_statements import statements
+from budgets.sql_tables import METADATA, TABLES, LedgerTables, tables
+from budgets.tightest import WIDTH
+
+__all__ = ["METADATA", "TABLES", "LedgerTables", "SqlLedger", "SqlStore", "tables"]
+
+_MOST_KEYS_KNOWN = 50_000
+_AMOUNT_END = 2 + WIDTH
+_FLOOR_END = _AMOUNT_END + WIDTH
+
+
+class SqlLedger:
+    """Applies batches of operations in a transaction that the caller began, and commits or rolls back.
+
+    On SQLite the caller has begun it with BEGIN IMMEDIATE. On PostgreSQL, at READ COMMITTED, rows are locked
+    in one order everywhere: holds by id, then counters by key, after creating those that are missing.
+    """
+
+    def __init__(
+        self, dialect: Dialect, tables: LedgerTables = TABLES, on_drift: OnDrift = raise_drift
+    ) -> None:
+        self._sql = statements(dialect, tables)
+        self._on_drift = on_drift
+        self._known: OrderedDict[str, None] = OrderedDict()
+
+    def apply(self, conn: Connection, ops: Sequence[Op], now_us: int) -> list[Result]:
+        """Do `ops` in order at `now_us` (Unix µs): one result each. Where it raises, roll back."""
+        wanted = needs(ops)
+        holds = self._load_holds(conn, wanted.holds, wanted.due_us)
+        keys = wanted.keys
+        for stored in holds.values():
+            keys.update(stored.keys)
+        counters = self._load_counters(conn, sorted(keys)) if keys else {}
+        decision = decide(ops, counters, holds, now_us, self._on_drift)
+        self._save(conn, decision)
+        return decision.results
+
+    def peek(self, conn: Connection, keys: Iterable[str]) -> dict[str, Counter]:
+        """The counters under `keys` that were ever written; locks nothing."""
+        sql = self._sql
+        rows = conn.exec_driver_sql(sql.peek, (sql.listed(list(keys)),)).fetchall()
+        return {row[0]: Counter(Amount(*row[1 : 1 + WIDTH]), Amount(*row[1 + WIDTH :])) for row in rows}
+
+    def _load_holds(self, conn: Connection, ids: set[str], due_us: int | None) -> dict[str, StoredHold]:
+        sql = self._sql
+        if due_us is not None:
+            rows = conn.exec_driver_sql(sql.holds_and_due, (sql.listed(sorted(ids)), due_us))
+        elif ids:
+            rows = conn.exec_driver_sql(sql.holds, (sql.listed(sorted(ids)),))
+        else:
+            return {}
+        return {row[0]: _stored(row) for row in rows.fetchall()}
+
+    def _load_counters(self, conn: Connection, keys: list[str]) -> dict[str, Sequence[int]]:
+        sql = self._sql
+        if sql.add_counters is not None:
+            self._create(conn, sql.add_counters, [key for key in keys if key not in self._known])
+        found = self._locked(conn, keys)
+        if sql.add_counters is not None and len(found) < len(keys):
+            # Rows once seen were deleted, or the transaction that created them was rolled back.
+            lost = [key for key in keys if key not in found]
+            self._create(conn, sql.add_counters, lost)
+            found |= self._locked(conn, lost)
+        return found
+
+    def _locked(self, conn: Connection, keys: list[str]) -> dict[str, Sequence[int]]:
+        sql = self._sql
+        rows = conn.exec_driver_sql(sql.counters, (sql.listed(keys),)).fetchall()
+        return {row[0]: row[1:] for row in rows}
+
+    def _create(self, conn: Connection, add_counters: str, keys: list[str]) -> None:
+        """Make sure that counters exist. Only those which others committed are remembered as existing: the
+        ones created here may yet be rolled back."""
+        if not keys:
+            return
+        created = {row[0] for row in conn.exec_driver_sql(add_counters, (self._sql.listed(keys),))}
+        known = self._known
+        for key in keys:
+            if key in created:
+                known.pop(key, None)
+            else:
+                known[key] = None
+        while len(known) > _MOST_KEYS_KNOWN:
+            known.popitem(last=False)
+
+    def _save(self, conn: Connection, decision: Decision) -> None:
+        sql = self._sql
+        if decision.counters:
+            # In order of key, so that no two transactions create the same counters crosswise.
+            rows = [(key, *cell) for key, cell in sorted(decision.counters.items())]
+            conn.exec_driver_sql(sql.save_counters, sql.rows(rows))
+        if decision.opened:
+            conn.exec_driver_sql(sql.add_holds, sql.rows([_row(hold) for hold in decision.opened.values()]))
+        if decision.closed:
+            conn.exec_driver_sql(sql.delete_holds, (sql.listed(decision.closed),))
+        if False:
+            changed = [(hold.lease_until_us, hold.expired_us, hold.id) for hold in decision.changed.values()]
+            conn.exec_driver_sql(sql.save_hold, changed)
+
+
+class SqlStore:
+    """A `LedgerStore` that gives each batch a transaction of its own, from an engine whose transactions
+    begin as `SqlLedger` demands. The tables exist."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._ledger = SqlLedger(engine.dialect)
+
+    def apply(self, ops: Sequence[Op], now_us: int) -> list[Result]:
+        with self._engine.begin() as conn:
+            return self._ledger.apply(conn, ops, now_us)
+
+    def peek(self, keys: Iterable[str]) -> dict[str, Counter]:
+        with self._engine.begin() as conn:
+            return self._ledger.peek(conn, keys)
+
+
+def _stored(row: Sequence[Any]) -> StoredHold:
+    return StoredHold(
+        row[0],
+        tuple(json.loads(row[1])),
+        tuple(row[2:_AMOUNT_END]),
+        tuple(row[_AMOUNT_END:_FLOOR_END]),
+        *row[_FLOOR_END:],
+    )
+
+
+def _row(hold: StoredHold) -> tuple[Any, ...]:
+    return (hold.id, json.dumps(hold.keys), *hold.amount, *hold.floor, *hold[4:])

@@ -1,0 +1,43 @@
+"""The operators' side as a FastAPI app: health, metrics and `/admin`."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Response
+from fastapi.responses import JSONResponse, PlainTextResponse
+
+from llm_proxy.telemetry.metrics import CONTENT_TYPE
+from llm_proxy.version import VERSION
+from llm_proxy.worker import Worker
+
+
+def admin_app(worker: Worker) -> FastAPI:
+    """Everything that isn't a model route."""
+    app = FastAPI(
+        title="llm-proxy", version=VERSION, docs_url=None, redoc_url=None, openapi_url="/admin/openapi.json"
+    )
+
+    @app.get("/", include_in_schema=False)
+    @app.head("/", include_in_schema=False)
+    async def here() -> PlainTextResponse:
+        return PlainTextResponse("llm-proxy: set base_url to this address + /v1\n")
+
+    @app.get("/health/live", tags=["health"])
+    async def live() -> dict[str, str]:
+        return {"status": "live"}
+
+    @app.get("/health/ready", tags=["health"])
+    async def ready() -> JSONResponse:
+        reasons = [reason for reason in (worker.failed, _store(worker)) if reason]
+        status = "not ready" if reasons else "ready"
+        return JSONResponse({"status": status, "reasons": reasons}, 503 if reasons else 200)
+
+    @app.get("/metrics", tags=["health"])
+    async def metrics() -> Response:
+        return Response(worker.services.metrics.render(), media_type=CONTENT_TYPE)
+
+    _ = (here, live, ready, metrics)
+    return app
+
+
+def _store(worker: Worker) -> str:
+    return "" if worker.services.writer.healthy else "the store can't be written"

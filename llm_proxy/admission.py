@@ -1,0 +1,217 @@
+"""Admits a call: its worst case is held and its opening record committed, in one transaction, or it's refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from budgets import Held, Hold, LimitBook, Refused, Subject, Unit
+from msgspec import structs
+from routing.targets import Resolved
+
+from llm_proxy import journal
+from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.exchange import Exchange
+from llm_proxy.judge import Rules, run_update
+from llm_proxy.policy.verdict import ResultLabel
+from llm_proxy.quote import Quote, quote
+from llm_proxy.records.batch import Found, Job, Wrote
+from llm_proxy.records.evidence import Answered, Evidence, RunUpdate
+from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
+from llm_proxy.records.view import ToolResultView
+from llm_proxy.records.writer import Writer
+from llm_proxy.upstream.prices import PriceBook
+
+LEASE_US = 30_000_000
+_SHRINKS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """A call that holds its worst case. `cap` is what it must be kept to upstream, where its caller set none."""
+
+    state: RunState | None
+    """The run as it stands now; None where it wasn't needed yet."""
+    cap: int | None
+    rejected: str
+    """The id of a tool result that the posture refuses, empty where there is none."""
+
+
+class Admission:
+    """Holds budgets for calls and opens their records."""
+
+    def __init__(
+        self, writer: Writer, book: LimitBook, prices: PriceBook, now_us: Callable[[], int], *, refuse_unpriced: bool
+    ) -> None:
+        self._writer = writer
+        self._book = book
+        self._prices = prices
+        self._now_us = now_us
+        self._refuse_unpriced = refuse_unpriced
+
+    def bind(self, exchange: Exchange) -> None:
+        """Finds the limits that apply."""
+        caller, request = exchange.caller, exchange.request
+        assert caller is not None
+        assert request is not None
+        subject = Subject(
+            agent=caller.agent.id,
+            team=caller.agent.team or None,
+            user=exchange.user_id or None,
+            key=caller.key_id,
+            model=request.model,
+            run=exchange.run_id,
+            tags=exchange.hints.tags,
+        )
+        exchange.bounds = self._book.bounds(subject, self._now_us())
+
+    async def admit(self, exchange: Exchange, route: Resolved, rules: Rules | None) -> Admitted:
+        """Raises `ProxyError(budget_exceeded)` where a limit has no room; the refusal is recorded by then."""
+        request, intake = exchange.request, exchange.intake
+        assert request is not None
+        assert intake is not None
+        prices = [self._prices.find(target.provider, target.model) for target in route.targets()]
+        if self._refuse_unpriced and None in prices and limits_usd(exchange):
+            raise _unpriced(request.model)
+        worst = quote(intake.tokens or 0, request.max_output, request.n, prices)
+        for attempt in range(_SHRINKS + 1):
+            outcome = await self._writer.submit(self._job(exchange, worst, rules, last=attempt == _SHRINKS))
+            match outcome:
+                case Admitted():
+                    exchange.opened = True
+                    return outcome
+                case Quote():
+                    worst = outcome
+                case Refused():
+                    raise _exceeded(outcome, self._now_us())
+                case _:
+                    raise AssertionError(f"a hold was answered by {type(outcome).__name__}")
+        raise AssertionError("the last hold is either taken or refused")
+
+    def _job(self, exchange: Exchange, worst: Quote, rules: Rules | None, *, last: bool) -> Job:
+        now = self._now_us()
+        amount, floor = worst.amount(), worst.floor()
+        hold = Hold(exchange.id, exchange.bounds, amount, floor, now + LEASE_US)
+        assert exchange.intake is not None
+        assert exchange.caller is not None
+        results = exchange.intake.results
+        wants_run = rules is not None and bool(results or request_has_tools(exchange))
+        key = RunKey(exchange.caller.agent.id, exchange.run_id)
+
+        def then(found: Found) -> Wrote:
+            result = found.results[0]
+            if isinstance(result, Refused):
+                smaller = None if last else worst.shrunk(result)
+                return Wrote(smaller or result)
+            assert isinstance(result, Held)
+            exchange.held, exchange.floor, exchange.left = amount, floor, result.left
+            before = _begun(found.run, exchange)
+            state, answered, rejected = _inspect(exchange, before, results, rules, now)
+            cap = None if worst.capped or not _shrunk(worst) else worst.cap
+            evidence = journal.opened(exchange)
+            known = state if wants_run else None
+            return Wrote(Admitted(known, cap, rejected), _joined(evidence, before, state, answered, key))
+
+        return Job(then=then, ops=(hold,), run=key if wants_run else None)
+
+
+def request_has_tools(exchange: Exchange) -> bool:
+    return exchange.request is not None and bool(exchange.request.tools)
+
+
+def limits_usd(exchange: Exchange) -> bool:
+    return any(Unit.USD in bound.limit.maximum for bound in exchange.bounds)
+
+
+def _shrunk(worst: Quote) -> bool:
+    return worst.cap < max(price.max_output for price in worst.prices)
+
+
+def _begun(state: RunState, exchange: Exchange) -> RunState:
+    """`state`, or that of a run which begins with this call."""
+    if state is not UNKNOWN:
+        return state
+    assert exchange.caller is not None
+    return RunState(started_us=exchange.started_us, role_at_start=exchange.caller.agent.role)
+
+
+def _inspect(
+    exchange: Exchange, state: RunState, results: tuple[str, ...], rules: Rules | None, now_us: int
+) -> tuple[RunState, tuple[str, ...], str]:
+    """The run after the request's tool results came in; which of its calls they answer; what is refused."""
+    if rules is None or not results:
+        return state, (), ""
+    tools = {call.tool_call_id: call for call in state.history if call.decision == "allow"}
+    sensitivity, untrusted, rejected = state.sensitivity, state.untrusted, ""
+    views: list[ToolResultView] = []
+    for id_ in results:
+        call = tools.get(id_)
+        label: ResultLabel = rules.engine.result_label(call.tool if call else None, known=call is not None)
+        sensitivity = max(sensitivity, label.sensitivity)
+        untrusted = untrusted or label.untrusted
+        if label.rejected and not rejected:
+            rejected = id_
+        if call is None or call.answered_us is None:
+            views.append(ToolResultView(tool_call_id=id_, tool=call.tool if call else "", known=call is not None))
+    exchange.results = tuple(views)
+    answered = tuple(id_ for id_ in results if id_ in tools and tools[id_].answered_us is None)
+    return _advanced(state, sensitivity, untrusted, set(answered), now_us), answered, rejected
+
+
+def _advanced(
+    state: RunState, sensitivity: int, untrusted: bool, answered: set[str], now_us: int  # noqa: FBT001
+) -> RunState:
+    changed = answered or sensitivity > state.sensitivity or (untrusted and not state.untrusted)
+    if not changed:
+        return state
+    history = tuple(
+        replace(call, answered_us=now_us) if call.tool_call_id in answered and call.answered_us is None else call
+        for call in state.history
+    )
+    return replace(
+        state, revision=state.revision + 1, sensitivity=sensitivity, untrusted=untrusted, history=history
+    )
+
+
+def _joined(
+    evidence: Evidence, before: RunState, after: RunState, answered: tuple[str, ...], key: RunKey
+) -> Evidence:
+    """The opening record, with what the results changed in the run."""
+    if after is before:
+        return evidence
+    update: RunUpdate = run_update(before, key, sensitivity=after.sensitivity, untrusted=after.untrusted)
+    rows = tuple(Answered(_answered_at(after, id_), key.agent_id, key.run_id, id_) for id_ in answered)
+    return structs.replace(evidence, run_updates=(update,), answered=rows)
+
+
+def _answered_at(state: RunState, id_: str) -> int:
+    return next(call.answered_us or 0 for call in state.history if call.tool_call_id == id_)
+
+
+def _unpriced(model: str) -> ProxyError:
+    return ProxyError(
+        Kind.BUDGET_EXCEEDED,
+        f"Model {model!r} has no known price and a usd limit applies, so its cost can't be held. "
+        "Give it a price under `prices:` in the configuration, or set `unpriced: free`.",
+        retryable=False,
+    )
+
+
+def _exceeded(refused: Refused, now_us: int) -> ProxyError:
+    unit, limit = refused.unit.value, refused.limit_id
+    used, held, most = (_shown(refused, value) for value in (refused.used, refused.held, refused.maximum))
+    resets = refused.resets_us
+    wait = None if resets is None else max(1.0, (resets - now_us) / 1e6)
+    when = "It does not reset." if wait is None else f"It resets in {wait:.0f} s."
+    asked = f", and this call may need {_shown(refused, refused.asked)}" if refused.asked else ""
+    return ProxyError(
+        Kind.BUDGET_EXCEEDED,
+        f"Budget {limit!r} allows {most} {unit}: {used} used, {held} held by calls in flight{asked}. {when} "
+        "Wait, lower max_completion_tokens, or ask an operator to raise it.",
+        retry_after_s=wait,
+        retryable=wait is not None and wait <= 120,
+    )
+
+
+def _shown(refused: Refused, value: int) -> str:
+    return f"${value / 1e6:,.6f}" if refused.unit is Unit.USD else f"{value:,}"

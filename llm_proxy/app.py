@@ -1,0 +1,57 @@
+"""The composition root: the ASGI application that a server runs."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import structlog
+
+from llm_proxy.admin.app import admin_app
+from llm_proxy.config import Config, find_config, load_config
+from llm_proxy.http.asgi import App, Receive, Scope, Send
+from llm_proxy.http.model_api import ModelApi
+from llm_proxy.http.root import Root
+from llm_proxy.wire.dialect import DIALECTS
+from llm_proxy.worker import Worker
+
+log = structlog.get_logger("llm_proxy")
+
+
+class Application:
+    """ASGI: lifespan starts and stops the worker, HTTP goes to the root."""
+
+    def __init__(self, config: Config) -> None:
+        self._worker = Worker(config)
+        self._root: App | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http" and self._root is not None:
+            await self._root(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self._worker.start()
+            self._root = _root(self._worker)
+        except Exception as error:
+            log.critical("the proxy can't start", error=f"{type(error).__name__}: {error}")
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self._worker.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _root(worker: Worker) -> Root:
+    api = ModelApi(worker.services, created=int(time.time()))
+    model_routes = {dialect.path: api.endpoint(dialect) for dialect in DIALECTS.values()}
+    return Root(model_routes, api.models, api.unserved, admin_app(worker))
+
+
+def create() -> Application:
+    """What `llm-proxy serve` runs in each worker; the config is where $LLM_PROXY_CONFIG says."""
+    return Application(load_config(find_config(None, os.environ), os.environ))

@@ -1,0 +1,1 @@
+"""Reads the record back: evidence into views, runs and listings."""

@@ -1,0 +1,141 @@
+"""Calls as a reader sees them, put together from their evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection, select
+
+from llm_proxy.archive.content import addresses, as_sent, fold, rebuild
+from llm_proxy.journal import NOTHING_RELEASED
+from llm_proxy.records import bodies
+from llm_proxy.records.blobs import Codec, fetch
+from llm_proxy.records.evidence import RecordKind
+from llm_proxy.records.tables import records
+from llm_proxy.records.view import CallView, CostLabel, Decision, Status
+from llm_proxy.wire.dialect import DIALECTS
+
+
+@dataclass(slots=True)
+class _Evidence:
+    """The records of one call, as far as they exist."""
+
+    call_id: str
+    run_id: str = ""
+    agent_id: str = ""
+    at_us: int = 0
+    opened: bodies.Opened | None = None
+    closed: bodies.Closed | None = None
+    decisions: list[Decision] = field(default_factory=list[Decision])
+
+
+def call_views(connection: Connection, ids: Iterable[str], *, content: bool = True) -> list[CallView]:
+    """Those of `ids` that are recorded, in the order given; without `content`, no body and no reply."""
+    wanted = list(dict.fromkeys(ids))
+    found = _evidence(connection, wanted)
+    blobs = fetch(connection, _needed(found.values()), Codec()) if content else {}
+    return [_view(found[id_], blobs, content=content) for id_ in wanted if id_ in found]
+
+
+def call_view(connection: Connection, id_: str) -> CallView | None:
+    return next(iter(call_views(connection, [id_])), None)
+
+
+def _evidence(connection: Connection, ids: list[str]) -> dict[str, _Evidence]:
+    found: dict[str, _Evidence] = {}
+    for start in range(0, len(ids), 500):
+        query = (
+            select(records.c.kind, records.c.at_us, records.c.call_id, records.c.run_id, records.c.agent_id)
+            .add_columns(records.c.body)
+            .where(records.c.call_id.in_(ids[start : start + 500]))
+            .order_by(records.c.at_us, records.c.writer, records.c.seq)
+        )
+        for kind, at_us, call_id, run_id, agent_id, body in connection.execute(query):
+            evidence = found.setdefault(call_id, _Evidence(call_id))
+            evidence.run_id = evidence.run_id or run_id or ""
+            evidence.agent_id = evidence.agent_id or agent_id or ""
+            _add(evidence, kind, at_us, bytes(body))
+    return {id_: evidence for id_, evidence in found.items() if evidence.opened is not None}
+
+
+def _add(evidence: _Evidence, kind: str, at_us: int, body: bytes) -> None:
+    match kind:
+        case RecordKind.CALL_OPENED:
+            evidence.opened, evidence.at_us = bodies.read_opened(body), at_us
+        case RecordKind.CALL_CLOSED:
+            evidence.closed = bodies.read_closed(body)
+        case RecordKind.CALL_REFUSED:
+            both = bodies.read_refused(body)
+            evidence.opened, evidence.closed, evidence.at_us = both.opened, both.closed, at_us
+        case RecordKind.VERDICTS:
+            evidence.decisions += bodies.read_verdicts(body).decisions
+        case _:
+            return
+
+
+def _needed(found: Iterable[_Evidence]) -> set[bytes]:
+    needed: set[bytes] = set()
+    for evidence in found:
+        if evidence.opened is not None:
+            needed |= addresses(evidence.opened.content)
+        if evidence.closed is not None:
+            hexes = (evidence.closed.emitted, evidence.closed.released)
+            needed |= {bytes.fromhex(hex_) for hex_ in hexes if hex_ and hex_ != NOTHING_RELEASED}
+    return needed
+
+
+def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> CallView:
+    opened, closed = evidence.opened, evidence.closed or bodies.Closed(status=Status.OPEN)
+    assert opened is not None
+    body = rebuild(opened.content, blobs) if content else None
+    emitted = blobs.get(bytes.fromhex(closed.emitted)) if closed.emitted else None
+    reply = None
+    if emitted is not None:
+        reply = fold(DIALECTS[opened.dialect], emitted, stream=opened.stream)
+    return CallView(
+        id=evidence.call_id,
+        run_id=evidence.run_id,
+        agent_id=evidence.agent_id,
+        started_us=evidence.at_us,
+        status=Status(closed.status),
+        parent_run_id=opened.parent_run_id,
+        run_inferred=opened.run_inferred,
+        team=opened.team,
+        role=opened.role,
+        user_id=opened.user_id,
+        key_id=opened.key_id,
+        tags=opened.tags,
+        traceparent=opened.traceparent,
+        dialect=opened.dialect,
+        stream=opened.stream,
+        model=opened.model,
+        served_model=closed.served_model,
+        target=closed.target,
+        provider=closed.provider,
+        server_address=closed.server,
+        attempts=closed.attempts,
+        first_event_s=closed.first_event_s,
+        total_s=closed.total_s if evidence.closed else None,
+        overhead_ms=closed.overhead_ms,
+        finish_reasons=closed.finish_reasons,
+        usage=closed.usage,
+        cost_micro_usd=closed.cost_micro_usd,
+        cost_label=CostLabel(closed.cost_label) if closed.cost_label else None,
+        problem=closed.problem,
+        decisions=tuple(evidence.decisions),
+        results=opened.results,
+        policy=opened.policy,
+        held=opened.held,
+        request=body,
+        sent=as_sent(body, closed.edits),
+        emitted=emitted,
+        released=_released(closed.released, blobs),
+        reply=reply,
+    )
+
+
+def _released(hex_: str, blobs: dict[bytes, bytes]) -> bytes | None:
+    if hex_ == NOTHING_RELEASED:
+        return b""
+    return blobs.get(bytes.fromhex(hex_)) if hex_ else None

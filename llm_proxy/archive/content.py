@@ -1,0 +1,65 @@
+"""Puts stored content together again: bodies from envelopes, replies from what was emitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from llm_proxy.chat.reply import Assembly, Reply
+from llm_proxy.records.bodies import Content, Edit
+from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.spans import splice
+from llm_proxy.wire.sse import SseReader
+
+Blobs = Mapping[bytes, bytes]
+
+
+def addresses(content: Content | None) -> set[bytes]:
+    """The blobs that `content` needs."""
+    if content is None:
+        return set()
+    found = {bytes.fromhex(id_) for _, id_ in content.holes}
+    if content.whole:
+        found.add(bytes.fromhex(content.whole))
+    return found
+
+
+def rebuild(content: Content | None, blobs: Blobs) -> bytes | None:
+    """The body exactly as it was received; None where a piece of it is no longer kept."""
+    if content is None:
+        return None
+    if content.whole:
+        return blobs.get(bytes.fromhex(content.whole))
+    envelope = content.envelope.encode()
+    pieces: list[bytes] = []
+    size = used = 0
+    for position, id_ in content.holes:
+        filling = blobs.get(bytes.fromhex(id_))
+        if filling is None:
+            return None
+        part = envelope[used : used + position - size]
+        pieces += (part, filling)
+        used += len(part)
+        size = position + len(filling)
+    pieces.append(envelope[used:])
+    return b"".join(pieces)
+
+
+def as_sent(body: bytes | None, edits: tuple[Edit, ...]) -> bytes | None:
+    """The body as sent upstream, where it differed."""
+    if body is None or not edits:
+        return None
+    return splice(body, [(edit.start, edit.end, edit.text.encode()) for edit in edits])
+
+
+def fold(dialect: Dialect, emitted: bytes, *, stream: bool) -> Reply:
+    """What the model said, in typed parts."""
+    assembly = Assembly()
+    if stream and not emitted.lstrip()[:1] == b"{":
+        reader = SseReader()
+        for sse in [*reader.feed(emitted), *reader.close()]:
+            for event in dialect.read_frame(sse).events:
+                assembly.add(event)
+    else:
+        for event in dialect.read_body(emitted).events:
+            assembly.add(event)
+    return assembly.reply()

@@ -1,0 +1,198 @@
+"""Listings of calls, runs, refusals and keys, newest first; the same queries serve the CLI and /admin."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, case, func, select
+
+from llm_proxy.records.tables import calls, keys, refusals, runs
+
+
+class CallRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a listing of calls; money in micro-dollars, times in Unix microseconds."""
+
+    id: str
+    run_id: str
+    agent_id: str
+    user_id: str
+    status: str
+    model: str
+    target: str
+    stream: bool
+    started_us: int
+    ended_us: int | None
+    attempts: int
+    input_tokens: int
+    output_tokens: int
+    cost_micro_usd: int
+    cost_label: str
+    error: str
+
+
+class RunRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of a listing of runs."""
+
+    run_id: str
+    agent_id: str
+    parent_run_id: str
+    team: str
+    user_id: str
+    inferred: bool
+    started_us: int
+    last_us: int
+    calls: int
+    refused: int
+    failed: int
+    open: int
+    denials: int
+    input_tokens: int
+    output_tokens: int
+    cost_micro_usd: int
+
+
+class KeyView(msgspec.Struct, frozen=True, kw_only=True):
+    """An issued key, less the key."""
+
+    id: str
+    agent_id: str
+    run_id: str
+    created_us: int
+    expires_us: int | None
+    revoked_us: int | None
+
+
+class RefusalRow(msgspec.Struct, frozen=True, kw_only=True):
+    """Refusals of callers who could not be identified, by minute (Unix seconds) and reason."""
+
+    minute_s: int
+    reason: str
+    count: int
+
+
+def list_calls(
+    connection: Connection,
+    *,
+    limit: int,
+    agent: str | None = None,
+    run: str | None = None,
+    status: str | None = None,
+    oldest_first: bool = False,
+) -> list[CallRow]:
+    """Calls that match, newest first unless told otherwise."""
+    wanted = ((calls.c.agent_id, agent), (calls.c.run_id, run), (calls.c.status, status))
+    conditions = [column == value for column, value in wanted if value is not None]
+    order = (
+        (calls.c.started_us, calls.c.id) if oldest_first else (calls.c.started_us.desc(), calls.c.id.desc())
+    )
+    query = select(calls).where(*conditions).order_by(*order).limit(limit)
+    return [
+        CallRow(
+            id=row.id,
+            run_id=row.run_id,
+            agent_id=row.agent_id,
+            user_id=row.user_id,
+            status=row.status,
+            model=row.model,
+            target=row.target or "",
+            stream=row.stream,
+            started_us=row.started_us,
+            ended_us=row.ended_us,
+            attempts=row.attempts or 0,
+            input_tokens=row.input_tokens or 0,
+            output_tokens=row.output_tokens or 0,
+            cost_micro_usd=row.micro_usd or 0,
+            cost_label=row.cost_label or "",
+            error=row.error or "",
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def list_runs(
+    connection: Connection, *, limit: int, agent: str | None = None, run: str | None = None
+) -> list[RunRow]:
+    """Runs that match, the last begun first."""
+    query = select(runs).order_by(runs.c.started_us.desc(), runs.c.run_id).limit(limit)
+    if agent is not None:
+        query = query.where(runs.c.agent_id == agent)
+    if run is not None:
+        query = query.where(runs.c.run_id == run)
+    listed = connection.execute(query).all()
+    sums = _sums(connection, {row.run_id for row in listed})
+    rows: list[RunRow] = []
+    for row in listed:
+        total = sums.get((row.agent_id, row.run_id))
+        rows.append(
+            RunRow(
+                run_id=row.run_id,
+                agent_id=row.agent_id,
+                parent_run_id=row.parent_run_id,
+                team=row.team,
+                user_id=row.user_id,
+                inferred=row.inferred,
+                started_us=row.started_us,
+                denials=row.denials,
+                last_us=int(total.last) if total else row.started_us,
+                calls=int(total.calls) if total else 0,
+                refused=int(total.refused) if total else 0,
+                failed=int(total.failed) if total else 0,
+                open=int(total.open) if total else 0,
+                input_tokens=int(total.input) if total else 0,
+                output_tokens=int(total.output) if total else 0,
+                cost_micro_usd=int(total.cost) if total else 0,
+            )
+        )
+    return rows
+
+
+def _counted(*statuses: str) -> ColumnElement[int]:
+    return func.sum(case((calls.c.status.in_(statuses), 1), else_=0))
+
+
+def _sums(connection: Connection, run_ids: set[str]) -> dict[tuple[str, str], Row[Any]]:
+    query = (
+        select(
+            calls.c.agent_id,
+            calls.c.run_id,
+            func.count().label("calls"),
+            _counted("refused").label("refused"),
+            _counted("failed", "cut", "interrupted").label("failed"),
+            _counted("open").label("open"),
+            func.max(calls.c.started_us).label("last"),
+            func.coalesce(func.sum(calls.c.input_tokens), 0).label("input"),
+            func.coalesce(func.sum(calls.c.output_tokens), 0).label("output"),
+            func.coalesce(func.sum(calls.c.micro_usd), 0).label("cost"),
+        )
+        .where(calls.c.run_id.in_(run_ids))
+        .group_by(calls.c.agent_id, calls.c.run_id)
+    )
+    return {(row.agent_id, row.run_id): row for row in connection.execute(query)}
+
+
+def list_keys(connection: Connection, *, limit: int, agent: str | None = None) -> list[KeyView]:
+    """Issued keys, the newest first."""
+    query = select(keys).order_by(keys.c.created_us.desc(), keys.c.id).limit(limit)
+    if agent is not None:
+        query = query.where(keys.c.agent_id == agent)
+    return [
+        KeyView(
+            id=row.id,
+            agent_id=row.agent_id,
+            run_id=row.run_id,
+            created_us=row.created_us,
+            expires_us=row.expires_us,
+            revoked_us=row.revoked_us,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def list_refusals(connection: Connection, *, limit: int) -> list[RefusalRow]:
+    """The newest minutes first."""
+    query = select(refusals).order_by(refusals.c.minute.desc(), refusals.c.reason).limit(limit)
+    return [
+        RefusalRow(minute_s=row.minute * 60, reason=row.reason, count=row.count)
+        for row in connection.execute(query)
+    ]

@@ -1,0 +1,1 @@
+"""The neutral vocabulary that every stage speaks: requests, events, replies, usage."""

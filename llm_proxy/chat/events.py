@@ -1,0 +1,112 @@
+"""What a reply is made of while it arrives: small immutable events, whatever the dialect or transport.
+
+An upstream yields `Frame`s. A streamed reply is many frames; a whole reply is one frame that holds the
+entire body. A frame keeps the bytes it came from, so that the same dialect can forward them verbatim.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+
+class ReasoningKind(StrEnum):
+    """What a piece of reasoning is: the model's own words, a summary, or something only the vendor reads."""
+
+    RAW = "raw"
+    SUMMARY = "summary"
+    ENCRYPTED = "encrypted"
+    REDACTED = "redacted"
+    INLINE_TAG = "inline_tag"
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Tokens of one reply. `input` includes cached and cache-written tokens; `output` includes reasoning."""
+
+    input: int = 0
+    output: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+
+    @property
+    def total(self) -> int:
+        return self.input + self.output
+
+
+class Started(msgspec.Struct, frozen=True, tag="started", gc=False):
+    """The upstream named its reply. Both are the vendor's words, kept as attributes only."""
+
+    id: str
+    model: str
+
+
+class Text(msgspec.Struct, frozen=True, tag="text", gc=False):
+    choice: int
+    text: str
+
+
+class Refusal(msgspec.Struct, frozen=True, tag="refusal", gc=False):
+    """The model declined, in words (OpenAI's `refusal` field)."""
+
+    choice: int
+    text: str
+
+
+class Reasoning(msgspec.Struct, frozen=True, tag="reasoning", gc=False):
+    choice: int
+    text: str
+    kind: ReasoningKind = ReasoningKind.RAW
+
+
+class CallDelta(msgspec.Struct, frozen=True, tag="call", gc=False):
+    """Part of a proposed tool call, or all of it. `arguments` is raw JSON text to append to what came."""
+
+    choice: int
+    index: int
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class Finished(msgspec.Struct, frozen=True, tag="finished", gc=False):
+    """A choice ended. `reason`: stop, length, content_filter, tool_call or the dialect's own word."""
+
+    choice: int
+    reason: str
+
+
+class UsageSeen(msgspec.Struct, frozen=True, tag="usage"):
+    """Usage as reported. A later one replaces an earlier one."""
+
+    usage: Usage
+    only: bool = False
+    """True where the frame holds nothing else, so that it can be kept from a caller who did not ask."""
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed", gc=False):
+    """The upstream reported an error inside its reply."""
+
+    message: str
+    code: str = ""
+
+
+class Ended(msgspec.Struct, frozen=True, tag="ended", gc=False):
+    """The dialect's own end marker (`data: [DONE]`). A stream that stops without one was cut."""
+
+
+class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", gc=False):
+    """A frame that could not be parsed: never released while a policy is in force."""
+
+    why: str
+
+
+Event = Started | Text | Refusal | Reasoning | CallDelta | Finished | UsageSeen | Failed | Ended | Unreadable
+
+
+class Frame(msgspec.Struct, frozen=True):
+    """Bytes as they arrived, with what they mean. `raw` includes the frame's terminating blank line."""
+
+    raw: bytes
+    events: tuple[Event, ...] = ()

@@ -1,0 +1,186 @@
+"""Folding events into a reply: what the model said, in typed parts."""
+
+from __future__ import annotations
+
+import msgspec
+
+from llm_proxy.chat.events import (
+    CallDelta,
+    Ended,
+    Event,
+    Failed,
+    Finished,
+    Reasoning,
+    ReasoningKind,
+    Refusal,
+    Started,
+    Text,
+    Unreadable,
+    Usage,
+    UsageSeen,
+)
+
+
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool call that a model proposed. `arguments` is the raw JSON text, unparsed and unjudged."""
+
+    choice: int
+    index: int
+    id: str
+    name: str
+    arguments: str
+
+
+class ReasoningPart(msgspec.Struct, frozen=True, kw_only=True):
+    kind: ReasoningKind
+    text: str
+
+
+class ChoiceReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    index: int
+    text: str = ""
+    refusal: str = ""
+    reasoning: tuple[ReasoningPart, ...] = ()
+    calls: tuple[ToolCall, ...] = ()
+    finish: str = ""
+    """Empty while the choice has not ended, and for ever where the reply was cut."""
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A whole reply. `usage` is None where the upstream reported none."""
+
+    id: str = ""
+    model: str = ""
+    choices: tuple[ChoiceReply, ...] = ()
+    usage: Usage | None = None
+    error: str = ""
+    complete: bool = False
+    """True once every choice finished or the dialect's end marker came."""
+
+
+class _Call:
+    __slots__ = ("arguments", "id", "name")
+
+    def __init__(self) -> None:
+        self.id = ""
+        self.name = ""
+        self.arguments: list[str] = []
+
+
+class _Choice:
+    __slots__ = ("calls", "finish", "reasoning", "refusal", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.refusal: list[str] = []
+        self.reasoning: list[tuple[ReasoningKind, str]] = []
+        self.calls: dict[int, _Call] = {}
+        self.finish = ""
+
+
+class Assembly:
+    """Folds events, in order, into a `Reply`. One per attempt; not thread-safe."""
+
+    __slots__ = ("_choices", "ended", "error", "id", "model", "output_chars", "unreadable", "usage")
+
+    def __init__(self) -> None:
+        self._choices: dict[int, _Choice] = {}
+        self.id = ""
+        self.model = ""
+        self.usage: Usage | None = None
+        self.error = ""
+        self.ended = False
+        self.unreadable = ""
+        self.output_chars = 0
+
+    def add(self, event: Event) -> None:
+        match event:
+            case Text(choice, text):
+                self._choice(choice).text.append(text)
+                self.output_chars += len(text)
+            case Reasoning(choice, text, kind):
+                self._choice(choice).reasoning.append((kind, text))
+                self.output_chars += len(text)
+            case CallDelta():
+                self._add_call(event)
+            case Finished(choice, reason):
+                self._choice(choice).finish = reason
+            case UsageSeen(usage):
+                self.usage = usage
+            case Started(id_, model):
+                self.id = self.id or id_
+                self.model = self.model or model
+            case Refusal(choice, text):
+                self._choice(choice).refusal.append(text)
+                self.output_chars += len(text)
+            case Failed(message):
+                self.error = message
+            case Ended():
+                self.ended = True
+            case Unreadable(why):
+                self.unreadable = why
+
+    def _choice(self, index: int) -> _Choice:
+        choice = self._choices.get(index)
+        if choice is None:
+            choice = self._choices[index] = _Choice()
+        return choice
+
+    def _add_call(self, delta: CallDelta) -> None:
+        calls = self._choice(delta.choice).calls
+        call = calls.get(delta.index)
+        if call is None:
+            call = calls[delta.index] = _Call()
+        call.id = call.id or delta.id
+        call.name += delta.name
+        call.arguments.append(delta.arguments)
+        self.output_chars += len(delta.arguments) + len(delta.name)
+
+    def finished(self, choices: int = 1) -> bool:
+        """True once the reply ended the way a whole one does, `choices` of them at least."""
+        if self.ended:
+            return True
+        return len(self._choices) >= choices and all(c.finish for c in self._choices.values())
+
+    def finish_reasons(self) -> tuple[str, ...]:
+        """Why each choice ended, by choice; the unfinished ones are left out."""
+        return tuple(choice.finish for _, choice in sorted(self._choices.items()) if choice.finish)
+
+    def calls(self) -> tuple[ToolCall, ...]:
+        """Every proposed call so far, by choice and index."""
+        return tuple(
+            ToolCall(choice=c, index=i, id=call.id, name=call.name, arguments="".join(call.arguments))
+            for c, choice in sorted(self._choices.items())
+            for i, call in sorted(choice.calls.items())
+        )
+
+    def reply(self) -> Reply:
+        calls = self.calls()
+        return Reply(
+            id=self.id,
+            model=self.model,
+            usage=self.usage,
+            error=self.error,
+            complete=self.finished(),
+            choices=tuple(
+                ChoiceReply(
+                    index=index,
+                    text="".join(choice.text),
+                    refusal="".join(choice.refusal),
+                    reasoning=_merge(choice.reasoning),
+                    calls=tuple(c for c in calls if c.choice == index),
+                    finish=choice.finish,
+                )
+                for index, choice in sorted(self._choices.items())
+            ),
+        )
+
+
+def _merge(parts: list[tuple[ReasoningKind, str]]) -> tuple[ReasoningPart, ...]:
+    merged: list[tuple[ReasoningKind, list[str]]] = []
+    for kind, text in parts:
+        if merged and merged[-1][0] is kind:
+            merged[-1][1].append(text)
+        else:
+            merged.append((kind, [text]))
+    return tuple(ReasoningPart(kind=kind, text="".join(texts)) for kind, texts in merged)

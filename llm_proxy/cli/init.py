@@ -1,0 +1,55 @@
+"""`llm-proxy init`: a commented starter proxy.yaml and policy.yaml, and a key to begin with."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from llm_proxy.config.starter import AGENT, StarterExists, write_starter
+from llm_proxy.identity.keyring import new_key
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to write them.")] = Path(),
+) -> None:
+    """Write a commented starter proxy.yaml and policy.yaml. Overwrites nothing."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+    key = new_key()
+    try:
+        paths = write_starter(directory, key)
+    except StarterExists as refusal:
+        for path in refusal.existing:
+            errors.print(f"{path}: exists already, and init overwrites nothing: move it or name another DIR")
+        raise typer.Exit(2) from refusal
+    except OSError as error:
+        errors.print(f"{error.filename or directory}: can't be written: {error.strerror or error}")
+        raise typer.Exit(2) from error
+    _report(paths, key)
+
+
+def _report(paths: tuple[Path, ...], key: str) -> None:
+    out = Console(soft_wrap=True, highlight=False, markup=False)
+    out.print(f"Wrote {' and '.join(map(str, paths))}.")
+    out.print()
+    out.print(f"Key of agent {AGENT} (shown once; the file holds only its hash):")
+    out.print(Text(f"  export TRIAGE_BOT_KEY={key}", style="bold"))
+    out.print()
+    config = paths[0]
+    option = "" if config == Path("proxy.yaml") else f" --config {shlex.quote(str(config))}"
+    out.print("Next:")
+    for command in (
+        "export OPENAI_API_KEY=…",
+        f"llm-proxy check{option}",
+        f"llm-proxy serve{option}",
+        'curl http://127.0.0.1:4000/v1/chat/completions -H "Authorization: Bearer $TRIAGE_BOT_KEY" \\',
+        "  -H 'content-type: application/json' \\",
+        """  -d '{"model": "gpt-4o-mini", "messages": [{"role": "user", "content": "Hello"}]}'""",
+    ):
+        out.print(Text(f"  {command}", style="bold"))
+    out.print()
+    out.print("Set LLM_PROXY_ADMIN_TOKEN before `serve` to open /admin and the console.")

@@ -1,0 +1,135 @@
+"""Checks that look at more than one entry of the config: errors first, then warnings."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from llm_proxy.config.credentials import KeyDigest
+from llm_proxy.config.names import resolves
+from llm_proxy.config.places import LoadContext
+from llm_proxy.config.schema import (
+    AgentConfig,
+    ConfigFile,
+    OperatorConfig,
+    ServerConfig,
+)
+from llm_proxy.config.shapes import Section
+from llm_proxy.yamlpos import Document, Issue, KeyPath, Yaml, dotted
+
+K = TypeVar("K", str, int)
+S = TypeVar("S", bound=Section)
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """The entries that hold credentials and are valid by themselves, under the paths where they stand.
+
+    So one bad entry does not hide what is wrong between the others.
+    """
+
+    server: ServerConfig
+    agents: Mapping[str, AgentConfig]
+    operators: Mapping[int, OperatorConfig]
+
+    @classmethod
+    def of(cls, config: ConfigFile) -> Entries:
+        return cls(config.server, config.agents, dict(enumerate(config.operators)))
+
+    @classmethod
+    def salvaged(cls, data: Mapping[str, Yaml], context: LoadContext) -> Entries:
+        """From a file that is not valid as a whole."""
+        server = _valid(ServerConfig, [("server", data.get("server"))], context)
+        return cls(
+            server.get("server", ServerConfig()),
+            _valid(AgentConfig, _named(data.get("agents")), context),
+            _valid(OperatorConfig, _numbered(data.get("operators")), context),
+        )
+
+
+def _valid(kind: type[S], entries: Iterable[tuple[K, Yaml]], context: LoadContext) -> dict[K, S]:
+    found: dict[K, S] = {}
+    for key, value in entries:
+        try:
+            found[key] = kind.model_validate(value, context=context)
+        except ValidationError:
+            continue  # told already, when the whole file was validated
+    return found
+
+
+def _named(value: Yaml) -> list[tuple[str, Yaml]]:
+    return list(value.items()) if isinstance(value, dict) else []
+
+
+def _numbered(value: Yaml) -> list[tuple[int, Yaml]]:
+    return list(enumerate(value)) if isinstance(value, list) else []
+
+
+def errors_between(entries: Entries, document: Document) -> Iterator[Issue]:
+    """What makes the entries unusable together. Ids and names are looked at in entries with errors too."""
+    data = document.data if isinstance(document.data, dict) else {}
+    models = _named(data.get("models"))
+    targets = (found for name, model in models for found in _ids(model, "targets", ("models", name)))
+    yield from _twice(document, targets, "give every target of the file its own id")
+    yield from _twice(document, _ids(data, "budgets"), "rename one budget")
+    yield from _twice(document, _ids(data, "operators"), "keep one entry")
+    yield from _shared_keys(document, entries)
+    names = tuple(name for name, _ in models)
+    for name, model in models:
+        fallbacks = model.get("fallbacks") if isinstance(model, dict) else None
+        for n, fallback in _numbered(fallbacks):
+            if isinstance(fallback, str) and not resolves(fallback, names):
+                message = f"no model is named {fallback!r}: {nearest(fallback, names)}"
+                yield document.issue(("models", name, "fallbacks", n), message)
+
+
+def _ids(parent: Yaml, key: str, under: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+    """The ids of the list at `key`, with their paths; of entries that are otherwise wrong too."""
+    for n, entry in _numbered(parent.get(key) if isinstance(parent, dict) else None):
+        found = entry.get("id") if isinstance(entry, dict) else None
+        if isinstance(found, str):
+            yield (*under, key, n, "id"), found
+
+
+def _twice(document: Document, ids: Iterable[tuple[KeyPath, str]], advice: str) -> Iterator[Issue]:
+    first: dict[str, KeyPath] = {}
+    for path, text in ids:
+        before = first.setdefault(text, path)
+        if before != path:
+            line = document.position(before).line
+            yield document.issue(path, f"{text!r} is taken by {dotted(before)} in line {line}: {advice}")
+
+
+def _shared_keys(document: Document, entries: Entries) -> Iterator[Issue]:
+    first: dict[KeyDigest, KeyPath] = {}
+    for path, key in credentials(entries):
+        before = first.setdefault(key, path)
+        if before != path:
+            line = document.position(before).line
+            yield document.issue(
+                path, f"is the same credential as {dotted(before)} in line {line}: give each its own"
+            )
+
+
+def credentials(entries: Entries) -> Iterator[tuple[KeyPath, KeyDigest]]:
+    """Every credential that callers may present, with where it stands."""
+    if entries.server.admin_token:
+        yield ("server", "admin_token"), entries.server.admin_token
+    for name, agent in entries.agents.items():
+        for n, key in enumerate(agent.keys):
+            yield ("agents", name, "keys", n), key
+    for n, operator in entries.operators.items():
+        if operator.token:
+            yield ("operators", n, "token"), operator.token
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    names = tuple(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known are {', '.join(names)}" if names else "none is defined"

@@ -1,0 +1,68 @@
+"""The closed choices of the config, and which of them this version has built."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from pydantic import AfterValidator
+
+
+class Durability(StrEnum):
+    """`strict`: a reply is released only once its record is committed."""
+
+    STRICT = "strict"
+    RELAXED = "relaxed"
+
+
+class Content(StrEnum):
+    """What of prompts and replies the records keep."""
+
+    FULL = "full"
+    REDACTED = "redacted"
+    DIGEST = "digest"
+
+
+class Protocol(StrEnum):
+    HTTP = "http/protobuf"
+    GRPC = "grpc"
+
+
+class Unpriced(StrEnum):
+    """What happens to a model without a price under a usd limit."""
+
+    REFUSE = "refuse"
+    FREE = "free"
+
+
+class Translation(StrEnum):
+    LENIENT = "lenient"
+    STRICT = "strict"
+
+
+class StrategyName(StrEnum):
+    ORDERED = "ordered"
+    WEIGHTED = "weighted"
+    LEAST_BUSY = "least-busy"
+    LEAST_LATENCY = "least-latency"
+    LOWEST_COST = "lowest-cost"
+
+
+class Role(StrEnum):
+    """What an operator may do. `investigator` may read content."""
+
+    ADMIN = "admin"
+    APPROVER = "approver"
+    INVESTIGATOR = "investigator"
+    SPEND_READER = "spend-reader"
+
+
+def only(*built: StrEnum) -> AfterValidator:
+    """Refuses the choices that this version knows but has not built."""
+    names = ", ".join(f"`{choice}`" for choice in built)
+
+    def check(choice: StrEnum) -> StrEnum:
+        if choice not in built:
+            raise ValueError(f"`{choice}` is not available in this version: only {names}")
+        return choice
+
+    return AfterValidator(check)

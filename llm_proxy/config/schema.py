@@ -1,0 +1,226 @@
+"""Every key of proxy.yaml, with its type and default."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from budgets.amounts import MICRO, Unit
+from llm_proxy.config.choices import (
+    Content,
+    Durability,
+    Protocol,
+    Role,
+    StrategyName,
+    Translation,
+    Unpriced,
+    only,
+)
+from llm_proxy.config.credentials import Key, OptionalKey, Secret
+from llm_proxy.config.places import Address, ExistingFile, KeyFile, StoreUrl
+from llm_proxy.config.providers import check_provider
+from llm_proxy.config.shapes import (
+    EntryName,
+    Float,
+    Int,
+    Items,
+    Maximum,
+    Name,
+    PerToken,
+    Seconds,
+    Section,
+    Table,
+    Text,
+    Tokens,
+    Usd,
+)
+from llm_proxy.config.values import at_least_one, known_time_zone, known_window, none_yet
+from llm_proxy.yamlpos import Issue
+from routing.strategies import STRATEGIES
+
+
+class ServerConfig(Section):
+    """Where the proxy listens. Without `admin_token`, /admin and the console answer 403."""
+
+    host: Text = "127.0.0.1"
+    port: Annotated[Int, Field(ge=0, le=65_535)] = 4000
+    """0 takes a free port."""
+    admin_token: OptionalKey = None
+    max_body_mb: Annotated[Int, Field(ge=1, le=1024)] = 32
+    environment: Text = "prod"
+    drain_s: Annotated[Float, Field(ge=0, le=86_400)] = 20
+
+
+class RecordsConfig(Section):
+    durability: Durability = Durability.STRICT
+    content: Annotated[Content, only(Content.FULL)] = Content.FULL
+    retention_days: Annotated[Int, Field(ge=1, le=36_500)] = 90
+    signing_key: KeyFile = None
+    """The file of the Ed25519 key, which may not exist yet."""
+
+
+class TelemetryConfig(Section):
+    """Export over OTLP; off without an endpoint."""
+
+    otlp_endpoint: Address | None = None
+    protocol: Protocol = Protocol.HTTP
+    service_name: Text = "llm-proxy"
+
+
+class IdentityConfig(Section):
+    issuers: Annotated[tuple[()], none_yet("JWT issuers")] = ()
+
+
+class PriceConfig(Section):
+    """USD per token, and sizes in tokens, in LiteLLM's field names. Replaces the known price whole.
+
+    An absent cache rate is the input's, an absent reasoning rate the output's.
+    """
+
+    input_cost_per_token: PerToken | None = None
+    output_cost_per_token: PerToken | None = None
+    cache_read_input_token_cost: PerToken | None = None
+    cache_creation_input_token_cost: PerToken | None = None
+    output_cost_per_reasoning_token: PerToken | None = None
+    max_output_tokens: Tokens | None = None
+    max_tokens: Tokens | None = None
+
+    @model_validator(mode="after")
+    def _prices_something(self) -> Self:
+        if self.input_cost_per_token is None and self.output_cost_per_token is None:
+            raise ValueError("prices nothing: give input_cost_per_token and output_cost_per_token")
+        return self
+
+
+class TargetConfig(Section):
+    """One place that a model can be had from. `model: "*"` passes on the name that was asked for."""
+
+    id: Name
+    provider: Annotated[Text, AfterValidator(check_provider)]
+    model: Annotated[Text, Field(min_length=1)] = "*"
+    base_url: Address | None = None
+    api_key: Secret = None
+    weight: Annotated[Float, Field(gt=0, le=1e6)] = 1
+    script: ExistingFile = None
+
+    @model_validator(mode="after")
+    def _fits_provider(self) -> Self:
+        if self.provider == "scripted":
+            if self.script is None:
+                raise ValueError("provider scripted needs script: the path of its YAML file")
+            if self.base_url or self.api_key:
+                raise ValueError("provider scripted is served in-process: leave out base_url and api_key")
+        elif self.script is not None:
+            raise ValueError(f"script is for provider scripted: leave it out of provider {self.provider}")
+        elif self.base_url is None and self.api_key is None:
+            raise ValueError("needs an api_key for api.openai.com, or the base_url of another server")
+        return self
+
+
+class TimeoutsConfig(Section):
+    """Seconds. `first_event_s` is up to the first sign of a reply, `idle_s` between two."""
+
+    connect_s: Seconds = 5
+    first_event_s: Seconds = 60
+    idle_s: Seconds = 60
+    total_s: Seconds = 600
+    """For the whole call, every try and every wait included."""
+
+
+class ModelConfig(Section):
+    """What a name that agents ask for leads to."""
+
+    strategy: Annotated[StrategyName, only(*(name for name in StrategyName if name in STRATEGIES))] = (
+        StrategyName.ORDERED
+    )
+    targets: Annotated[Items[TargetConfig], AfterValidator(at_least_one)]
+    fallbacks: Items[Text] = ()
+    timeouts: TimeoutsConfig = TimeoutsConfig()
+    retries: Annotated[Int, Field(ge=0, le=10)] = 2
+    """Per target, beyond the first attempt."""
+
+
+class AgentConfig(Section):
+    owner: Text = ""
+    team: Text = ""
+    role: Text = ""
+    keys: Items[Key] = ()
+    models: Items[Text] = ()
+    require_run: bool = False
+    tools: Items[Text] = ("*",)
+    scopes: Table[EntryName, Items[Text]] = Field(default_factory=dict[str, tuple[str, ...]])
+
+
+class BudgetConfig(Section):
+    """Maxima over one window. `agent: "*"` is each agent by itself, no agent and no team all together."""
+
+    id: Name
+    agent: Text | None = None
+    team: Text | None = None
+    window: Annotated[Text, AfterValidator(known_window)]
+    timezone: Annotated[Text, AfterValidator(known_time_zone)] = "UTC"
+    usd: Usd | None = None
+    tokens: Maximum | None = None
+    input_tokens: Maximum | None = None
+    output_tokens: Maximum | None = None
+    requests: Maximum | None = None
+    tool_calls: Maximum | None = None
+    writes: Maximum | None = None
+    warn_at: Annotated[Float, Field(gt=0, le=1)] = 0.8
+
+    @property
+    def maximum(self) -> dict[Unit, int]:
+        """The most of each limited unit; of usd in micro-dollars."""
+        most: dict[Unit, Decimal | int | None] = {unit: getattr(self, unit.value) for unit in Unit}
+        return {
+            unit: int(value * MICRO) if unit is Unit.USD else int(value)
+            for unit, value in most.items()
+            if value is not None
+        }
+
+    @model_validator(mode="after")
+    def _limits_something(self) -> Self:
+        if not self.maximum:
+            raise ValueError(f"limits nothing: give at least one of {', '.join(Unit)}")
+        return self
+
+
+class OperatorConfig(Section):
+    """A person; never an agent."""
+
+    id: Name
+    groups: Items[Text] = ()
+    roles: Items[Role] = ()
+    token: OptionalKey = None
+
+
+class ConfigFile(Section):
+    """proxy.yaml."""
+
+    server: ServerConfig = ServerConfig()
+    store: StoreUrl = SecretStr("sqlite:///llm-proxy.db")
+    """SQLAlchemy's form; a relative SQLite file is relative to the current directory."""
+    records: RecordsConfig = RecordsConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    unpriced: Unpriced = Unpriced.REFUSE
+    identity: IdentityConfig = IdentityConfig()
+    webhooks: Annotated[tuple[()], none_yet("webhooks")] = ()
+    translation: Translation = Translation.LENIENT
+    prices: Table[EntryName, PriceConfig] = Field(default_factory=dict[str, PriceConfig])
+    models: Table[EntryName, ModelConfig] = Field(default_factory=dict[str, ModelConfig])
+    agents: Table[Name, AgentConfig] = Field(default_factory=dict[str, AgentConfig])
+    budgets: Items[BudgetConfig] = ()
+    operators: Items[OperatorConfig] = ()
+    policy: ExistingFile = None
+
+
+class Config(ConfigFile):
+    """A proxy.yaml that checks out, with where it came from. Made by `load_config` only."""
+
+    path: Path
+    config_sha256: str
+    """Hex, of the file's bytes."""
+    warnings: tuple[Issue, ...] = ()

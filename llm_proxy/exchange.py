@@ -1,0 +1,86 @@
+"""What one call has seen so far: filled stage by stage, read by the record when the call ends."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from budgets import ZERO, Amount, Bound, Left
+
+from llm_proxy.chat.events import Usage
+from llm_proxy.chat.reply import Assembly
+from llm_proxy.identity.caller import Caller
+from llm_proxy.identity.headers import Hints
+from llm_proxy.intake import Intake
+from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
+from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.request import WireRequest
+
+
+@dataclass(slots=True)
+class Spent:
+    """What a call used, as far as it's known, and how well it's known."""
+
+    usage: Usage = Usage()
+    micro_usd: int = 0
+    label: CostLabel | None = None
+
+
+@dataclass(slots=True)
+class Exchange:
+    """One call, from its first byte to its last. Seconds are since `clock0`, a `perf_counter` reading."""
+
+    id: str
+    started_us: int
+    dialect: Dialect
+    clock0: float
+    caller: Caller | None = None
+    hints: Hints = field(default_factory=Hints)
+    body: bytes = b""
+    request: WireRequest | None = None
+    intake: Intake | None = None
+    run_id: str = ""
+    parent_run_id: str = ""
+    user_id: str = ""
+    run_inferred: bool = False
+    policy: str = ""
+    bounds: tuple[Bound, ...] = ()
+    held: Amount = ZERO
+    left: tuple[Left, ...] = ()
+    floor: Amount = ZERO
+    opened: bool = False
+    edits: tuple[tuple[int, int, bytes], ...] = ()
+    """How the body sent upstream differs from the one received."""
+    target: str = ""
+    provider: str = ""
+    server: str = ""
+    served_model: str = ""
+    attempts: list[Attempt] = field(default_factory=list[Attempt])
+    assembly: Assembly = field(default_factory=Assembly)
+    emitted: list[bytes] = field(default_factory=list[bytes])
+    released: list[bytes] | None = None
+    """What the agent received, where it's not `emitted`."""
+    decisions: list[Decision] = field(default_factory=list[Decision])
+    results: tuple[ToolResultView, ...] = ()
+    taken: Amount = ZERO
+    """Tool calls and writes that the gate took."""
+    lost: list[Spent] = field(default_factory=list[Spent])
+    """What failed attempts may have cost."""
+    spent: Spent = field(default_factory=Spent)
+    status: Status = Status.OPEN
+    problem: Problem | None = None
+    first_event_s: float | None = None
+    upstream_s: float = 0.0
+    overhead_ms: float | None = None
+    reached_upstream: bool = False
+    client_gone: bool = False
+    replied: bool = False
+    """The last byte is on its way: a disconnect is no loss any more."""
+
+    def elapsed(self) -> float:
+        """Seconds since the call began."""
+        return time.perf_counter() - self.clock0
+
+    def overhead(self) -> float:
+        """Milliseconds spent in the proxy itself so far, the upstream's time left out."""
+        return max(0.0, (self.elapsed() - self.upstream_s) * 1000)

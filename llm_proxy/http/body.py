@@ -1,0 +1,73 @@
+"""Reads a request's body within a limit, and lets go of one that's too large without keeping it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.http.asgi import Receive
+from llm_proxy.identity.headers import Headers
+
+DRAIN_S = 20.0
+DRAIN_FACTOR = 16
+"""How much of a body over the limit is read and thrown away, so that its sender lives to read the answer."""
+
+
+class ClientGone(Exception):
+    """The caller left before its request was whole."""
+
+
+async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
+    """The whole body. Raises `ProxyError(body_too_large)` past `limit` bytes, `ClientGone` on a disconnect."""
+    announced = _length(headers)
+    if announced is not None and announced > limit:
+        if b"expect" not in headers:
+            await _drain(receive, limit * DRAIN_FACTOR)
+        raise _too_large(limit)
+    message = await receive()
+    if message["type"] == "http.disconnect":
+        raise ClientGone
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False) and len(body) <= limit:
+        return body
+    chunks, size = [body], len(body)
+    while message.get("more_body", False):
+        if size > limit:
+            await _drain(receive, limit * DRAIN_FACTOR)
+            raise _too_large(limit)
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        chunks.append(chunk)
+        size += len(chunk)
+    if size > limit:
+        raise _too_large(limit)
+    return b"".join(chunks)
+
+
+def _length(headers: Headers) -> int | None:
+    value = headers.get(b"content-length", b"")
+    return int(value) if value.isdigit() else None
+
+
+async def _drain(receive: Receive, most: int) -> None:
+    seen = 0
+    try:
+        async with asyncio.timeout(DRAIN_S):
+            while seen < most:
+                message = await receive()
+                if message["type"] == "http.disconnect" or not message.get("more_body", False):
+                    return
+                seen += len(message.get("body", b""))
+    except TimeoutError:
+        return
+
+
+def _too_large(limit: int) -> ProxyError:
+    return ProxyError(
+        Kind.BODY_TOO_LARGE,
+        f"The request body is over {limit >> 20} MiB (server.max_body_mb). "
+        "Send less, or ask an operator to raise the limit.",
+        retryable=False,
+    )

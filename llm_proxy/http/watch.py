@@ -1,0 +1,53 @@
+"""Notices that the caller has left, and cancels its call: the upstream stops at once, and what was used counts."""
+
+from __future__ import annotations
+
+import asyncio
+from types import TracebackType
+
+from llm_proxy.exchange import Exchange
+from llm_proxy.http.asgi import Receive
+from llm_proxy.http.body import ClientGone
+
+AFTER_S = 0.05
+"""Most calls to a fast model end before this; only the others pay for a task that waits."""
+
+
+class Watch:
+    """Around a call whose body was read: turns a disconnect into cancellation, then into `ClientGone`."""
+
+    __slots__ = ("_exchange", "_receive", "_task", "_timer", "_waiter")
+
+    def __init__(self, exchange: Exchange, receive: Receive) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._task: asyncio.Task[None] | None = None
+        self._waiter: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Watch:
+        self._task = asyncio.current_task()
+        self._timer = asyncio.get_running_loop().call_later(AFTER_S, self._start)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timer.cancel()
+        if self._waiter is not None:
+            self._waiter.cancel()
+        if isinstance(error, asyncio.CancelledError) and self._exchange.client_gone:
+            assert self._task is not None
+            self._task.uncancel()
+            raise ClientGone from None
+
+    def _start(self) -> None:
+        self._waiter = asyncio.get_running_loop().create_task(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            continue
+        if self._exchange.replied:
+            return
+        self._exchange.client_gone = True
+        assert self._task is not None
+        self._task.cancel()

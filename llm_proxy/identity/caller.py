@@ -1,0 +1,31 @@
+"""The agent behind a credential, with what it may do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llm_proxy.identity.names import NameSet
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent as the config declares it. `models` and `tools` are exact names or globs."""
+
+    id: str
+    owner: str = ""
+    team: str = ""
+    role: str = ""
+    models: NameSet = field(default_factory=NameSet)
+    tools: tuple[str, ...] = ("*",)
+    scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict[str, tuple[str, ...]])
+    require_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """An agent that showed one of its keys. `run_id` is set where the key is bound to one run."""
+
+    agent: Agent
+    key_id: str
+    run_id: str = ""

@@ -1,0 +1,109 @@
+"""What a request's headers say of its run, its user and its tags. They narrow; they never widen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+from llm_proxy.errors import Kind, ProxyError
+
+Headers = Mapping[bytes, bytes]
+
+_KEYS = (b"x-api-key", b"api-key", b"x-litellm-api-key")
+_RUN = (
+    b"x-run-id",
+    b"x-session-id",
+    b"x-litellm-session-id",
+    b"x-litellm-trace-id",
+    b"x-portkey-trace-id",
+    b"helicone-session-id",
+    b"x-claude-code-session-id",
+)
+_USER = (b"x-user-id", b"x-litellm-end-user-id", b"helicone-user-id")
+_TAGS = (b"x-tags", b"x-litellm-tags")
+_TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+MAX_ID = 256
+MAX_TAGS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Hints:
+    """Empty where a header doesn't stand."""
+
+    run_id: str = ""
+    parent_run_id: str = ""
+    user_id: str = ""
+    tags: tuple[str, ...] = ()
+    traceparent: str = ""
+
+
+def credential(headers: Headers) -> str | None:
+    """The key that was shown, or None."""
+    bearer = headers.get(b"authorization")
+    if bearer is not None:
+        scheme, _, token = bearer.partition(b" ")
+        if scheme.lower() == b"bearer" and token:
+            return token.strip().decode("latin-1")
+    for name in _KEYS:
+        value = headers.get(name)
+        if value:
+            return value.removeprefix(b"Bearer ").decode("latin-1")
+    return None
+
+
+def read_hints(headers: Headers) -> Hints:
+    """Raises `ProxyError(invalid_request)` for an id that is too long or holds control characters."""
+    baggage = _baggage(headers.get(b"baggage"))
+    traceparent = headers.get(b"traceparent", b"").decode("latin-1").strip().lower()
+    return Hints(
+        run_id=_first(headers, _RUN) or checked_id(baggage.get("run.id", ""), "baggage run.id"),
+        parent_run_id=_first(headers, (b"x-parent-run-id",)),
+        user_id=_first(headers, _USER),
+        tags=_tags(headers),
+        traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+    )
+
+
+def checked_id(value: str, source: str) -> str:
+    """`value`, if it can stand as an id in records, headers and logs."""
+    if len(value) > MAX_ID or not value.isprintable():
+        raise ProxyError(
+            Kind.INVALID_REQUEST,
+            f"The id in {source} is over {MAX_ID} characters or holds characters that don't print. "
+            "Send a shorter, printable one.",
+            param=source,
+        )
+    return value
+
+
+def _first(headers: Headers, names: tuple[bytes, ...]) -> str:
+    for name in names:
+        value = headers.get(name)
+        if value:
+            return checked_id(_text(value), name.decode())
+    return ""
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode().strip()
+    except UnicodeDecodeError:
+        return value.decode("latin-1").strip()
+
+
+def _tags(headers: Headers) -> tuple[str, ...]:
+    for name in _TAGS:
+        value = headers.get(name)
+        if value:
+            tags = (checked_id(tag.strip(), name.decode()) for tag in _text(value).split(","))
+            return tuple(dict.fromkeys(tag for tag in tags if tag))[:MAX_TAGS]
+    return ()
+
+
+def _baggage(value: bytes | None) -> dict[str, str]:
+    if not value:
+        return {}
+    entries = (entry.split(";")[0].partition("=") for entry in value.decode("latin-1").split(","))
+    return {key.strip(): unquote(text.strip()) for key, eq, text in entries if eq}

@@ -1,0 +1,117 @@
+"""What is new in a request: each message addressed by its hash, read and counted once, then remembered."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from llm_proxy.records.blobs import Addresser
+from llm_proxy.records.evidence import BlobDraft
+from llm_proxy.upstream.tokens import IMAGE, PER_MESSAGE, PER_REPLY, TokenCounter
+from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.request import WireRequest
+
+_REMEMBERED = 20_000
+_APART = 512
+"""Bytes from which a top-level value (tools, a schema) is stored apart from the envelope, by its hash."""
+
+
+@dataclass(frozen=True, slots=True)
+class Memo:
+    """What is remembered of one message. `tokens` is None until someone needed it."""
+
+    role: str
+    result_of: str
+    tokens: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A slice of the body, `start` to `end`, that is stored as the blob `id`."""
+
+    start: int
+    end: int
+    id: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Intake:
+    """A request taken apart: what is stored apart, and what isn't stored yet."""
+
+    holes: tuple[Hole, ...]
+    new: tuple[BlobDraft, ...]
+    messages: tuple[bytes, ...]
+    """Address of each message, in order."""
+    results: tuple[str, ...]
+    """Ids of the tool calls whose results stand in the request, each once."""
+    tokens: int | None
+    """Prompt tokens, where they were counted."""
+
+
+class Reader:
+    """Takes requests apart. Owns the memory of messages; used from the event loop only."""
+
+    def __init__(self, addresser: Addresser, counter: TokenCounter) -> None:
+        self._addresser = addresser
+        self._counter = counter
+        self._memos: OrderedDict[bytes, Memo] = OrderedDict()
+        self._counted: OrderedDict[bytes, int] = OrderedDict()
+
+    async def read(self, request: WireRequest, dialect: Dialect, *, count: bool) -> Intake:
+        """Addresses every message and large value of `request`; with `count`, counts its tokens."""
+        if count:
+            await self._counter.ready()
+        new: list[BlobDraft] = []
+        holes: list[Hole] = []
+        addresses: list[bytes] = []
+        results: dict[str, None] = {}
+        tokens = PER_REPLY
+        for raw, (start, end) in zip(request.messages, request.message_spans, strict=True):
+            id_ = self._addresser.draft(raw, new)
+            addresses.append(id_)
+            holes.append(Hole(start, end, id_))
+            memo = await self._memo(id_, raw, dialect, count=count)
+            tokens += memo.tokens or 0
+            if memo.result_of:
+                results[memo.result_of] = None
+        tokens += await self._apart(request, new, holes, count=count)
+        holes.sort(key=lambda hole: hole.start)
+        return Intake(tuple(holes), tuple(new), tuple(addresses), tuple(results), tokens if count else None)
+
+    async def _apart(
+        self, request: WireRequest, new: list[BlobDraft], holes: list[Hole], *, count: bool
+    ) -> int:
+        """Stores large top-level values apart; returns the tokens of the declared tools."""
+        tokens = 0
+        for key, (start, end) in request.spans.items():
+            if key == "messages" or (end - start < _APART and key != "tools"):
+                continue
+            content = request.body[start:end]
+            id_ = self._addresser.draft(content, new)
+            holes.append(Hole(start, end, id_))
+            if count and key in ("tools", "functions", "response_format"):
+                tokens += await self._count(id_, content)
+        return tokens
+
+    async def _count(self, id_: bytes, content: bytes) -> int:
+        known = self._counted.get(id_)
+        if known is None:
+            known = await self._counter.count((content.decode(),))
+            self._counted[id_] = known
+            if len(self._counted) > _REMEMBERED:
+                self._counted.popitem(last=False)
+        return known
+
+    async def _memo(self, id_: bytes, message: bytes, dialect: Dialect, *, count: bool) -> Memo:
+        memo = self._memos.get(id_)
+        if memo is not None and (memo.tokens is not None or not count):
+            self._memos.move_to_end(id_)
+            return memo
+        facts = dialect.message_facts(message)
+        tokens = None
+        if count:
+            tokens = await self._counter.count(facts.texts) + PER_MESSAGE + IMAGE * len(facts.images)
+        memo = self._memos[id_] = Memo(facts.role, facts.result_of, tokens)
+        if len(self._memos) > _REMEMBERED:
+            self._memos.popitem(last=False)
+        return memo

@@ -1,0 +1,225 @@
+"""Turns an exchange into evidence: what is written when a call opens, is refused, and closes."""
+
+from __future__ import annotations
+
+import msgspec
+from budgets import Amount
+
+from llm_proxy.exchange import Exchange
+from llm_proxy.intake import Intake
+from llm_proxy.records import bodies
+from llm_proxy.records.blobs import Addresser
+from llm_proxy.records.evidence import (
+    BlobDraft,
+    CallClose,
+    CallOpen,
+    Draft,
+    Evidence,
+    RecordKind,
+    RunOpen,
+)
+from llm_proxy.records.view import Status
+from llm_proxy.telemetry.metrics import CallFacts
+
+NOTHING_RELEASED = "-"
+
+
+def opened(exchange: Exchange) -> Evidence:
+    """What is committed, together with the hold, before the upstream is contacted."""
+    record = _draft(
+        exchange, RecordKind.CALL_OPENED, exchange.started_us, bodies.encode(_opened_body(exchange))
+    )
+    return Evidence(
+        records=(record,),
+        blobs=exchange.intake.new if exchange.intake else (),
+        opens=(_row(exchange, Status.OPEN),),
+        runs=(_run(exchange),),
+    )
+
+
+def refused(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
+    """A call that never opened: its content, and why it was refused, in one record."""
+    blobs: list[BlobDraft] = list(exchange.intake.new) if exchange.intake else []
+    opened_body = _opened_body(exchange)
+    if exchange.intake is None and exchange.body:
+        whole = bodies.Content(whole=addresser.draft(exchange.body, blobs).hex())
+        opened_body = msgspec.structs.replace(opened_body, content=whole)
+    closed_body = _closed_body(exchange, "", "")
+    body = bodies.encode(bodies.Refused(opened=opened_body, closed=closed_body))
+    problem = exchange.problem
+    return Evidence(
+        records=(_draft(exchange, RecordKind.CALL_REFUSED, now_us, body),),
+        blobs=tuple(blobs),
+        opens=(
+            _row(exchange, Status.REFUSED)._replace(
+                ended_us=now_us, attempts=0, micro_usd=0, error=problem.kind if problem else None
+            ),
+        ),
+        runs=(_run(exchange),) if exchange.run_id else (),
+    )
+
+
+def closed(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
+    """What is committed, together with the settlement, before the last byte is released."""
+    blobs: list[BlobDraft] = []
+    emitted = addresser.draft(b"".join(exchange.emitted), blobs).hex() if exchange.emitted else ""
+    released = _released(exchange, addresser, blobs)
+    body = bodies.encode(_closed_body(exchange, emitted, released))
+    return Evidence(
+        records=(_draft(exchange, RecordKind.CALL_CLOSED, now_us, body),),
+        blobs=tuple(blobs),
+        closes=(_close_row(exchange, now_us),),
+    )
+
+
+def facts(exchange: Exchange) -> CallFacts:
+    """What the metrics count of a call that ended."""
+    spent, caller = exchange.spent, exchange.caller
+    return CallFacts(
+        agent=caller.agent.id if caller else "",
+        model=exchange.request.model if exchange.request and exchange.target else "",
+        status=exchange.status.value,
+        error=exchange.problem.kind if exchange.problem else "",
+        usage=spent.usage if spent.label is not None else None,
+        cost_micro_usd=spent.micro_usd,
+        overhead_s=exchange.overhead_ms / 1000 if exchange.overhead_ms is not None else None,
+        first_event_s=exchange.first_event_s,
+        total_s=exchange.elapsed(),
+        attempts=tuple(exchange.attempts),
+        decisions=tuple(exchange.decisions),
+    )
+
+
+def units(amount: Amount) -> dict[str, int]:
+    """The units of an amount that aren't zero, by name."""
+    named = {
+        "micro_usd": amount.micro_usd,
+        "input_tokens": amount.input_tokens,
+        "output_tokens": amount.output_tokens,
+        "requests": amount.requests,
+        "tool_calls": amount.tool_calls,
+        "writes": amount.writes,
+    }
+    return {name: value for name, value in named.items() if value}
+
+
+def _draft(exchange: Exchange, kind: RecordKind, at_us: int, body: bytes) -> Draft:
+    agent = exchange.caller.agent.id if exchange.caller else None
+    return Draft(kind, at_us, exchange.id, exchange.run_id or None, agent, body)
+
+
+def _opened_body(exchange: Exchange) -> bodies.Opened:
+    caller, request = exchange.caller, exchange.request
+    return bodies.Opened(
+        dialect=exchange.dialect.name,
+        stream=request.stream if request else False,
+        model=request.model if request else "",
+        team=caller.agent.team if caller else "",
+        role=caller.agent.role if caller else "",
+        key_id=caller.key_id if caller else "",
+        user_id=exchange.user_id,
+        parent_run_id=exchange.parent_run_id,
+        run_inferred=exchange.run_inferred,
+        tags=exchange.hints.tags,
+        traceparent=exchange.hints.traceparent,
+        content=_content(exchange.body, exchange.intake) if exchange.intake else None,
+        held=units(exchange.held),
+        floor=units(exchange.floor),
+        policy=exchange.policy,
+        results=exchange.results,
+    )
+
+
+def _content(body: bytes, intake: Intake) -> bodies.Content:
+    """The body with every hole cut out; `records.content.rebuild` puts them back."""
+    envelope: list[bytes] = []
+    holes: list[tuple[int, str]] = []
+    end = 0
+    for hole in intake.holes:
+        envelope.append(body[end : hole.start])
+        holes.append((hole.start, hole.id.hex()))
+        end = hole.end
+    envelope.append(body[end:])
+    return bodies.Content(envelope=b"".join(envelope).decode(), holes=tuple(holes))
+
+
+def _closed_body(exchange: Exchange, emitted: str, released: str) -> bodies.Closed:
+    spent = exchange.spent
+    return bodies.Closed(
+        status=exchange.status,
+        target=exchange.target,
+        provider=exchange.provider,
+        server=exchange.server,
+        served_model=exchange.served_model,
+        attempts=tuple(exchange.attempts),
+        first_event_s=exchange.first_event_s,
+        total_s=round(exchange.elapsed(), 6),
+        overhead_ms=exchange.overhead_ms,
+        finish_reasons=exchange.assembly.finish_reasons(),
+        usage=spent.usage if spent.label is not None else None,
+        cost_micro_usd=spent.micro_usd,
+        cost_label=spent.label or "",
+        problem=exchange.problem,
+        edits=tuple(bodies.Edit(start, end, text.decode()) for start, end, text in exchange.edits),
+        emitted=emitted,
+        released=released,
+    )
+
+
+def _released(exchange: Exchange, addresser: Addresser, blobs: list[BlobDraft]) -> str:
+    if exchange.released is None:
+        return ""
+    content = b"".join(exchange.released)
+    return addresser.draft(content, blobs).hex() if content else NOTHING_RELEASED
+
+
+def _row(exchange: Exchange, status: Status) -> CallOpen:
+    caller, request = exchange.caller, exchange.request
+    return CallOpen(
+        id=exchange.id,
+        run_id=exchange.run_id,
+        agent_id=caller.agent.id if caller else "",
+        team=caller.agent.team if caller else "",
+        user_id=exchange.user_id,
+        key_id=caller.key_id if caller else "",
+        dialect=exchange.dialect.name,
+        stream=request.stream if request else False,
+        model=request.model[:256] if request else "",
+        status=status.value,
+        started_us=exchange.started_us,
+    )
+
+
+def _run(exchange: Exchange) -> RunOpen:
+    assert exchange.caller is not None
+    agent = exchange.caller.agent
+    return RunOpen(
+        agent_id=agent.id,
+        run_id=exchange.run_id,
+        parent_run_id=exchange.parent_run_id,
+        team=agent.team,
+        user_id=exchange.user_id,
+        role_at_start=agent.role,
+        inferred=exchange.run_inferred,
+        started_us=exchange.started_us,
+    )
+
+
+def _close_row(exchange: Exchange, now_us: int) -> CallClose:
+    spent = exchange.spent
+    usage = spent.usage if spent.label is not None else None
+    return CallClose(
+        status=exchange.status.value,
+        ended_us=now_us,
+        target=exchange.target or None,
+        provider=exchange.provider or None,
+        attempts=len(exchange.attempts),
+        input_tokens=usage.input if usage else None,
+        output_tokens=usage.output if usage else None,
+        cached_tokens=usage.cached if usage else None,
+        reasoning_tokens=usage.reasoning if usage else None,
+        micro_usd=spent.micro_usd,
+        cost_label=spent.label.value if spent.label else None,
+        error=exchange.problem.kind if exchange.problem else None,
+        id=exchange.id,
+    )

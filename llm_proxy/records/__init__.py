@@ -1,0 +1,1 @@
+"""The record: what every call left, durably, and how it's read back."""

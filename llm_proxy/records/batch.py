@@ -1,0 +1,136 @@
+"""One transaction of the writer: many calls' holds, settlements, verdicts and records, committed together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from budgets import Op, Result, SqlLedger
+from sqlalchemy import Connection
+
+from llm_proxy.records.blobs import Codec
+from llm_proxy.records.chain import Row, link
+from llm_proxy.records.evidence import NOTHING, BlobDraft, Evidence
+from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState, load_runs
+from llm_proxy.records.statements import Statements
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the transaction gave one job: its operations' results, and its run as it stands."""
+
+    results: tuple[Result, ...]
+    run: RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """What a job adds to the store, and what its caller is told."""
+
+    value: Any
+    evidence: Evidence = NOTHING
+
+
+@dataclass(slots=True)
+class Job:
+    """A unit of work: ledger operations, then evidence that depends on how they went.
+
+    `then` runs in the writer's thread, inside the transaction, and must be pure: the whole batch may be
+    rolled back and its jobs run again one by one. `expect` is the revision at which `run` must still
+    stand; where it doesn't, no operation is applied and `then` sees the newer state with no results.
+    """
+
+    then: Callable[[Found], Wrote]
+    ops: tuple[Op, ...] = ()
+    run: RunKey | None = None
+    expect: int | None = None
+
+
+@dataclass(slots=True)
+class Head:
+    """The end of this writer's chain."""
+
+    seq: int
+    hash: bytes
+
+
+@dataclass(slots=True)
+class Done:
+    """A finished batch: the answers, the chain's new end, and the content that is now stored."""
+
+    values: list[Any] = field(default_factory=list[Any])
+    head: Head | None = None
+    blobs: list[BlobDraft] = field(default_factory=list[BlobDraft])
+
+
+def run_batch(
+    connection: Connection,
+    jobs: list[Job],
+    *,
+    ledger: SqlLedger,
+    statements: Statements,
+    codec: Codec,
+    writer: str,
+    head: Head,
+    now_us: int,
+) -> Done:
+    """Runs `jobs` in the open transaction of `connection`; the caller commits."""
+    states = _run_states(connection, jobs)
+    stale = [j.expect is not None and j.run is not None and states[j.run].revision != j.expect for j in jobs]
+    ops = [op for job, old in zip(jobs, stale, strict=True) if not old for op in job.ops]
+    results = iter(ledger.apply(connection, ops, now_us) if ops else ())
+    done = Done()
+    pieces: list[Evidence] = []
+    for job, old in zip(jobs, stale, strict=True):
+        mine = () if old else tuple(next(results) for _ in job.ops)
+        wrote = job.then(Found(mine, states[job.run] if job.run else UNKNOWN))
+        done.values.append(wrote.value)
+        pieces.append(wrote.evidence)
+    done.head = _append(connection, pieces, statements, writer, head, now_us)
+    done.blobs = _store(connection, pieces, statements, codec)
+    statements.write(connection, pieces)
+    return done
+
+
+def _run_states(connection: Connection, jobs: list[Job]) -> dict[RunKey, RunState]:
+    wanted = {job.run for job in jobs if job.run is not None}
+    if not wanted:
+        return {}
+    return load_runs(connection, wanted)
+
+
+def _append(
+    connection: Connection,
+    pieces: list[Evidence],
+    statements: Statements,
+    writer: str,
+    head: Head,
+    now_us: int,
+) -> Head:
+    seq, previous = head.seq, head.hash
+    rows: list[tuple[Any, ...]] = []
+    for piece in pieces:
+        for draft in piece.records:
+            seq += 1
+            row = Row(writer, seq, draft.kind.value, *draft[1:])
+            previous = link(previous, row)
+            rows.append((writer, seq, row.kind, *draft[1:], previous))
+    if rows:
+        statements.record.run(connection, rows)
+        statements.head.run(connection, [(now_us, seq, previous, writer)])
+    return Head(seq, previous)
+
+
+def _store(
+    connection: Connection, pieces: list[Evidence], statements: Statements, codec: Codec
+) -> list[BlobDraft]:
+    drafts = {draft.id: draft for piece in pieces for draft in piece.blobs}
+    rows = [(d.id, d.epoch, *_packed(codec, d.content)) for d in drafts.values()]
+    statements.blob.run(connection, rows)
+    return list(drafts.values())
+
+
+def _packed(codec: Codec, content: bytes) -> tuple[str, int, bytes]:
+    name, data = codec.pack(content)
+    return name, len(content), data

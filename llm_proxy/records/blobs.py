@@ -1,0 +1,109 @@
+"""Content, each piece stored once a day: addressed by a salted hash, compressed with zstd.
+
+The address is keyed BLAKE2b-256 under the salt of the day (UTC) on which the content was first stored.
+Retention deletes a day's content together with its salt; after that the hashes in the evidence say
+nothing about what they covered, and the chain still verifies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import OrderedDict
+
+import zstandard
+from sqlalchemy import Connection, select
+
+from llm_proxy.records.evidence import BlobDraft
+from llm_proxy.records.prepared import upsert
+from llm_proxy.records.tables import blobs, salts
+
+DAY_US = 86_400_000_000
+_SMALL = 160
+"""Bytes under which compression costs more than it saves."""
+
+
+def epoch_of(at_us: int) -> int:
+    """Day number since 1970-01-01 UTC."""
+    return at_us // DAY_US
+
+
+def ensure_salt(connection: Connection, epoch: int) -> bytes:
+    """The salt of `epoch`, made by whoever comes first."""
+    query = select(salts.c.salt).where(salts.c.epoch == epoch)
+    salt = connection.execute(query).scalar()
+    if salt is None:
+        made = upsert(salts, connection.dialect).values(epoch=epoch, salt=os.urandom(32))
+        connection.execute(made.on_conflict_do_nothing())
+        salt = connection.execute(query).scalar_one()
+    return bytes(salt)
+
+
+class Addresser:
+    """Gives content its address, and says which content the store is already known to hold.
+
+    Used from one thread (the event loop's). What is remembered is bounded; forgetting only costs an
+    insert that finds its row there.
+    """
+
+    def __init__(self, epoch: int, salt: bytes, remember: int = 50_000) -> None:
+        self.epoch = epoch
+        self._salt = salt
+        self._remember = remember
+        self._stored: OrderedDict[bytes, None] = OrderedDict()
+
+    def roll(self, epoch: int, salt: bytes) -> None:
+        """Begins a new day."""
+        self.epoch = epoch
+        self._salt = salt
+        self._stored.clear()
+
+    def address(self, content: bytes) -> bytes:
+        return hashlib.blake2b(content, digest_size=32, key=self._salt).digest()
+
+    def draft(self, content: bytes, into: list[BlobDraft]) -> bytes:
+        """The content's address; adds a draft to `into` where the store may not hold it yet."""
+        id_ = self.address(content)
+        if id_ in self._stored:
+            self._stored.move_to_end(id_)
+        else:
+            into.append(BlobDraft(id_, self.epoch, content))
+        return id_
+
+    def committed(self, drafts: list[BlobDraft]) -> None:
+        """Remembers what a commit stored. Called only after it."""
+        for draft in drafts:
+            if draft.epoch == self.epoch:
+                self._stored[draft.id] = None
+        while len(self._stored) > self._remember:
+            self._stored.popitem(last=False)
+
+
+class Codec:
+    """zstd, level 3. One per thread."""
+
+    def __init__(self) -> None:
+        self._pack = zstandard.ZstdCompressor(level=3)
+        self._unpack = zstandard.ZstdDecompressor()
+
+    def pack(self, content: bytes) -> tuple[str, bytes]:
+        """The codec's name and the stored bytes."""
+        if len(content) < _SMALL:
+            return "raw", content
+        return "zstd", self._pack.compress(content)
+
+    def unpack(self, codec: str, data: bytes, size: int) -> bytes:
+        return data if codec == "raw" else self._unpack.decompress(data, max_output_size=size)
+
+
+def fetch(connection: Connection, ids: set[bytes], codec: Codec) -> dict[bytes, bytes]:
+    """The contents of those `ids` that the store still holds."""
+    found: dict[bytes, bytes] = {}
+    wanted = list(ids)
+    for start in range(0, len(wanted), 500):
+        query = select(blobs.c.id, blobs.c.codec, blobs.c.data, blobs.c.size).where(
+            blobs.c.id.in_(wanted[start : start + 500])
+        )
+        for id_, name, data, size in connection.execute(query):
+            found[bytes(id_)] = codec.unpack(name, bytes(data), size)
+    return found

@@ -1,0 +1,96 @@
+"""The JSON bodies of the evidence, typed: written by the journal, read back by the view.
+
+Content stands in blobs; a body holds their addresses as hex. Times are seconds since the call began.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from llm_proxy.chat.events import Usage
+from llm_proxy.records.view import Attempt, Decision, Problem, ToolResultView
+
+
+class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A request's body: an envelope with holes, and the blob that fills each.
+
+    `holes` are (position in the body, address), in order; a hole's length is that of its blob. Where the body
+    is not JSON, `whole` is the address of all of it.
+    """
+
+    envelope: str = ""
+    holes: tuple[tuple[int, str], ...] = ()
+    whole: str = ""
+
+
+class Edit(msgspec.Struct, frozen=True, array_like=True):
+    """The slice `start` to `end` of the received body was replaced by `text` before sending."""
+
+    start: int
+    end: int
+    text: str
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`call.opened`, and the first half of `call.refused`."""
+
+    dialect: str
+    stream: bool = False
+    model: str = ""
+    team: str = ""
+    role: str = ""
+    key_id: str = ""
+    user_id: str = ""
+    parent_run_id: str = ""
+    run_inferred: bool = False
+    tags: tuple[str, ...] = ()
+    traceparent: str = ""
+    content: Content | None = None
+    held: dict[str, int] = {}
+    floor: dict[str, int] = {}
+    policy: str = ""
+    results: tuple[ToolResultView, ...] = ()
+
+
+class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
+    """`call.verdicts`: committed before any of the calls it allows is released."""
+
+    decisions: tuple[Decision, ...]
+    revision: int
+
+
+class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`call.closed`, and the second half of `call.refused`."""
+
+    status: str
+    target: str = ""
+    provider: str = ""
+    server: str = ""
+    served_model: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    first_event_s: float | None = None
+    total_s: float = 0.0
+    overhead_ms: float | None = None
+    finish_reasons: tuple[str, ...] = ()
+    usage: Usage | None = None
+    cost_micro_usd: int = 0
+    cost_label: str = ""
+    problem: Problem | None = None
+    edits: tuple[Edit, ...] = ()
+    emitted: str = ""
+    released: str = ""
+    """Empty where it's what was emitted; `-` where nothing of the reply was released."""
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """`call.refused`: a call that was recorded and never opened."""
+
+    opened: Opened
+    closed: Closed
+
+
+encode = msgspec.json.Encoder().encode
+read_opened = msgspec.json.Decoder(Opened).decode
+read_closed = msgspec.json.Decoder(Closed).decode
+read_refused = msgspec.json.Decoder(Refused).decode
+read_verdicts = msgspec.json.Decoder(Verdicts).decode

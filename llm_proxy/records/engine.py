@@ -1,0 +1,58 @@
+"""Opens the store: one SQLAlchemy engine for SQLite or PostgreSQL, set up for durable group commits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.pool import NullPool, QueuePool
+
+BUSY_MS = 5_000
+
+
+def open_engine(url: str | URL, *, readers: int = 4) -> Engine:
+    """An engine whose transactions are durable on commit.
+
+    SQLite runs in WAL with `synchronous=FULL` (an fsync per commit) and takes its write lock at BEGIN, so
+    that a transaction that reads counters can't lose an update. PostgreSQL is used as it comes.
+    """
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return _sqlite(parsed)
+    return create_engine(
+        parsed,
+        poolclass=QueuePool,
+        pool_size=readers + 1,
+        max_overflow=2,
+        pool_pre_ping=False,
+        pool_timeout=5,
+        connect_args={"connect_timeout": 5, "application_name": "llm-proxy"},
+    )
+
+
+def _sqlite(url: URL) -> Engine:
+    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_MS / 1000})
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            f"busy_timeout={BUSY_MS}",
+            "foreign_keys=ON",
+            "cache_size=-16000",
+            "temp_store=MEMORY",
+            "wal_autocheckpoint=4000",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    def on_begin(connection: Any) -> None:
+        mode = "IMMEDIATE" if connection.get_execution_options().get("writes") else "DEFERRED"
+        connection.exec_driver_sql(f"BEGIN {mode}")
+
+    event.listen(engine, "connect", on_connect)
+    event.listen(engine, "begin", on_begin)
+    return engine

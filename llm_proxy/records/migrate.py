@@ -1,0 +1,58 @@
+"""Brings the store's tables to the newest form, by Alembic, once however many processes start together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, text
+
+_LOCK = 0x6C6C6D70726F7879
+"""PostgreSQL advisory lock (the bytes of `llmproxy`) that one migrating process holds."""
+
+
+class NewerStore(Exception):
+    """The store was made by a newer version of the proxy."""
+
+
+def upgrade(engine: Engine) -> str:
+    """Migrates; returns the revision. On SQLite the write lock, on PostgreSQL an advisory lock keeps others out.
+
+    Raises `NewerStore` where the store's revision isn't one that this version knows.
+    """
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if connection.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+        current = MigrationContext.configure(connection).get_current_revision()
+        script = _script()
+        if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+            raise NewerStore(
+                f"The store is at revision {current}, which this version doesn't know: "
+                "run the version that made it, or give `store:` another database."
+            )
+        head = script.get_current_head()
+        if current != head:
+            config = _config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+        return head or ""
+
+
+def status(engine: Engine) -> tuple[str | None, str]:
+    """The store's revision (None where it has none) and the newest."""
+    with engine.connect() as connection:
+        current = MigrationContext.configure(connection).get_current_revision()
+    return current, _script().get_current_head() or ""
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config
+
+
+def _script() -> ScriptDirectory:
+    return ScriptDirectory.from_config(_config())

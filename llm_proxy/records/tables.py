@@ -1,0 +1,182 @@
+"""The store's tables. Evidence is append-only; whatever changes is a `state_*` table beside it.
+
+`records` is the evidence: one row per thing that happened, chained per writer, its `body` the JSON that
+was hashed. `blobs` holds content, addressed by salted hash. Every `state_*` table can be rebuilt from
+the records, but for credentials, salts, cursors and leases.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+METADATA = MetaData()
+
+records = Table(
+    "records",
+    METADATA,
+    Column("writer", String(36), primary_key=True),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("kind", String(32), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("call_id", String(36)),
+    Column("run_id", String(256)),
+    Column("agent_id", String(128)),
+    Column("body", LargeBinary, nullable=False),
+    Column("hash", LargeBinary(32), nullable=False),
+    Index("records_call", "call_id"),
+)
+"""`hash` = SHA-256 of the previous row's hash and every other column (see `chain.py`)."""
+
+blobs = Table(
+    "blobs",
+    METADATA,
+    Column("id", LargeBinary(32), primary_key=True),
+    Column("epoch", Integer, nullable=False),
+    Column("codec", String(8), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Index("blobs_epoch", "epoch"),
+)
+"""`id` = keyed BLAKE2b of the content under its epoch's salt; `epoch` = day number since 1970 (UTC)."""
+
+salts = Table(
+    "state_salts",
+    METADATA,
+    Column("epoch", Integer, primary_key=True, autoincrement=False),
+    Column("salt", LargeBinary(32), nullable=False),
+)
+
+calls = Table(
+    "state_calls",
+    METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("run_id", String(256), nullable=False),
+    Column("agent_id", String(128), nullable=False),
+    Column("team", String(128), nullable=False),
+    Column("user_id", String(256), nullable=False),
+    Column("key_id", String(64), nullable=False),
+    Column("dialect", String(32), nullable=False),
+    Column("stream", Boolean, nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("status", String(16), nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    Column("target", String(128)),
+    Column("provider", String(64)),
+    Column("attempts", Integer),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("micro_usd", BigInteger),
+    Column("cost_label", String(16)),
+    Column("error", String(32)),
+    Index("state_calls_run", "run_id", "started_us"),
+    Index("state_calls_started", "started_us"),
+    Index(
+        "state_calls_open",
+        "status",
+        sqlite_where=text("status = 'open'"),
+        postgresql_where=text("status = 'open'"),
+    ),
+)
+
+runs = Table(
+    "state_runs",
+    METADATA,
+    Column("agent_id", String(128), primary_key=True),
+    Column("run_id", String(256), primary_key=True),
+    Column("parent_run_id", String(256), nullable=False),
+    Column("team", String(128), nullable=False),
+    Column("user_id", String(256), nullable=False),
+    Column("role_at_start", String(128), nullable=False),
+    Column("inferred", Boolean, nullable=False),
+    Column("started_us", BigInteger, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("sensitivity", Integer, nullable=False),
+    Column("untrusted", Boolean, nullable=False),
+    Column("labels", Text, nullable=False),
+    Column("denials", Integer, nullable=False),
+    Index("state_runs_started", "started_us"),
+)
+"""A run and what the policy must remember of it. `revision` rises with each change, so that a verdict
+that rests on an older state can't be committed."""
+
+tool_calls = Table(
+    "state_tool_calls",
+    METADATA,
+    Column("agent_id", String(128), primary_key=True),
+    Column("run_id", String(256), primary_key=True),
+    Column("call_id", String(36), primary_key=True),
+    Column("choice", Integer, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("tool_call_id", String(256), nullable=False),
+    Column("tool", String(256), nullable=False),
+    Column("decision", String(16), nullable=False),
+    Column("effect", String(16), nullable=False),
+    Column("digest", String(64), nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+    Column("answered_us", BigInteger),
+)
+
+writers = Table(
+    "state_writers",
+    METADATA,
+    Column("writer", String(36), primary_key=True),
+    Column("started_us", BigInteger, nullable=False),
+    Column("seen_us", BigInteger, nullable=False),
+    Column("head_seq", BigInteger, nullable=False),
+    Column("head_hash", LargeBinary(32), nullable=False),
+    Column("exported_seq", BigInteger, nullable=False),
+)
+"""One row per process that wrote: the head of its chain, and how far its calls were exported."""
+
+leases = Table(
+    "state_leases",
+    METADATA,
+    Column("name", String(64), primary_key=True),
+    Column("holder", String(36), nullable=False),
+    Column("until_us", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "state_keys",
+    METADATA,
+    Column("id", String(64), primary_key=True),
+    Column("agent_id", String(128), nullable=False),
+    Column("sha256", String(64), nullable=False, unique=True),
+    Column("run_id", String(256), nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("expires_us", BigInteger),
+    Column("revoked_us", BigInteger),
+)
+
+refusals = Table(
+    "state_refusals",
+    METADATA,
+    Column("minute", BigInteger, primary_key=True, autoincrement=False),
+    Column("reason", String(64), primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+"""Refusals of callers that could not be identified: counted, without content."""
+
+dead_letters = Table(
+    "state_dead_letters",
+    METADATA,
+    Column("call_id", String(36), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("reason", Text, nullable=False),
+)
+"""Spans that the backend would not take, in full, and why."""

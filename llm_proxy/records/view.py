@@ -1,0 +1,136 @@
+"""One recorded call as a reader sees it: the shape behind `calls show`, `/admin` and the exported span."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from llm_proxy.chat.events import Usage
+from llm_proxy.chat.reply import Reply
+
+
+class Status(StrEnum):
+    """How a call ended. `open` is in flight; `interrupted` was found unfinished after a crash."""
+
+    OPEN = "open"
+    OK = "ok"
+    REFUSED = "refused"
+    FAILED = "failed"
+    CUT = "cut"
+    CLIENT_GONE = "client_gone"
+    INTERRUPTED = "interrupted"
+
+
+class CostLabel(StrEnum):
+    REPORTED = "reported"
+    ESTIMATED = "estimated"
+    PARTIAL = "partial"
+    UNPRICED = "unpriced"
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One try at one target. Times are seconds since the call began."""
+
+    target: str
+    provider: str
+    model: str
+    started_s: float
+    ended_s: float
+    first_event_s: float | None = None
+    status: int | None = None
+    failure: str = ""
+    """Empty when it succeeded, else a `routing.failures.FailureKind` value."""
+    detail: str = ""
+    """What happened, in our words: no upstream body, no secret."""
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A verdict on one proposed tool call. `arguments` is the raw JSON text that was judged."""
+
+    choice: int = 0
+    index: int = 0
+    tool_call_id: str
+    tool: str
+    arguments: str
+    decision: str
+    """allow | deny (an ask that nobody could answer is a deny by rule `no-approver`)."""
+    rule: str = ""
+    why: str = ""
+    tell_model: str = ""
+    effect: str = "read"
+    hits: tuple[str, ...] = ()
+    policy: str = ""
+    """SHA-256 (hex) of the policy file that judged; empty where no policy is in force."""
+    shadow: bool = False
+
+
+class ToolResultView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool result that came in with this request for the first time."""
+
+    tool_call_id: str
+    tool: str = ""
+    digest: str = ""
+    known: bool = True
+    """False where no such call was ever released to this run."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    kind: str
+    message: str
+    status: int = 0
+
+
+class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything one call left. Times are Unix microseconds or seconds since `started_us`.
+
+    Content fields (`request`, `sent`, `reply`, `emitted`, `released`) are None where the content was not
+    asked for, or is no longer kept.
+    """
+
+    id: str
+    run_id: str
+    agent_id: str
+    started_us: int
+    status: Status
+    parent_run_id: str = ""
+    run_inferred: bool = False
+    team: str = ""
+    role: str = ""
+    user_id: str = ""
+    key_id: str = ""
+    tags: tuple[str, ...] = ()
+    traceparent: str = ""
+    dialect: str = "openai_chat"
+    operation: str = "chat"
+    stream: bool = False
+    model: str = ""
+    """The name that was asked for."""
+    served_model: str = ""
+    target: str = ""
+    provider: str = ""
+    server_address: str = ""
+    attempts: tuple[Attempt, ...] = ()
+    first_event_s: float | None = None
+    total_s: float | None = None
+    overhead_ms: float | None = None
+    finish_reasons: tuple[str, ...] = ()
+    usage: Usage | None = None
+    cost_micro_usd: int = 0
+    cost_label: CostLabel | None = None
+    problem: Problem | None = None
+    decisions: tuple[Decision, ...] = ()
+    results: tuple[ToolResultView, ...] = ()
+    policy: str = ""
+    held: dict[str, int] = {}
+    """The worst case that the budgets held for it, by unit."""
+    request: bytes | None = None
+    """The request's body exactly as received."""
+    sent: bytes | None = None
+    """The body as sent upstream, where it differed."""
+    emitted: bytes | None = None
+    """The reply's body, or its whole event stream, exactly as the model's server sent it."""
+    released: bytes | None = None
+    """What the agent received, where it differed from `emitted`."""
+    reply: Reply | None = None
+    """`emitted`, folded into typed parts."""

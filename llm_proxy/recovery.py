@@ -1,0 +1,124 @@
+"""Keeps the holds of live calls, and ends those of dead ones: an unfinished call is charged and recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+from budgets import Expire, Renew
+from budgets.sql_store import METADATA as LEDGER
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from llm_proxy.admission import LEASE_US
+from llm_proxy.chat.events import Usage
+from llm_proxy.errors import ProxyError
+from llm_proxy.records import bodies
+from llm_proxy.records.batch import Job, Wrote
+from llm_proxy.records.evidence import CallClose, Draft, Evidence, RecordKind
+from llm_proxy.records.leases import Lease
+from llm_proxy.records.tables import calls, records
+from llm_proxy.records.view import CostLabel, Problem, Status
+from llm_proxy.records.writer import Writer
+
+log = structlog.get_logger("llm_proxy.recovery")
+
+EVERY_S = 2.0
+RENEW_AFTER_US = 8_000_000
+"""Calls younger than this still have most of their first lease."""
+
+
+class Recovery:
+    """One per worker. `active` maps the ids of the worker's open calls to when they began (Unix µs)."""
+
+    def __init__(
+        self, engine: Engine, writer: Writer, active: dict[str, int], now_us: Callable[[], int]
+    ) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._active = active
+        self._now_us = now_us
+        self._lease = Lease(engine, "recovery", writer.id, now_us)
+
+    async def run(self) -> None:
+        """Runs for as long as the worker does."""
+        while True:
+            try:
+                await self.step()
+            except (ProxyError, SQLAlchemyError, OSError) as error:
+                log.warning("recovery waits for the store", error=type(error).__name__)
+            await asyncio.sleep(EVERY_S)
+
+    async def step(self) -> int:
+        """Renews, expires and closes; returns how many dead calls were closed."""
+        now = self._now_us()
+        old = tuple(id_ for id_, began in self._active.items() if began < now - RENEW_AFTER_US)
+        renew = (Renew(old, now + LEASE_US),) if old else ()
+        await self._writer.submit(Job(lambda _: Wrote(None), ops=(*renew, Expire(now))))
+        if not await asyncio.to_thread(self._lease.lead):
+            return 0
+        dead = await asyncio.to_thread(self._dead)
+        if dead:
+            pieces = _interrupted(dead, self._now_us())
+            await self._writer.submit(Job(lambda _: Wrote(None, pieces)))
+            log.warning("calls of a proxy that died were closed as interrupted", calls=len(dead))
+        return len(dead)
+
+    def _dead(self) -> list[tuple[str, str, str, bytes]]:
+        """Open calls that nobody holds any more: id, run, agent and the body of their opening record."""
+        with self._engine.connect() as connection:
+            return _open_without_hold(connection)
+
+
+def _open_without_hold(connection: Connection) -> list[tuple[str, str, str, bytes]]:
+    holds = LEDGER.tables["state_holds"]
+    query = (
+        select(calls.c.id, calls.c.run_id, calls.c.agent_id, records.c.body)
+        .select_from(
+            calls.join(records, records.c.call_id == calls.c.id).outerjoin(holds, holds.c.id == calls.c.id)
+        )
+        .where(
+            calls.c.status == Status.OPEN.value,
+            records.c.kind == RecordKind.CALL_OPENED.value,
+            (holds.c.id.is_(None)) | (holds.c.expired_us.is_not(None)),
+        )
+        .limit(1_000)
+    )
+    return [(id_, run, agent, bytes(body)) for id_, run, agent, body in connection.execute(query)]
+
+
+def _interrupted(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Evidence:
+    drafts: list[Draft] = []
+    closes: list[CallClose] = []
+    for id_, run, agent, opened in dead:
+        floor = bodies.read_opened(opened).floor
+        usage = Usage(input=floor.get("input_tokens", 0))
+        cost = floor.get("micro_usd", 0)
+        body = bodies.Closed(
+            status=Status.INTERRUPTED,
+            usage=usage,
+            cost_micro_usd=cost,
+            cost_label=CostLabel.PARTIAL,
+            problem=Problem(kind="interrupted", message="The proxy died during the call."),
+            released="-",
+        )
+        drafts.append(Draft(RecordKind.CALL_CLOSED, now_us, id_, run, agent, bodies.encode(body)))
+        closes.append(
+            CallClose(
+                status=Status.INTERRUPTED.value,
+                ended_us=now_us,
+                target=None,
+                provider=None,
+                attempts=0,
+                input_tokens=usage.input,
+                output_tokens=0,
+                cached_tokens=0,
+                reasoning_tokens=0,
+                micro_usd=cost,
+                cost_label=CostLabel.PARTIAL.value,
+                error="interrupted",
+                id=id_,
+            )
+        )
+    return Evidence(records=tuple(drafts), closes=tuple(closes))

@@ -1,0 +1,41 @@
+"""What the stages of a call lean on, put together once by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from routing.health import Health
+from routing.targets import RouteTable
+
+from llm_proxy.admission import Admission
+from llm_proxy.identity.access import Access
+from llm_proxy.intake import Reader
+from llm_proxy.judge import Rules
+from llm_proxy.records.writer import Writer
+from llm_proxy.settle import Settler
+from llm_proxy.telemetry.metrics import Metrics
+from llm_proxy.upstream.send import Upstreams
+
+
+@dataclass(slots=True)
+class Services:
+    """Everything one worker owns. `rules` may be replaced between calls; a call keeps what it began with."""
+
+    access: Access
+    routes: RouteTable
+    health: Health
+    reader: Reader
+    admission: Admission
+    settler: Settler
+    writer: Writer
+    upstreams: Upstreams
+    metrics: Metrics
+    rules: Rules | None
+    active: dict[str, int]
+    """The worker's open calls and when they began (Unix µs): their holds are kept alive."""
+    environment: str
+    now_us: Callable[[], int]
+    random: Callable[[], float]
+    max_body: int
+    strict: bool

@@ -1,0 +1,123 @@
+"""What a call is charged in the end: what was reported, or what was seen, never less than tokens that flowed."""
+
+from __future__ import annotations
+
+from budgets import Amount
+from routing.failures import Charge
+
+from llm_proxy.chat.events import Usage
+from llm_proxy.chat.reply import Assembly, Reply
+from llm_proxy.exchange import Exchange, Spent
+from llm_proxy.records.view import CostLabel
+from llm_proxy.upstream.prices import Price, PriceBook
+from llm_proxy.upstream.tokens import TokenCounter
+
+
+class Settler:
+    """Prices replies, whole and cut."""
+
+    def __init__(self, prices: PriceBook, counter: TokenCounter) -> None:
+        self._prices = prices
+        self._counter = counter
+
+    async def finished(self, exchange: Exchange) -> Spent:
+        """A reply that came whole: as reported, else counted from what passed."""
+        price = self._price(exchange)
+        usage = exchange.assembly.usage
+        if usage is not None:
+            return _spent(usage, price, CostLabel.REPORTED)
+        return _spent(await self._seen(exchange, exchange.assembly), price, CostLabel.ESTIMATED)
+
+    async def cut(self, exchange: Exchange) -> Spent:
+        """A reply that stopped early, or whose caller left: at least what was seen of it."""
+        price = self._price(exchange)
+        seen = await self._seen(exchange, exchange.assembly)
+        reported = exchange.assembly.usage
+        if reported is not None:
+            usage = reported if reported.output >= seen.output else Usage(input=reported.input, output=seen.output)
+            return _spent(usage, price, CostLabel.PARTIAL)
+        return _spent(seen, price, CostLabel.PARTIAL)
+
+    async def lost(
+        self, exchange: Exchange, assembly: Assembly, charge: Charge, provider: str, model: str
+    ) -> Spent:
+        """A failed attempt that may have cost something."""
+        price = self._prices.find(provider, model)
+        if assembly.usage is not None:
+            return _spent(assembly.usage, price, CostLabel.REPORTED)
+        usage = await self._seen(exchange, assembly)
+        if charge is Charge.MAYBE:
+            usage = Usage(input=usage.input)
+        return _spent(usage, price, CostLabel.PARTIAL)
+
+    def _price(self, exchange: Exchange) -> Price | None:
+        return self._prices.find(exchange.provider, exchange.served_model)
+
+    async def _seen(self, exchange: Exchange, assembly: Assembly) -> Usage:
+        """Tokens of the prompt and of every word of the reply, counted."""
+        prompt = await self.prompt(exchange)
+        texts = _texts(assembly.reply())
+        return Usage(input=prompt, output=await self._counter.count(texts) if texts else 0)
+
+    async def prompt(self, exchange: Exchange) -> int:
+        """The prompt's tokens, counted now if they weren't needed before."""
+        if exchange.intake is not None and exchange.intake.tokens is not None:
+            return exchange.intake.tokens
+        request = exchange.request
+        if request is None:
+            return 0
+        texts = tuple(
+            text for raw in request.messages for text in exchange.dialect.message_facts(bytes(raw)).texts
+        )
+        return await self._counter.count(texts)
+
+
+def total(spent: Spent, lost: list[Spent]) -> Spent:
+    """A call's whole spending, its failed attempts included. One guess makes the sum a guess."""
+    if not lost:
+        return spent
+    every = [spent, *lost] if spent.label is not None else lost
+    labels = [part.label for part in every if part.label is not None]
+    weakest = max(labels, key=_WEAKEST.index, default=None)
+    return Spent(
+        usage=Usage(
+            input=sum(part.usage.input for part in every),
+            output=sum(part.usage.output for part in every),
+            cached=sum(part.usage.cached for part in every),
+            cache_write=sum(part.usage.cache_write for part in every),
+            reasoning=sum(part.usage.reasoning for part in every),
+        ),
+        micro_usd=sum(part.micro_usd for part in every),
+        label=weakest,
+    )
+
+
+_WEAKEST = (CostLabel.REPORTED, CostLabel.ESTIMATED, CostLabel.PARTIAL, CostLabel.UNPRICED)
+
+
+def amount(spent: Spent, *, requests: int) -> Amount:
+    """What the ledger is told."""
+    usage = spent.usage
+    return Amount(
+        micro_usd=spent.micro_usd,
+        tokens=usage.total,
+        input_tokens=usage.input,
+        output_tokens=usage.output,
+        requests=requests,
+    )
+
+
+def _spent(usage: Usage, price: Price | None, label: CostLabel) -> Spent:
+    if price is None:
+        return Spent(usage, 0, CostLabel.UNPRICED)
+    return Spent(usage, price.micro_usd(usage), label)
+
+
+def _texts(reply: Reply) -> tuple[str, ...]:
+    texts: list[str] = []
+    for choice in reply.choices:
+        texts += (choice.text, choice.refusal)
+        texts += (part.text for part in choice.reasoning)
+        for call in choice.calls:
+            texts += (call.name, call.arguments)
+    return tuple(text for text in texts if text)

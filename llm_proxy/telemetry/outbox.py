@@ -1,0 +1,285 @@
+"""The exporter: reads ended calls from the store's outbox and sends their spans until each is accounted for.
+
+The cursor moves only once every span before it was accepted, or its call was set aside as a dead letter.
+So a crash or a dead backend repeats spans at worst (their ids are the same) and never loses one.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, assert_never
+
+import msgspec
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+
+from llm_proxy.records.view import CallView
+from llm_proxy.telemetry.metrics import Metrics
+from llm_proxy.telemetry.outcome import Accepted, Invalid, Outcome, Partial, Retry, TooLarge, Transport
+from llm_proxy.telemetry.pace import Appetite, Backoff, OutboxLimits, Pace
+from llm_proxy.telemetry.settings import SpanSettings, resource_of, scope_of
+from llm_proxy.telemetry.span import spans_of
+
+_log = logging.getLogger(__name__)
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """Ended calls in cursor order, content included, and the cursor behind the last of them."""
+
+    calls: tuple[CallView, ...]
+    cursor: object
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """Calls not sent yet, and when the oldest of them ended (Unix microseconds; None where there is none)."""
+
+    count: int
+    oldest_us: int | None
+
+
+class SpanSource(Protocol):
+    """The store's outbox. Every method blocks and is called in the exporter's thread alone."""
+
+    def next(self, limit: int) -> Batch | None:
+        """At most `limit` calls after the cursor; None where there is none. The cursor stays where it is.
+
+        May give fewer, so that a batch holds no more than about 8 MiB of content; one call at least.
+        """
+        ...
+
+    def advance(self, cursor: object) -> None:
+        """Moves the cursor, durably."""
+        ...
+
+    def dead_letter(self, call_id: str, reason: str) -> None:
+        """Notes, durably, that this call's whole span was refused. Doing so twice changes nothing."""
+        ...
+
+    def backlog(self) -> Backlog: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    call: CallView
+    span: Span
+    size: int
+    trimmed: bool
+
+
+class _Step(Enum):
+    MOVED = "moved"
+    """The cursor moved."""
+    AGAIN = "again"
+    """The backend took nothing: the same calls are to be read again, by whoever exports then."""
+    EMPTY = "empty"
+    STUCK = "stuck"
+    """Stopping, and the backend takes nothing."""
+
+
+class OutboxExporter:
+    """Owns one thread between `start` and `stop`. `clock` is Unix seconds; `random` gives [0, 1)."""
+
+    def __init__(
+        self,
+        source: SpanSource,
+        transport: Transport,
+        settings: SpanSettings,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], float],
+        random: Callable[[], float],
+        limits: OutboxLimits | None = None,
+    ) -> None:
+        self._source, self._transport = source, transport
+        self._settings, self._metrics = settings, metrics
+        self._clock, self._limits = clock, limits or OutboxLimits()
+        self._resource, self._scope = resource_of(settings), scope_of(settings)
+        self._backoff = Backoff(self._limits, random)
+        self._appetite = Appetite(self._limits.max_calls)
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._flush_until = 0.0
+        self._measured_at = float("-inf")
+        self._failing = ""
+        self._thread = threading.Thread(target=self._run, name="otlp-outbox", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def notify(self) -> None:
+        """There may be something to send. From any thread; cheap, and never needed for correctness."""
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def stop(self, grace_s: float = 1.0) -> bool:
+        """Sends what it can within `grace_s`, then ends the thread. False where it is still connecting.
+
+        What was not sent is sent after the next start. Once this gave True the source is left alone.
+        """
+        self._flush_until = time.monotonic() + grace_s
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.is_alive():
+            self._thread.join(grace_s)
+        if self._thread.is_alive():
+            self._transport.abort()
+            self._thread.join(0.5)
+        ended = not self._thread.is_alive()
+        if ended:
+            self._transport.close()
+        return ended
+
+    def _run(self) -> None:
+        self._pace = Pace(self._limits.max_share, time.thread_time, time.monotonic, self._stopping.wait)
+        step = _Step.EMPTY
+        while not self._stopping.is_set():
+            step = self._guarded_step()
+            if step is _Step.EMPTY and not self._stopping.is_set():
+                self._idle()
+        while step is not _Step.STUCK and time.monotonic() < self._flush_until:
+            step = self._guarded_step()
+            if step is _Step.EMPTY:
+                break
+
+    def _idle(self) -> None:
+        if self._wake.wait(self._limits.idle_s):
+            self._stopping.wait(self._limits.linger_s)
+            self._wake.clear()
+
+    def _guarded_step(self) -> _Step:
+        """One step, after which the thread lives on: a store that is down now will be back."""
+        try:
+            self._measure()
+            return self._step()
+        except Exception as error:  # noqa: BLE001  the thread's edge: any store may raise anything
+            # Only the type: a database's message may quote the row.
+            self._note_failure(f"store: {type(error).__name__}")
+            if self._stopping.wait(self._backoff.delay()):
+                return _Step.STUCK
+            return _Step.MOVED
+
+    def _step(self) -> _Step:
+        before = time.thread_time()
+        batch = self._source.next(self._appetite.limit)
+        if batch is None:
+            return _Step.EMPTY
+        size = sum(len(c.request or b"") + len(c.emitted or b"") for c in batch.calls)
+        self._appetite.fed(len(batch.calls), time.thread_time() - before, size)
+        self._pace.breathe()
+        step = self._deliver(self._build(batch.calls))
+        if step is _Step.MOVED:
+            self._source.advance(batch.cursor)
+            self._pace.breathe()
+        return step
+
+    def _build(self, calls: Sequence[CallView]) -> list[_Item]:
+        items: list[_Item] = []
+        for call in calls:
+            try:
+                items += self._items(call, self._settings, trimmed=False)
+            except Exception as error:  # noqa: BLE001  one odd record must not hold up all the others
+                self._give_up(call, f"no span could be built: {type(error).__name__}")
+            self._pace.breathe()
+        return items
+
+    def _items(self, call: CallView, settings: SpanSettings, *, trimmed: bool) -> list[_Item]:
+        return [_Item(call, span, span.ByteSize(), trimmed) for span in spans_of(call, settings)]
+
+    def _deliver(self, items: list[_Item]) -> _Step:
+        """MOVED once every item was accepted or set aside."""
+        work = deque(_packs(items, self._limits.request_bytes))
+        started = False
+        while work:
+            pack = work.popleft()
+            outcome = self._send(pack)
+            match outcome:
+                case Accepted():
+                    self._metrics.spans_accepted(len(pack))
+                    started = True
+                case Partial() | TooLarge() | Invalid() if len(pack) > 1:
+                    middle = len(pack) // 2
+                    work.extendleft((pack[middle:], pack[:middle]))
+                case Partial() | TooLarge() | Invalid():
+                    work.extendleft([trimmed] for trimmed in self._set_aside(pack[0], outcome))
+                case Retry():
+                    if self._stopping.wait(self._backoff.delay(outcome.after_s)):
+                        return _Step.STUCK
+                    # Nothing taken so far: let go of the calls, so that the source can hand them to another
+                    # process or this one. Otherwise that would only repeat spans.
+                    if not started:
+                        return _Step.AGAIN
+                    work.appendleft(pack)
+                case _:
+                    assert_never(outcome)
+        return _Step.MOVED
+
+    def _send(self, pack: list[_Item]) -> Outcome:
+        outcome = self._transport.send(self._request(pack))
+        self._pace.breathe()
+        if isinstance(outcome, Retry):
+            self._metrics.export_retried(outcome.why)
+            self._note_failure(outcome.why)
+            self._measure()
+        else:
+            self._note_answer()
+        return outcome
+
+    def _request(self, pack: list[_Item]) -> ExportTraceServiceRequest:
+        scoped = ScopeSpans(scope=self._scope, spans=(item.span for item in pack))
+        whole = ResourceSpans(resource=self._resource, scope_spans=(scoped,))
+        return ExportTraceServiceRequest(resource_spans=(whole,))
+
+    def _set_aside(self, item: _Item, refusal: Partial | TooLarge | Invalid) -> list[_Item]:
+        """Dead-letters a span that the backend refuses, and gives the one without content to send instead."""
+        if item.trimmed:
+            _log.error("otlp: call %s: even its span without content was refused", item.call.id)
+            return []
+        self._metrics.span_rejected()
+        self._give_up(item.call, f"{type(refusal).__name__}: {refusal.message}")
+        return self._items(item.call, self._settings.without_content(), trimmed=True)
+
+    def _give_up(self, call: CallView, reason: str) -> None:
+        self._source.dead_letter(call.id, reason)
+        self._metrics.span_dead_lettered()
+        _log.warning("otlp: call %s: its whole span can't be sent; noted as a dead letter", call.id)
+
+    def _note_answer(self) -> None:
+        self._backoff.reset()
+        if self._failing:
+            _log.info("otlp: the backend answers again (it was: %s)", self._failing)
+            self._failing = ""
+
+    def _note_failure(self, why: str) -> None:
+        if why != self._failing:
+            _log.warning("otlp: not sent (%s); trying again until it is", why)
+            self._failing = why
+
+    def _measure(self) -> None:
+        now = time.monotonic()
+        if now - self._measured_at < self._limits.measure_every_s:
+            return
+        self._measured_at = now
+        backlog = self._source.backlog()
+        age = 0.0 if backlog.oldest_us is None else max(self._clock() - backlog.oldest_us / 1e6, 0.0)
+        self._metrics.backlog(backlog.count, age)
+        hurried = age > self._limits.hurry_after_s
+        self._pace.share = self._limits.hurried_share if hurried else self._limits.max_share
+
+
+def _packs(items: Iterable[_Item], most: int) -> Iterable[list[_Item]]:
+    """Items in order, in packs of at most `most` bytes, or of one item that is larger by itself."""
+    pack: list[_Item] = []
+    size = 0
+    for item in items:
+        if pack and size + item.size > most:
+            yield pack
+            pack, size = [], 0
+        pack.append(item)
+        size += item.size
+    if pack:
+        yield pack

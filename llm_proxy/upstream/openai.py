@@ -1,0 +1,143 @@
+"""OpenAI-compatible servers over aiohttp: bytes in, bytes out, every failure classified."""
+
+from __future__ import annotations
+
+import io
+import ssl
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import msgspec
+from aiohttp.payload import BytesIOPayload
+from routing.failures import FailureKind, classify_status, retry_after_from
+
+from llm_proxy.upstream.provider import Endpoint, UpstreamFailure
+
+_LARGE = 1 << 20
+"""Bytes from which aiohttp wants a body in pieces, so that the loop isn't held while it's written."""
+_ERROR_BODY = 65_536
+
+
+class _ErrorFields(msgspec.Struct):
+    code: Any = None
+    type: Any = None
+    message: Any = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _ErrorFields | str | None = None
+
+
+_read_error = msgspec.json.Decoder(_ErrorBody).decode
+
+
+class HttpReply:
+    """A 2xx reply that is arriving."""
+
+    __slots__ = ("_content", "streamed")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._content = response.content
+        self.streamed = response.content_type == "text/event-stream"
+
+    async def chunk(self) -> bytes:
+        try:
+            return await self._content.readany()
+        except (aiohttp.ClientError, OSError) as error:
+            raise _broken(error) from error
+
+
+class OpenAIProvider:
+    """One connection pool for every OpenAI-compatible target."""
+
+    def __init__(self) -> None:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=60, keepalive_timeout=55),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            skip_auto_headers=("User-Agent", "Accept"),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+        self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
+
+    @asynccontextmanager
+    async def open(
+        self, endpoint: Endpoint, body: bytes, connect_s: float, extra: Mapping[str, str]
+    ) -> AsyncIterator[HttpReply]:
+        timeout = self._timeouts.get(connect_s)
+        if timeout is None:
+            timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        data = body if len(body) < _LARGE else BytesIOPayload(io.BytesIO(body))
+        headers = {**endpoint.headers, **extra} if extra else endpoint.headers
+        try:
+            response = await self._session.post(
+                endpoint.url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreached(error) from error
+        try:
+            if response.status != 200:
+                raise await _refused(response)
+            yield HttpReply(response)
+        finally:
+            # Gives the connection back only where the whole reply was read.
+            response.close() if not response.content.at_eof() else response.release()
+
+    async def close(self) -> None:
+        await self._session.close()
+
+
+async def _refused(response: aiohttp.ClientResponse) -> UpstreamFailure:
+    try:
+        body = await response.content.read(_ERROR_BODY)
+    except (aiohttp.ClientError, OSError):
+        body = b""
+    code, type_ = _words(body)
+    kind = classify_status(response.status, code, type_)
+    return UpstreamFailure(
+        kind,
+        f"the target answered {response.status}",
+        status=response.status,
+        retry_after_s=retry_after_from(response.headers, time.time()),
+        body=body,
+    )
+
+
+def _words(body: bytes) -> tuple[str, str]:
+    """The vendor's error code and type, where the body has them."""
+    try:
+        error = _read_error(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return "", ""
+    if not isinstance(error, _ErrorFields):
+        return "", ""
+    return str(error.code or ""), str(error.type or "")
+
+
+def _unreached(error: Exception) -> UpstreamFailure:
+    """What went wrong before a status came."""
+    match error:
+        case aiohttp.ConnectionTimeoutError():
+            return UpstreamFailure(FailureKind.CONNECT_TIMEOUT, "no connection within connect_s")
+        case aiohttp.ClientConnectorDNSError():
+            return UpstreamFailure(FailureKind.DNS, "the target's host name can't be resolved")
+        case aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError() | ssl.SSLError():
+            return UpstreamFailure(FailureKind.TLS, "the TLS connection to the target failed")
+        case aiohttp.ClientConnectorError():
+            return UpstreamFailure(FailureKind.CONNECT_REFUSED, "the target refused the connection")
+        case aiohttp.InvalidURL():
+            return UpstreamFailure(FailureKind.DNS, "the target's address is not valid")
+        case aiohttp.ClientResponseError():
+            return UpstreamFailure(FailureKind.MALFORMED, "the target's answer is not HTTP")
+        case _:
+            return UpstreamFailure(FailureKind.CUT, "the target closed the connection before it answered")
+
+
+def _broken(error: Exception) -> UpstreamFailure:
+    """What went wrong in mid-reply."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return UpstreamFailure(FailureKind.TRUNCATED, "the reply is shorter than the target announced")
+    return UpstreamFailure(FailureKind.CUT, "the target closed the connection in mid-reply")

@@ -1,0 +1,58 @@
+"""What a provider is: it opens one attempt at one target, and yields the reply's bytes as they come."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from routing.failures import FailureKind
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a target's calls go. `address` is the host and port, for spans and listings."""
+
+    target_id: str
+    provider: str
+    url: str = ""
+    address: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+    script: str = ""
+
+
+@dataclass(slots=True)
+class UpstreamFailure(Exception):
+    """One attempt failed, classified once, where it happened.
+
+    `detail` is in our words; `body` is the upstream's own error body, kept only to pass on a 400, 413 or 422.
+    """
+
+    kind: FailureKind
+    detail: str
+    status: int | None = None
+    retry_after_s: float | None = None
+    body: bytes | None = None
+
+    def __post_init__(self) -> None:
+        Exception.__init__(self, self.detail)
+
+
+class UpstreamReply(Protocol):
+    """A reply whose status was 2xx. `chunk` gives bytes as they arrive, b"" at the end, or UpstreamFailure."""
+
+    streamed: bool
+    """Whether the body is an event stream."""
+
+    async def chunk(self) -> bytes: ...
+
+
+class Provider(Protocol):
+    """Opens attempts. Leaving the context closes the connection, or gives it back where the reply ended."""
+
+    def open(
+        self, endpoint: Endpoint, body: bytes, connect_s: float, extra: Mapping[str, str]
+    ) -> AbstractAsyncContextManager[UpstreamReply]: ...
+
+    async def close(self) -> None: ...

@@ -1,0 +1,253 @@
+"""Drives a call's plan over the providers: one target after another until one of them answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+
+from routing.failures import MEANING, Charge, FailureKind
+from routing.plan import Exhausted, Failed, Plan, Stop, Succeeded, Try
+
+from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.exchange import Exchange
+from llm_proxy.flow import Flow, Sink
+from llm_proxy.records.view import Attempt
+from llm_proxy.upstream.provider import Endpoint, Provider, UpstreamFailure
+
+PASSED_ON = frozenset({400, 413, 422})
+"""Statuses of an upstream that are the caller's to hear, body and all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """Providers by name, and endpoints by target key."""
+
+    providers: Mapping[str, Provider]
+    endpoints: Mapping[str, Endpoint]
+
+    async def close(self) -> None:
+        for provider in self.providers.values():
+            await provider.close()
+
+
+async def send(
+    exchange: Exchange,
+    sink: Sink,
+    plan: Plan,
+    upstreams: Upstreams,
+    body_for: Callable[[str], bytes],
+    new_flow: Callable[[], Flow],
+    lost: Callable[[Flow, Charge, str, str], None],
+) -> bytes:
+    """Sends the call until a target answers whole; returns the tail that waits for the record's commit.
+
+    `body_for` gives the body for a model's name at the target; `lost` is told of attempts that failed and
+    may have cost something. Raises ProxyError when no target answered.
+    """
+    loop = asyncio.get_running_loop()
+    failure: UpstreamFailure | None = None
+    while True:
+        step = plan.next(loop.time())
+        match step:
+            case Exhausted():
+                raise _answer(exchange, step, failure)
+            case Try():
+                if step.delay_s > 0:
+                    await _pause(exchange, step.delay_s)
+                flow = new_flow()
+                try:
+                    outcome = await _attempt(exchange, step, upstreams, body_for(step.target.model), flow)
+                except BaseException as error:
+                    plan.report(_given_up(error, sink), loop.time())
+                    raise
+                if isinstance(outcome, bytes):
+                    plan.report(Succeeded(), loop.time())
+                    return outcome
+                failure = outcome
+                charge = MEANING[failure.kind].charge
+                if charge is not Charge.NEVER and not sink.started:
+                    lost(flow, charge, step.target.provider, step.target.model)
+                plan.report(Failed(failure.kind, failure.retry_after_s, sink.started), loop.time())
+
+
+def _given_up(error: BaseException, sink: Sink) -> Succeeded | Failed:
+    """What a try says of its target when the proxy itself ended it: a refusal of ours is none of its faults."""
+    if isinstance(error, ProxyError):
+        return Succeeded()
+    return Failed(FailureKind.CLIENT_GONE, released=sink.started)
+
+
+async def _pause(exchange: Exchange, seconds: float) -> None:
+    before = exchange.elapsed()
+    await asyncio.sleep(seconds)
+    exchange.upstream_s += exchange.elapsed() - before
+
+
+async def _attempt(
+    exchange: Exchange, step: Try, upstreams: Upstreams, body: bytes, flow: Flow
+) -> bytes | UpstreamFailure:
+    """One try at one target: the tail of its reply, or how it failed."""
+    endpoint = upstreams.endpoints[step.target.key]
+    _adopt(exchange, step, endpoint, flow)
+    began = exchange.elapsed()
+    first: float | None = None
+    status: int | None = None
+    failed: UpstreamFailure | None = None
+    tail = b""
+    watch = _Watch(step)
+    try:
+        async with watch.limit:
+            provider = upstreams.providers[endpoint.provider]
+            extra = _trace(exchange)
+            async with provider.open(endpoint, body, step.timeouts.connect_s, extra) as reply:
+                status = 200
+                exchange.reached_upstream = True
+                flow.streamed = reply.streamed
+                while chunk := await watch.read(reply.chunk()):
+                    if first is None:
+                        first = exchange.elapsed()
+                        exchange.upstream_s += first - began
+                        exchange.first_event_s = exchange.first_event_s or round(first, 6)
+                    await flow.feed(chunk)
+                    if flow.ended:
+                        break
+            watch.suspend()
+            tail = await flow.end()
+    except UpstreamFailure as failure:
+        failed = failure
+    except TimeoutError:
+        failed = watch.timeout(first is not None)
+    except ProxyError:
+        _note(exchange, step, began, first, status, None, "")
+        raise
+    except asyncio.CancelledError:
+        _note(exchange, step, began, first, status, FailureKind.CLIENT_GONE, "the call was cancelled")
+        raise
+    if failed is None:
+        _note(exchange, step, began, first, status, None, "")
+        return tail
+    if first is None:
+        exchange.upstream_s += exchange.elapsed() - began
+    if failed.status is not None or failed.kind in _AFTER_CONNECT:
+        exchange.reached_upstream = True
+    _note(exchange, step, began, first, failed.status or status, failed.kind, failed.detail)
+    return failed
+
+
+_AFTER_CONNECT = frozenset(
+    {
+        FailureKind.FIRST_EVENT_TIMEOUT,
+        FailureKind.IDLE_TIMEOUT,
+        FailureKind.TOTAL_TIMEOUT,
+        FailureKind.CUT,
+        FailureKind.TRUNCATED,
+        FailureKind.MALFORMED,
+    }
+)
+
+
+def _adopt(exchange: Exchange, step: Try, endpoint: Endpoint, flow: Flow) -> None:
+    exchange.target = step.target.id
+    exchange.provider = step.target.provider
+    exchange.served_model = step.target.model
+    exchange.server = endpoint.address
+    exchange.assembly = flow.assembly
+    exchange.emitted = flow.emitted
+
+
+def _trace(exchange: Exchange) -> dict[str, str]:
+    traceparent = exchange.hints.traceparent
+    return {"traceparent": traceparent} if traceparent else {}
+
+
+def _note(
+    exchange: Exchange,
+    step: Try,
+    began: float,
+    first: float | None,
+    status: int | None,
+    kind: FailureKind | None,
+    detail: str,
+) -> None:
+    exchange.attempts.append(
+        Attempt(
+            target=step.target.id,
+            provider=step.target.provider,
+            model=step.target.model,
+            started_s=round(began, 6),
+            ended_s=round(exchange.elapsed(), 6),
+            first_event_s=None if first is None else round(first, 6),
+            status=status,
+            failure=kind.value if kind else "",
+            detail=detail,
+        )
+    )
+
+
+class _Watch:
+    """The clocks of one attempt: first event, idle and total. Time spent writing to the caller isn't idle."""
+
+    def __init__(self, step: Try) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._timeouts = step.timeouts
+        self._end = self._loop.time() + step.timeouts.total_s
+        first = min(self._loop.time() + step.timeouts.first_event_s, self._end)
+        self._idle = step.timeouts.idle_s
+        self._fresh = True
+        self.limit = asyncio.timeout_at(first)
+
+    async def read(self, chunk: Awaitable[bytes]) -> bytes:
+        if self._fresh:
+            self._fresh = False
+        else:
+            self.limit.reschedule(min(self._loop.time() + self._idle, self._end))
+        data = await chunk
+        self.limit.reschedule(self._end)
+        return data
+
+    def suspend(self) -> None:
+        """The reply has come: what remains is the proxy's own work."""
+        self.limit.reschedule(None)
+
+    def timeout(self, begun: bool) -> UpstreamFailure:
+        """Which of the clocks ran out."""
+        limits = self._timeouts
+        if self._loop.time() >= self._end:
+            return UpstreamFailure(FailureKind.TOTAL_TIMEOUT, f"no whole reply within total_s {limits.total_s:g}")
+        if begun:
+            return UpstreamFailure(FailureKind.IDLE_TIMEOUT, f"the reply stalled for idle_s {limits.idle_s:g}")
+        return UpstreamFailure(
+            FailureKind.FIRST_EVENT_TIMEOUT, f"no first event within first_event_s {limits.first_event_s:g}"
+        )
+
+
+def _answer(exchange: Exchange, step: Exhausted, failure: UpstreamFailure | None) -> ProxyError:
+    """What the caller is told when no target answered."""
+    name = exchange.request.model if exchange.request else ""
+    if failure is None or step.stop is Stop.OPEN:
+        return ProxyError(
+            Kind.UPSTREAM_UNAVAILABLE,
+            f"Every target of model {name!r} is resting after failures. Try again later.",
+            retry_after_s=step.retry_after_s or 1.0,
+        )
+    where = f"target {exchange.target!r} of model {name!r}"
+    if failure.status in PASSED_ON and not MEANING[failure.kind].fall_back:
+        return ProxyError(
+            Kind.INVALID_REQUEST,
+            f"The {where} refused the request with status {failure.status}.",
+            status=failure.status or 0,
+            body=failure.body,
+            retryable=False,
+        )
+    tried = f"after {len(exchange.attempts)} attempt{'s' if len(exchange.attempts) != 1 else ''}"
+    message = f"No target of model {name!r} answered {tried}; the last, {exchange.target!r}: {failure.detail}."
+    match failure.kind:
+        case FailureKind.FIRST_EVENT_TIMEOUT | FailureKind.IDLE_TIMEOUT | FailureKind.TOTAL_TIMEOUT:
+            return ProxyError(Kind.UPSTREAM_TIMEOUT, message)
+        case FailureKind.RATE_LIMITED | FailureKind.OVERLOADED:
+            return ProxyError(
+                Kind.UPSTREAM_UNAVAILABLE, message, retry_after_s=failure.retry_after_s or step.retry_after_s or 1
+            )
+        case _:
+            return ProxyError(Kind.UPSTREAM_FAILED, message, retry_after_s=step.retry_after_s)

@@ -1,0 +1,254 @@
+"""OpenAI chat completions, one message of the history: what it says, what it answers, what it proposed.
+
+Content comes from a caller who may send anything: what has no known shape is counted as its own JSON text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.wire.request import Media, MediaKind, MessageFacts, Proposed
+from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
+
+T = TypeVar("T")
+
+_NONE = msgspec.Raw(b"null")
+
+
+class _Message(msgspec.Struct):
+    """Every value raw: one of an unexpected type must not hide the others."""
+
+    role: msgspec.Raw = _NONE
+    content: msgspec.Raw = _NONE
+    name: msgspec.Raw = _NONE
+    refusal: msgspec.Raw = _NONE
+    tool_call_id: msgspec.Raw = _NONE
+    tool_calls: msgspec.Raw = _NONE
+    function_call: msgspec.Raw = _NONE
+    reasoning_content: msgspec.Raw = _NONE
+    reasoning: msgspec.Raw = _NONE
+    reasoning_details: msgspec.Raw = _NONE
+
+
+class _Part(msgspec.Struct):
+    type: msgspec.Raw = _NONE
+    text: msgspec.Raw = _NONE
+    refusal: msgspec.Raw = _NONE
+    thinking: msgspec.Raw = _NONE
+    image_url: msgspec.Raw = _NONE
+    input_audio: msgspec.Raw = _NONE
+    file: msgspec.Raw = _NONE
+
+
+class _Call(msgspec.Struct):
+    id: msgspec.Raw = _NONE
+    function: msgspec.Raw = _NONE
+    custom: msgspec.Raw = _NONE
+
+
+class _Function(msgspec.Struct):
+    name: msgspec.Raw = _NONE
+    arguments: msgspec.Raw = _NONE
+    input: msgspec.Raw = _NONE
+
+
+class _Image(msgspec.Struct):
+    url: str = ""
+    detail: str = ""
+
+
+class _Data(msgspec.Struct):
+    data: str = ""
+    file_data: str = ""
+
+
+class _Detail(msgspec.Struct):
+    text: str | None = None
+    summary: str | None = None
+    data: str | None = None
+
+
+def _decoder(kind: type[T]) -> Callable[[msgspec.Raw], T | None]:
+    """A decoder of one type that answers None to any other."""
+    decode = msgspec.json.Decoder(kind).decode
+
+    def attempt(raw: msgspec.Raw) -> T | None:
+        try:
+            return decode(raw)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None
+
+    return attempt
+
+
+_message = _decoder(_Message)
+_part = _decoder(_Part)
+_call = _decoder(_Call)
+_function = _decoder(_Function)
+_image = _decoder(_Image)
+_data = _decoder(_Data)
+_details = _decoder(list[_Detail])
+_string = _decoder(str)
+_list = _decoder(list[msgspec.Raw])
+
+
+class _Content:
+    """What a message's parts add up to, while they are read."""
+
+    __slots__ = ("media", "spoken", "texts")
+
+    def __init__(self) -> None:
+        self.spoken: list[str] = []
+        """Text parts alone: what the role said."""
+        self.texts: list[str] = []
+        self.media: list[Media] = []
+
+    def say(self, text: str) -> None:
+        if text:
+            self.spoken.append(text)
+            self.texts.append(text)
+
+
+def message_facts(raw: bytes) -> MessageFacts:
+    """Read one message, given its own bytes out of a parsed body. Costs a full parse: cache it by hash.
+
+    Raises `ProxyError` (invalid_request) where an object in it names a key twice, since the upstream may then
+    read another message than was read here. Nothing else in valid JSON makes it fail.
+    """
+    _refuse_ambiguous(raw)
+    message = _message(msgspec.Raw(raw))
+    if message is None:
+        return MessageFacts(texts=(_as_text(raw),))
+    role = _string(message.role) or ""
+    content = _read_content(message.content)
+    proposed = _proposed(message)
+    name = _text(message.name)
+    said = "\n".join(content.spoken)
+    texts = [name, *content.texts, _text(message.refusal), *_reasoning(message)]
+    texts += [text for call in proposed for text in (call.name, call.arguments)]
+    return MessageFacts(
+        role=role,
+        texts=tuple([text for text in texts if text]),
+        images=tuple(content.media),
+        result_of=_text(message.tool_call_id) if role == "tool" else name if role == "function" else "",
+        result_text=said if role in ("tool", "function") else "",
+        proposed=tuple(proposed),
+        user_text=said if role == "user" else "",
+    )
+
+
+def _refuse_ambiguous(raw: bytes) -> None:
+    try:
+        refuse_duplicates(raw)
+    except DuplicateKey as error:
+        raise ProxyError(
+            Kind.INVALID_REQUEST,
+            f"Key {error.key!r} occurs twice in one object of a message: send it once",
+            param="messages",
+            retryable=False,
+        ) from error
+    except RecursionError as error:
+        raise ProxyError(
+            Kind.INVALID_REQUEST,
+            "A message is nested too deeply: send a flatter document",
+            param="messages",
+            retryable=False,
+        ) from error
+
+
+def _read_content(raw: msgspec.Raw) -> _Content:
+    content = _Content()
+    parts = _list(raw)
+    if parts is None:
+        content.say(_text(raw))
+        return content
+    for part in parts:
+        _read_part(part, content)
+    return content
+
+
+def _read_part(raw: msgspec.Raw, content: _Content) -> None:
+    part = _part(raw)
+    match _string(part.type) if part else None:
+        case "text" | "input_text" | "output_text" if part:
+            content.say(_text(part.text))
+        case "refusal" if part:
+            content.texts.append(_text(part.refusal))
+        case "thinking" if part:
+            inner = _read_content(part.thinking)
+            content.texts += inner.texts
+        case "image_url" if part:
+            content.media.append(_read_image(part.image_url))
+        case "input_audio" if part:
+            content.media.append(_read_data(part.input_audio, MediaKind.AUDIO))
+        case "file" if part:
+            content.media.append(_read_data(part.file, MediaKind.FILE))
+        case _:
+            content.say(_text(raw))
+
+
+def _read_image(raw: msgspec.Raw) -> Media:
+    image = _image(raw)
+    if image is None:
+        return Media(size=_inline(_string(raw) or ""))
+    return Media(detail=image.detail, size=_inline(image.url))
+
+
+def _read_data(raw: msgspec.Raw, kind: MediaKind) -> Media:
+    data = _data(raw) or _Data()
+    return Media(size=len(data.data) or _inline(data.file_data), kind=kind)
+
+
+def _inline(url: str) -> int:
+    """Characters of base64 in a data URL, or in bare base64 where no scheme stands before it."""
+    head, comma, _ = url.partition(",")
+    if head.startswith("data:"):
+        return len(url) - len(head) - len(comma)
+    return 0 if "://" in url[:16] else len(url)
+
+
+def _proposed(message: _Message) -> list[Proposed]:
+    calls = [_read_call(raw) for raw in _list(message.tool_calls) or ()]
+    if bytes(message.function_call) != b"null":
+        calls.append(_read_function("", message.function_call))
+    return calls
+
+
+def _read_call(raw: msgspec.Raw) -> Proposed:
+    call = _call(raw)
+    if call is None:
+        return Proposed("", "", _text(raw))
+    custom = bytes(call.custom) != b"null"
+    return _read_function(_text(call.id), call.custom if custom else call.function)
+
+
+def _read_function(id_: str, raw: msgspec.Raw) -> Proposed:
+    function = _function(raw)
+    if function is None:
+        return Proposed(id_, "", _text(raw))
+    return Proposed(id_, _text(function.name), _text(function.arguments) or _text(function.input))
+
+
+def _reasoning(message: _Message) -> list[str]:
+    """The reasoning sent back, once: the same text often stands in several fields."""
+    details = _details(message.reasoning_details) or ()
+    texts = [text for d in details for text in (d.text, d.summary, d.data) if text]
+    plain = _text(message.reasoning_content) or _text(message.reasoning)
+    readable = any(d.text or d.summary for d in details)
+    return texts if readable or not plain else [plain, *texts]
+
+
+def _text(raw: msgspec.Raw) -> str:
+    """A string's text; nothing for null; any other value's own JSON text."""
+    text = _string(raw)
+    if text is not None:
+        return text
+    return "" if bytes(raw) == b"null" else _as_text(bytes(raw))
+
+
+def _as_text(raw: bytes) -> str:
+    return raw.decode("utf-8", "replace")

@@ -1,0 +1,164 @@
+"""Server-sent events: an incremental reader that keeps every byte it was given.
+
+Follows https://html.spec.whatwg.org/multipage/server-sent-events.html, with one difference: a frame that
+the stream ends inside of is not dropped but handed over, marked `truncated`.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+MAX_FRAME = 32 * 1024 * 1024
+KEEPALIVE = b": keep-alive\n\n"
+"""A comment: it keeps a connection open and means nothing."""
+
+_BOM = b"\xef\xbb\xbf"
+_LONGEST_END = 4
+"""Bytes in the longest frame end, `\\r\\n\\r\\n`."""
+_END = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+
+
+class FrameTooLarge(ValueError):
+    """A frame passed the reader's limit. Every frame before it was returned first."""
+
+
+class SseFrame(msgspec.Struct, frozen=True, gc=False):
+    """One event or comment block. `raw` is verbatim with its blank line; `data` lines are joined by LF."""
+
+    raw: bytes
+    event: str = ""
+    data: bytes = b""
+    truncated: bool = False
+    """The stream ended before this frame's blank line did."""
+
+
+class SseReader:
+    """Cuts a byte stream into frames, the same however it arrives; their `raw`s together equal what was fed.
+
+    A frame ends at the first pair of line ends, whichever of LF, CRLF and CR they are. Memory is bounded by
+    `max_frame` plus one chunk, time is linear in the bytes fed. Raises `FrameTooLarge` from the call after
+    the one that returned the last good frame, or at once where there was none to return.
+    """
+
+    __slots__ = ("_buffer", "_has_cr", "_max", "_scanned", "_started", "_too_large")
+
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
+        self._buffer = bytearray()
+        self._scanned = 0
+        self._has_cr = False
+        self._started = False
+        self._too_large = False
+        self._max = max_frame
+
+    def feed(self, chunk: bytes) -> list[SseFrame]:
+        """Take the next bytes; return the frames they complete."""
+        if self._buffer or not self._started or self._too_large or len(chunk) > self._max or b"\r" in chunk:
+            return self._feed_slowly(chunk)
+        if chunk.find(b"\n") == len(chunk) - 2 and chunk.startswith(b"data: ") and chunk.endswith(b"\n\n"):
+            return [SseFrame(chunk, "", chunk[6:-2])]
+        *blocks, rest = chunk.split(b"\n\n")
+        if rest:
+            self._buffer += rest
+            self._scanned = max(0, len(rest) - 1)
+        return [
+            SseFrame(block + b"\n\n", "", block[6:])
+            if block.startswith(b"data: ") and b"\n" not in block
+            else _frame(block + b"\n\n")
+            for block in blocks
+        ]
+
+    def close(self) -> list[SseFrame]:
+        """The stream ended; return what is left, marked `truncated` unless it is only line ends."""
+        frames = self._cut(final=True)
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        if rest and not self._too_large:
+            frames.append(self._block(rest, truncated=bool(rest.strip(b"\r\n"))))
+        self._raise_if_too_large(frames)
+        return frames
+
+    def _feed_slowly(self, chunk: bytes) -> list[SseFrame]:
+        self._raise_if_too_large([])
+        self._buffer += chunk
+        self._has_cr = self._has_cr or b"\r" in chunk
+        frames = self._cut(final=False)
+        if len(self._buffer) > self._max:
+            self._too_large = True
+        if self._too_large:
+            self._buffer.clear()
+        self._raise_if_too_large(frames)
+        return frames
+
+    def _raise_if_too_large(self, frames: list[SseFrame]) -> None:
+        if self._too_large and not frames:
+            raise FrameTooLarge(f"An event of the stream is larger than {self._max} bytes")
+
+    def _cut(self, *, final: bool) -> list[SseFrame]:
+        """Take every complete frame off the buffer."""
+        frames: list[SseFrame] = []
+        start = 0
+        while not self._too_large:
+            end = self._end(final=final)
+            if end < 0:
+                break
+            if end - start > self._max:
+                self._too_large = True
+                break
+            frames.append(self._block(bytes(self._buffer[start:end])))
+            start = self._scanned = end
+        if start:
+            del self._buffer[:start]
+            self._scanned -= start
+            self._has_cr = self._has_cr and bool(self._buffer)
+        return frames
+
+    def _end(self, *, final: bool) -> int:
+        """Where the frame being scanned ends, or -1. `_scanned` moves past what need not be seen again."""
+        buffer = self._buffer
+        if not self._has_cr:
+            found = buffer.find(b"\n\n", self._scanned)
+            if found >= 0:
+                return found + 2
+        elif match := _END.search(buffer, self._scanned):
+            end = match.end()
+            if final or end < len(buffer) or buffer[-1] != ord("\r"):
+                return end
+            self._scanned = match.start()  # a LF may follow and belong to this CR
+            return -1
+        self._scanned = max(self._scanned, len(buffer) - _LONGEST_END + 1)
+        return -1
+
+    def _block(self, raw: bytes, *, truncated: bool = False) -> SseFrame:
+        if self._started:
+            return _frame(raw, truncated=truncated)
+        self._started = True
+        if not raw.startswith(_BOM):
+            return _frame(raw, truncated=truncated)
+        parsed = _frame(raw[len(_BOM) :], truncated=truncated)
+        return SseFrame(raw, parsed.event, parsed.data, truncated)
+
+
+def render(data: bytes, event: str = "") -> bytes:
+    """One frame that carries `data`."""
+    lines = b"data: " + b"\ndata: ".join(data.splitlines()) + b"\n\n"
+    return b"event: " + event.encode() + b"\n" + lines if event else lines
+
+
+def read_one(raw: bytes) -> SseFrame:
+    """The frame whose verbatim bytes these are. A BOM at its start is skipped."""
+    parsed = _frame(raw.removeprefix(_BOM))
+    return SseFrame(raw, parsed.event, parsed.data)
+
+
+def _frame(raw: bytes, *, truncated: bool = False) -> SseFrame:
+    event = ""
+    data: list[bytes] = []
+    for line in raw.splitlines():
+        name, _, value = line.partition(b":")
+        if name == b"data":
+            data.append(value.removeprefix(b" "))
+        elif name == b"event":
+            event = value.removeprefix(b" ").decode("utf-8", "replace")
+    return SseFrame(raw, event, b"\n".join(data), truncated)

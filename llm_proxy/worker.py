@@ -1,0 +1,155 @@
+"""One worker's life: opens the store, starts what runs beside the calls, and closes it all in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import time
+from contextlib import AsyncExitStack
+
+import structlog
+from routing.health import Health
+from sqlalchemy import Engine, select
+
+from llm_proxy import wiring
+from llm_proxy.admission import Admission
+from llm_proxy.archive.outbox import StoreOutbox
+from llm_proxy.config import Config
+from llm_proxy.config.choices import Durability, Unpriced
+from llm_proxy.identity.access import Access
+from llm_proxy.identity.keyring import Credential, Keyring
+from llm_proxy.intake import Reader
+from llm_proxy.records.engine import open_engine
+from llm_proxy.records.ids import now_us, uuid7
+from llm_proxy.records.migrate import upgrade
+from llm_proxy.records.tables import keys
+from llm_proxy.records.writer import Writer
+from llm_proxy.recovery import Recovery
+from llm_proxy.services import Services
+from llm_proxy.settle import Settler
+from llm_proxy.telemetry.metrics import Metrics
+from llm_proxy.telemetry.outbox import OutboxExporter
+from llm_proxy.telemetry.settings import SpanSettings
+from llm_proxy.telemetry.transport import headers_from, open_transport
+from llm_proxy.upstream.openai import OpenAIProvider
+from llm_proxy.upstream.scripted import ScriptedProvider
+from llm_proxy.upstream.send import Upstreams
+from llm_proxy.upstream.tokens import TokenCounter
+from llm_proxy.version import VERSION
+
+log = structlog.get_logger("llm_proxy")
+
+
+class Worker:
+    """Everything that one process runs. `start` it in its event loop; `stop` it there, once."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.engine: Engine
+        self.services: Services
+        self.failed = ""
+        """Why the worker can't go on, empty while it can."""
+        self._stack = AsyncExitStack()
+        self._background: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Brings everything up, or raises and leaves nothing running."""
+        async with AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> None:
+        config = self.config
+        self.engine = open_engine(config.store.get_secret_value())
+        stack.callback(self.engine.dispose)
+        await asyncio.to_thread(upgrade, self.engine)
+        writer = Writer(self.engine, uuid7(now_us()), now_us)
+        await writer.start()
+        stack.push_async_callback(writer.stop)
+        self.services = services = await self._services(stack, writer)
+        self._export(stack, writer.id, services.metrics)
+        recovery = Recovery(self.engine, writer, services.active, now_us)
+        await services.access.refresh()
+        self._background = asyncio.create_task(self._run(recovery, services.access), name="llm-proxy-background")
+        stack.push_async_callback(self._end_background)
+
+    async def _services(self, stack: AsyncExitStack, writer: Writer) -> Services:
+        config = self.config
+        counter, prices = TokenCounter(), wiring.prices(config)
+        upstreams = Upstreams(
+            {"openai": OpenAIProvider(), "scripted": ScriptedProvider()}, wiring.endpoints(config)
+        )
+        stack.push_async_callback(upstreams.close)
+        metrics = Metrics()
+        metrics.track_writer_queue(lambda: writer.queued)
+        keyring = Keyring(wiring.agents(config), wiring.credentials(config))
+        return Services(
+            access=Access(keyring, self._issued, writer, now_us),
+            routes=wiring.routes(config),
+            health=Health(),
+            reader=Reader(writer.addresser, counter),
+            admission=Admission(
+                writer, wiring.limits(config), prices, now_us, refuse_unpriced=config.unpriced is Unpriced.REFUSE
+            ),
+            settler=Settler(prices, counter),
+            writer=writer,
+            upstreams=upstreams,
+            metrics=metrics,
+            rules=wiring.rules(config),
+            active={},
+            environment=config.server.environment,
+            now_us=now_us,
+            random=random.random,
+            max_body=config.server.max_body_mb << 20,
+            strict=config.records.durability is Durability.STRICT,
+        )
+
+    def _issued(self) -> list[Credential]:
+        with self.engine.connect() as connection:
+            return [
+                Credential(row.id, row.agent_id, row.sha256, row.run_id, row.expires_us, row.revoked_us)
+                for row in connection.execute(select(keys))
+            ]
+
+    def _export(self, stack: AsyncExitStack, holder: str, metrics: Metrics) -> None:
+        telemetry = self.config.telemetry
+        if telemetry.otlp_endpoint is None:
+            return
+        outbox = StoreOutbox(self.engine, holder, now_us)
+        exporter = OutboxExporter(
+            outbox,
+            open_transport(telemetry.otlp_endpoint, telemetry.protocol.value, headers_from(os.environ)),
+            SpanSettings(
+                service_name=telemetry.service_name,
+                service_version=VERSION,
+                environment=self.config.server.environment,
+            ),
+            metrics,
+            clock=time.time,
+            random=random.random,
+        )
+        exporter.start()
+
+        def stop() -> None:
+            if exporter.stop(1.0):
+                outbox.release()
+
+        stack.push_async_callback(asyncio.to_thread, stop)
+
+    async def _run(self, recovery: Recovery, access: Access) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(recovery.run(), name="recovery")
+                group.create_task(access.keep_fresh(), name="keys")
+        except* Exception as errors:
+            self.failed = "a background task ended"
+            log.critical("a background task ended; the worker is not ready any more", exc_info=errors)
+
+    async def _end_background(self) -> None:
+        if self._background is not None:
+            self._background.cancel()
+            await asyncio.gather(self._background, return_exceptions=True)

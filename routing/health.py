@@ -1,0 +1,147 @@
+"""Per-target breakers: closed, open until a time, then half-open with one probe.
+
+Times are monotonic seconds, passed in. One `Health` per process; it isn't thread-safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import assert_never
+
+from routing.failures import MEANING, Evidence, FailureKind
+
+
+class Breaker(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+@dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """When a breaker opens and for how long."""
+
+    threshold: int = 5
+    """Consecutive failures that open it."""
+    cool_down_s: float = 15.0
+    max_open_s: float = 3600.0
+    """The longest Retry-After that is believed."""
+    probe_s: float = 60.0
+    """After this long, a probe that never reported no longer keeps others from probing."""
+    probe_wait_s: float = 1.0
+    """What a caller is told to wait while someone else's probe is out."""
+
+
+class _State:
+    __slots__ = ("failures", "open_until", "probe_until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.open_until: float | None = None
+        self.probe_until = 0.0
+
+
+class Health:
+    """What is known about each target, by its key. A target never heard of is closed.
+
+    Open deadlines only ever move later, until a success after the deadline closes the breaker.
+    """
+
+    __slots__ = ("_settings", "_states")
+
+    def __init__(self, settings: BreakerSettings | None = None) -> None:
+        self._settings = settings or BreakerSettings()
+        self._states: dict[str, _State] = {}
+
+    def state(self, key: str, now: float) -> Breaker:
+        state = self._states.get(key)
+        if state is None or state.open_until is None:
+            return Breaker.CLOSED
+        return Breaker.OPEN if now < state.open_until else Breaker.HALF_OPEN
+
+    def open_until(self, key: str) -> float | None:
+        """When the breaker lets a probe through; None where it is closed."""
+        state = self._states.get(key)
+        return None if state is None else state.open_until
+
+    def available(self, key: str, at: float) -> bool:
+        """Whether a call may go to this target at that time."""
+        state = self._states.get(key)
+        if state is None or state.open_until is None:
+            return True
+        return state.open_until <= at and state.probe_until <= at
+
+    def claim(self, key: str, at: float) -> bool:
+        """Whether a call that starts at `at` may go there. Where it is half-open, True takes the probe.
+
+        Who got True reports `succeeded` or `failed`, even for a call that was given up.
+        """
+        state = self._states.get(key)
+        if state is None or state.open_until is None:
+            return True
+        if state.open_until > at or state.probe_until > at:
+            return False
+        state.probe_until = at + self._settings.probe_s
+        return True
+
+    def succeeded(self, key: str, now: float) -> None:
+        """Close the breaker, unless it was opened anew since and its time has not come."""
+        state = self._states.get(key)
+        if state is None or (state.open_until is not None and now < state.open_until):
+            return
+        del self._states[key]
+
+    def failed(self, key: str, kind: FailureKind, now: float, retry_after_s: float | None = None) -> None:
+        """Count a failure. A Retry-After opens at once; otherwise the threshold, or a failed probe, does."""
+        evidence = MEANING[kind].evidence
+        match evidence:
+            case Evidence.DOWN:
+                self._down(key, now, retry_after_s)
+            case Evidence.ALIVE:
+                self._alive(key, now)
+            case Evidence.NONE:
+                self._release_probe(key)
+            case _:
+                assert_never(evidence)
+
+    def hold_open(self, key: str, until: float) -> None:
+        """Open until then, or longer where it already is: how a breaker of another process is taken over."""
+        state = self._states.setdefault(key, _State())
+        state.open_until = until if state.open_until is None else max(state.open_until, until)
+        state.probe_until = 0.0
+
+    def soonest(self, keys: Iterable[str], now: float) -> float | None:
+        """Seconds until the first of these can be asked: 0 where one can now, None for no keys."""
+        return min((self._wait(key, now) for key in keys), default=None)
+
+    def _wait(self, key: str, now: float) -> float:
+        state = self._states.get(key)
+        if state is None or state.open_until is None:
+            return 0.0
+        if now < state.open_until:
+            return state.open_until - now
+        return min(self._settings.probe_wait_s, state.probe_until - now) if state.probe_until > now else 0.0
+
+    def _down(self, key: str, now: float, retry_after_s: float | None) -> None:
+        settings = self._settings
+        state = self._states.setdefault(key, _State())
+        state.failures += 1
+        wait = 0.0
+        if state.open_until is not None or state.failures >= settings.threshold:
+            wait = settings.cool_down_s
+        if retry_after_s is not None:
+            wait = max(wait, min(retry_after_s, settings.max_open_s))
+        if wait > 0:
+            self.hold_open(key, now + wait)
+
+    def _alive(self, key: str, now: float) -> None:
+        state = self._states.get(key)
+        if state is not None and state.open_until is not None and now >= state.open_until:
+            del self._states[key]
+
+    def _release_probe(self, key: str) -> None:
+        state = self._states.get(key)
+        if state is not None:
+            state.probe_until = 0.0

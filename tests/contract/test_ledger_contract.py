@@ -1,0 +1,435 @@
+"""What every ledger store does, over memory, a SQLite file and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from multiprocessing.synchronize import Barrier as ProcessBarrier
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+from sqlalchemy import create_engine, delete, inspect
+from sqlalchemy.exc import IntegrityError
+
+from budgets import (
+    METADATA,
+    TOMBSTONE_US,
+    ZERO,
+    Amount,
+    Bound,
+    Counter,
+    Expire,
+    Expired,
+    ExpiredHold,
+    Held,
+    Hold,
+    Late,
+    LedgerBroken,
+    LedgerStore,
+    Left,
+    Limit,
+    LimitBook,
+    MemoryStore,
+    OnExceed,
+    Refused,
+    Renew,
+    Renewed,
+    Scope,
+    Settle,
+    Settled,
+    SqlLedger,
+    SqlStore,
+    Subject,
+    Take,
+    Taken,
+    Unit,
+    window_named,
+)
+from budgets.sql_tables import TABLES
+from tests.ledger_engines import ledger_engine
+
+pytest_plugins = ["tests.postgres"]
+
+NOW = 1_800_000_000_000_000
+LEASE = NOW + 30_000_000
+ONE = Amount(requests=1)
+ASKED = Amount(micro_usd=500, tokens=100, requests=1)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgres_url")
+    return f"sqlite:///{tmp_path}/ledger.db"
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LedgerStore]:
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    chosen = f"sqlite:///{tmp_path}/ledger.db"
+    if request.param == "postgresql":
+        chosen = request.getfixturevalue("postgres_url")
+    engine = ledger_engine(chosen)
+    METADATA.create_all(engine)
+    yield SqlStore(engine)
+    engine.dispose()
+
+
+def limit(id_: str = "daily", window: str = "day", on_exceed=OnExceed.BLOCK, **maximum: int) -> Limit:
+    return Limit(
+        id_, Scope(agent="*"), window_named(window), {Unit(u): m for u, m in maximum.items()}, on_exceed
+    )
+
+
+def bounds_of(*limits: Limit, agent: str = "bot", run: str = "r1") -> tuple[Bound, ...]:
+    return LimitBook(limits).bounds(Subject(agent=agent, run=run), NOW)
+
+
+def hold(id_: str, bounds: tuple[Bound, ...], amount: Amount = ASKED, floor: Amount = ONE) -> Hold:
+    return Hold(id_, bounds, amount, floor, LEASE)
+
+
+def used(store: LedgerStore, bound: Bound) -> Counter:
+    return store.peek([bound.key]).get(bound.key, Counter())
+
+
+def test_a_hold_is_set_aside_and_says_what_is_left(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10, tokens=1000))
+    [result] = store.apply([hold("a", bounds)], NOW)
+    resets = bounds[0].resets_us
+    assert result == Held(
+        (Left(Unit.REQUESTS, "daily", 10, 9, resets), Left(Unit.TOKENS, "daily", 1000, 900, resets))
+    )
+    assert used(store, bounds[0]) == Counter(held=ASKED)
+
+
+def test_settling_replaces_the_hold_by_what_was_used(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10, tokens=1000), limit("run", "run", usd=900))
+    store.apply([hold("a", bounds)], NOW)
+    spent = Amount(micro_usd=300, tokens=70, requests=1)
+    [result] = store.apply([Settle("a", bounds, spent)], NOW + 1)
+    assert isinstance(result, Settled)
+    assert [left.left for left in result.left] == [9, 930]
+    assert [used(store, bound) for bound in bounds] == [Counter(used=spent)] * 2
+
+
+def test_a_hold_may_be_settled_for_nothing(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=1))
+    store.apply([hold("a", bounds)], NOW)
+    store.apply([Settle("a", bounds, ZERO)], NOW)
+    assert isinstance(store.apply([hold("b", bounds)], NOW)[0], Held)
+
+
+def test_an_overrun_is_recorded_and_stops_the_next_call(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(tokens=120))
+    store.apply([hold("a", bounds)], NOW)
+    [settled] = store.apply([Settle("a", bounds, Amount(tokens=150))], NOW)
+    assert isinstance(settled, Settled)
+    assert settled.left[0].left == 0
+    [refused] = store.apply([hold("b", bounds, Amount(tokens=1), ZERO)], NOW)
+    assert isinstance(refused, Refused)
+    assert (refused.used, refused.held, refused.asked, refused.maximum) == (150, 0, 1, 120)
+
+
+def test_nothing_is_held_anywhere_unless_everywhere(store: LedgerStore) -> None:
+    bounds = bounds_of(
+        limit(requests=5), limit("small", "month", requests=1), limit("run", "run", requests=5)
+    )
+    first, second = store.apply([hold("a", bounds), hold("b", bounds)], NOW)
+    assert isinstance(first, Held)
+    assert isinstance(second, Refused)
+    assert second.limit_id == "small"
+    assert [used(store, bound).held for bound in bounds] == [ASKED] * 3
+    assert store.apply([Settle("b", bounds, ASKED)], NOW) == [Late(None)]
+
+
+def test_the_tightest_limit_is_named(store: LedgerStore) -> None:
+    bounds = bounds_of(limit("tokens", tokens=150), limit("dollars", usd=510), limit("calls", requests=1))
+    store.apply([hold("a", bounds)], NOW)
+    # 50 of 100 tokens are left, 10 of 500 micro-dollars, and none of 1 request.
+    [refused] = store.apply([hold("b", bounds)], NOW)
+    assert refused == Refused("calls", bounds[2].key, Unit.REQUESTS, 1, 0, 1, 1, bounds[2].resets_us)
+    two = bounds[:2]
+    [refused] = store.apply([hold("c", two)], NOW)
+    assert refused == Refused("dollars", bounds[1].key, Unit.USD, 510, 0, 500, 500, bounds[1].resets_us)
+
+
+def test_of_equally_tight_limits_the_last_to_reset_is_named(store: LedgerStore) -> None:
+    limits = [limit("minute", "minute", requests=0), limit("month", "month", requests=0)]
+    [refused] = store.apply([hold("a", bounds_of(*limits))], NOW)
+    assert isinstance(refused, Refused)
+    assert refused.limit_id == "month"
+    [refused] = store.apply([hold("a", bounds_of(*limits, limit("ever", "lifetime", requests=0)))], NOW)
+    assert isinstance(refused, Refused)
+    assert refused.limit_id == "ever"
+
+
+def test_a_changed_maximum_keeps_what_was_used(store: LedgerStore) -> None:
+    before, after = bounds_of(limit(requests=2)), bounds_of(limit(requests=3))
+    results = store.apply([hold("a", before), hold("b", before), hold("c", before)], NOW)
+    assert isinstance(results[2], Refused)
+    store.apply([Settle("a", after, ONE)], NOW)
+    results = store.apply([hold("d", after), hold("e", after)], NOW)
+    assert isinstance(results[0], Held)
+    assert isinstance(results[1], Refused)
+    assert (results[1].used, results[1].held) == (1, 2)
+
+
+def test_a_warning_limit_counts_and_lets_pass(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=0, on_exceed=OnExceed.WARN))
+    assert store.apply([hold("a", bounds)], NOW) == [Held(())]
+    assert used(store, bounds[0]).held == ASKED
+
+
+def test_a_hold_that_nobody_settles_expires_once_and_charges_its_floor(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10, tokens=1000))
+    floor = Amount(tokens=40, requests=1)
+    store.apply([hold("a", bounds, floor=floor)], NOW)
+    assert store.apply([Expire(LEASE - 1)], LEASE - 1) == [Expired(())]
+    assert store.apply([Expire(LEASE)], LEASE) == [Expired((ExpiredHold("a", floor),))]
+    assert store.apply([Expire(LEASE + 1)], LEASE + 1) == [Expired(())]
+    assert used(store, bounds[0]) == Counter(used=floor)
+
+
+def test_a_late_settlement_learns_what_was_charged_and_changes_nothing(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10))
+    store.apply([hold("a", bounds)], NOW)
+    store.apply([Expire(LEASE)], LEASE)
+    assert store.apply([Settle("a", bounds, ASKED)] * 2, LEASE + 1) == [Late(ONE)] * 2
+    assert used(store, bounds[0]) == Counter(used=ONE)
+
+
+def test_a_tombstone_is_forgotten_in_time(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10))
+    store.apply([hold("a", bounds)], NOW)
+    store.apply([Expire(LEASE)], LEASE)
+    later = LEASE + TOMBSTONE_US
+    assert store.apply([Expire(later - 1), Settle("a", bounds, ONE)], later - 1) == [Expired(()), Late(ONE)]
+    assert store.apply([Expire(later), Settle("a", bounds, ONE)], later) == [Expired(()), Late(None)]
+    assert store.apply([Settle("a", bounds, ONE)], later) == [Late(None)]
+    assert used(store, bounds[0]) == Counter(used=ONE)
+
+
+def test_settling_twice_charges_once(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10))
+    store.apply([hold("a", bounds)], NOW)
+    results = store.apply([Settle("a", bounds, ONE), Settle("a", bounds, ONE)], NOW)
+    assert isinstance(results[0], Settled)
+    assert results[1] == Late(None)
+    assert store.apply([Settle("a", bounds, ONE)], NOW) == [Late(None)]
+    assert used(store, bounds[0]) == Counter(used=ONE)
+
+
+def test_a_renewed_hold_lives_on_and_a_lease_is_never_shortened(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10))
+    store.apply([hold("a", bounds), hold("b", bounds)], NOW)
+    assert store.apply([Renew(("a", "gone"), LEASE + 50)], NOW) == [Renewed(("gone",))]
+    assert store.apply([Renew(("a",), LEASE)], NOW) == [Renewed(())]
+    assert store.apply([Expire(LEASE + 49)], LEASE) == [Expired((ExpiredHold("b", ONE),))]
+    assert store.apply([Renew(("a", "b"), LEASE + 99)], LEASE) == [Renewed(("b",))]
+    assert store.apply([Expire(LEASE + 98)], LEASE) == [Expired(())]
+
+
+def test_one_batch_is_done_in_order(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=1))
+    results = store.apply(
+        [
+            hold("a", bounds),
+            hold("b", bounds),
+            Settle("a", bounds, ZERO),
+            hold("c", bounds),
+            Renew(("c",), LEASE + 5),
+            Expire(LEASE + 4),
+            Expire(LEASE + 5),
+            Settle("c", bounds, ONE),
+        ],
+        NOW,
+    )
+    kinds = [type(result) for result in results]
+    assert kinds == [Held, Refused, Settled, Held, Renewed, Expired, Expired, Late]
+    assert results[5:] == [Expired(()), Expired((ExpiredHold("c", ONE),)), Late(ONE)]
+    assert store.apply([Settle("c", bounds, ONE)], NOW) == [Late(ONE)]
+    assert used(store, bounds[0]) == Counter(used=ONE)
+
+
+def test_an_expiry_before_a_settlement_in_one_batch_wins(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10))
+    store.apply([hold("a", bounds), hold("b", bounds)], NOW)
+    results = store.apply([Settle("a", bounds, ONE), Expire(LEASE), Settle("b", bounds, ASKED)], LEASE)
+    assert isinstance(results[0], Settled)
+    assert results[1:] == [Expired((ExpiredHold("b", ONE),)), Late(ONE)]
+
+
+def test_taking_is_checked_against_all_limits_at_once(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(tool_calls=5, writes=5), limit("run", "run", writes=1))
+    write = Amount(tool_calls=1, writes=1)
+    first, second = store.apply([Take("c1", bounds, write), Take("c1", bounds, write)], NOW)
+    assert first == Taken(())
+    assert second == Refused("run", bounds[1].key, Unit.WRITES, 1, 1, 0, 1, None)
+    assert used(store, bounds[0]) == Counter(used=write)
+    assert isinstance(store.apply([Take("c1", bounds, Amount(tool_calls=1))], NOW)[0], Taken)
+
+
+def test_no_tool_calls_left_refuses_the_next_hold_but_a_maximum_of_none_does_not(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(tool_calls=1, writes=0))
+    assert isinstance(store.apply([hold("a", bounds)], NOW)[0], Held)
+    store.apply([Take("a", bounds, Amount(tool_calls=1))], NOW)
+    [refused] = store.apply([hold("b", bounds)], NOW)
+    assert refused == Refused("daily", bounds[0].key, Unit.TOOL_CALLS, 1, 1, 0, 0, bounds[0].resets_us)
+
+
+def test_a_call_that_no_limit_binds_is_still_held_and_settled_once(store: LedgerStore) -> None:
+    assert store.apply([hold("a", ())], NOW) == [Held(())]
+    assert store.apply([Settle("a", (), ASKED)] * 2, NOW) == [Settled(()), Late(None)]
+    store.apply([hold("b", ())], NOW)
+    assert store.apply([Expire(LEASE)], LEASE) == [Expired((ExpiredHold("b", ONE),))]
+
+
+def test_a_hold_id_can_not_be_used_again_and_the_failed_batch_leaves_nothing(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10))
+    store.apply([hold("a", bounds)], NOW)
+    with pytest.raises((ValueError, IntegrityError)):
+        store.apply([hold("b", bounds), hold("a", bounds)], NOW)
+    assert used(store, bounds[0]) == Counter(held=ASKED)
+    assert store.apply([Settle("b", bounds, ONE)], NOW) == [Late(None)]
+
+
+def test_keys_hold_any_text(store: LedgerStore) -> None:
+    bounds = bounds_of(
+        limit(requests=1), limit("run", "run", requests=1), agent="b|o%t", run="\x00\ud800é'\""
+    )
+    assert isinstance(store.apply([hold("a", bounds)], NOW)[0], Held)
+    assert isinstance(store.apply([Settle("a", bounds, ONE)], NOW)[0], Settled)
+    assert set(store.peek([bound.key for bound in bounds])) == {bound.key for bound in bounds}
+
+
+def test_fifty_threads_get_exactly_ten(store: LedgerStore) -> None:
+    bounds = bounds_of(limit(requests=10), limit("run", "run", requests=40))
+    ready = Barrier(50)
+
+    def call(number: int) -> bool:
+        ready.wait()
+        order = bounds if number % 2 else bounds[::-1]
+        return isinstance(store.apply([hold(f"h{number}", order)], NOW)[0], Held)
+
+    with ThreadPoolExecutor(50) as pool:
+        admitted = sum(pool.map(call, range(50)))
+    assert admitted == 10
+    assert used(store, bounds[0]).held.requests == 10
+
+
+_together: ProcessBarrier | None = None
+
+
+def _join(barrier: ProcessBarrier) -> None:
+    global _together
+    _together = barrier
+
+
+def _many_calls(url: str, name: str) -> int:
+    """Runs in a process of its own: how many of 30 holds were admitted."""
+    assert _together is not None
+    engine = ledger_engine(url)
+    store = SqlStore(engine)
+    bounds = bounds_of(limit(requests=10), limit("run", "run", requests=40))
+    _together.wait()
+    admitted = 0
+    for number in range(30):
+        first, *_ = store.apply([hold(f"{name}{number}", bounds), Expire(NOW)], NOW)
+        admitted += isinstance(first, Held)
+    engine.dispose()
+    return admitted
+
+
+def test_two_processes_on_one_database_get_exactly_ten(url: str) -> None:
+    engine = ledger_engine(url)  # also puts a SQLite file in WAL mode, which two connections can't do at once
+    METADATA.create_all(engine)
+    engine.dispose()
+    spawn = multiprocessing.get_context("spawn")
+    barrier = spawn.Barrier(2)
+    with ProcessPoolExecutor(2, mp_context=spawn, initializer=_join, initargs=(barrier,)) as pool:
+        assert sum(pool.map(_many_calls, [url, url], ["a", "b"])) == 10
+
+
+def test_holds_settlements_renewals_and_expiries_at_once_lose_nothing(url: str) -> None:
+    engine = ledger_engine(url)
+    METADATA.create_all(engine)
+    stores = [SqlStore(engine) for _ in range(4)]
+    limits = [
+        limit(requests=10**6),
+        limit("run", "run", requests=10**6),
+        limit("ever", "lifetime", tokens=10**6),
+    ]
+    runs = [bounds_of(*limits, run=f"r{n}") for n in range(6)]
+    ready = Barrier(4)
+
+    def work(worker: int) -> int:
+        ready.wait()
+        settled = 0
+        for turn in range(15):
+            mine = [(f"{worker}-{turn}-{n}", runs[(n * (worker + 1) + turn) % 6]) for n in range(5)]
+            stores[worker].apply([hold(id_, bounds) for id_, bounds in mine], NOW)
+            stores[worker].apply([Renew(tuple(id_ for id_, _ in mine[::-1]), LEASE), Expire(NOW)], NOW)
+            ops = [Settle(id_, bounds, ONE) for id_, bounds in mine[:: (-1) ** worker]]
+            settled += sum(isinstance(r, Settled) for r in stores[worker].apply([*ops, Expire(NOW)], NOW))
+        return settled
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(work, range(4))) == 300
+    every = {bound.key for bounds in runs for bound in bounds}
+    counters = stores[0].peek(every)
+    engine.dispose()
+    assert counters.keys() == every
+    assert all(counter.held == ZERO for counter in counters.values())
+    assert counters[runs[0][0].key].used.requests == 300
+    assert sum(counters[bounds[1].key].used.requests for bounds in runs) == 300
+
+
+def test_a_rolled_back_counter_is_created_again(url: str) -> None:
+    engine = ledger_engine(url)
+    METADATA.create_all(engine)
+    ledger = SqlLedger(engine.dialect)
+    bounds = bounds_of(limit(requests=10))
+    with engine.connect() as conn:
+        for id_ in "ab":  # the second batch finds the first one's row, which is not committed
+            ledger.apply(conn, [hold(id_, bounds)], NOW)
+        conn.rollback()
+        ledger.apply(conn, [hold("c", bounds)], NOW)
+        conn.commit()
+        assert ledger.peek(conn, [bounds[0].key]) == {bounds[0].key: Counter(held=ASKED)}
+        conn.rollback()
+    engine.dispose()
+
+
+def test_counters_deleted_from_outside_are_noticed(url: str) -> None:
+    engine = ledger_engine(url)
+    METADATA.create_all(engine)
+    bounds = bounds_of(limit(requests=10))
+    told: list[tuple[str, str]] = []
+    lenient = SqlLedger(engine.dialect, on_drift=lambda key, id_: told.append((key, id_)))
+    with engine.begin() as conn:
+        lenient.apply(conn, [hold("a", bounds)], NOW)
+    with engine.begin() as conn:
+        conn.execute(delete(TABLES.counters))
+    with pytest.raises(LedgerBroken, match="hold a"), engine.begin() as conn:
+        SqlLedger(engine.dialect).apply(conn, [Settle("a", bounds, ONE)], NOW)
+    with engine.begin() as conn:
+        assert isinstance(lenient.apply(conn, [Settle("a", bounds, ONE)], NOW)[0], Settled)
+        assert lenient.peek(conn, [bounds[0].key]) == {bounds[0].key: Counter(used=ONE)}
+    engine.dispose()
+    assert told == [(bounds[0].key, "a")]
+
+
+def test_the_tables_carry_integers_and_an_index_on_leases(url: str) -> None:
+    engine = create_engine(url)
+    METADATA.create_all(engine)
+    found = inspect(engine)
+    types = {str(column["type"]) for column in found.get_columns("state_counters") if column["name"] != "key"}
+    indexed = [index["column_names"] for index in found.get_indexes("state_holds")]
+    engine.dispose()
+    assert types == {"BIGINT"}
+    assert indexed == [["lease_until_us"]]
