@@ -38,7 +38,8 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One measurement of one server. `cpu_us` is the server's CPU per answered request, in microseconds,
-    including what it still did after the last reply; that took `drain_s` seconds."""
+    including what it still did after the last reply: `drain_s` seconds until its spans had arrived and it was
+    quiet."""
 
     load: LoadResult
     cpu_us: float
@@ -60,11 +61,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """Nearest-rank percentile of values in ascending order; NaN of none. `percent` is in (0, 100]."""
+    """Nearest-rank percentile of values in ascending order; 0 of none. `percent` is in (0, 100]."""
     if not 0 < percent <= 100:
         raise ValueError(f"percent must be in (0, 100], not {percent}")
     if not ordered:
-        return math.nan
+        return 0.0
     return ordered[math.ceil(percent / 100 * len(ordered)) - 1]
 
 

@@ -6,18 +6,22 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 
 import msgspec
 
 from bench.figures import LoadResult, Sample
-from bench.results import Startup
-from bench.servers import ROOT, Server
+from bench.results import Export, Startup
+from bench.servers import ROOT, Server, fetch
+from bench.sink import SpanCount
 from bench.usage import cpu_seconds, memory, wait_until_quiet
 from bench.workload import Prompt, Reply, Workload
 
 _seeds = itertools.count(1)
+_EXPORT_POLL_S = 0.1
 FIRST_CALL = Workload(1, Reply.WHOLE, Prompt.SMALL)
 MANY_CALLS = Workload(32, Reply.WHOLE, Prompt.SMALL)
+WARM_UP_CALLS = 200
 
 
 class LoadError(Exception):
@@ -32,14 +36,58 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float
 
 
-def take(server: Server, workload: Workload, window: Window) -> Sample:
+class Exported:
+    """Waits until the sink holds a span for every call that the proxy has answered since this began."""
+
+    def __init__(self, sink: Server) -> None:
+        self._sink = sink
+        self._before = self._count()
+        self._due = self._before.spans
+        self.calls = 0
+
+    def wait(self, calls: int, limit_s: float) -> None:
+        """`calls` more were answered. After `limit_s` it gives up on what is missing, for good."""
+        self.calls += calls
+        self._due += calls
+        until = time.perf_counter() + limit_s
+        while (seen := self._count().spans) < self._due:
+            if time.perf_counter() >= until:
+                self._due = seen
+                return
+            time.sleep(_EXPORT_POLL_S)
+
+    def result(self, limit_s: float) -> Export:
+        """The count, once every span has come, or `limit_s` have passed."""
+        self._due = self._before.spans + self.calls
+        self.wait(0, limit_s)
+        now = self._count()
+        return Export(
+            calls=self.calls,
+            spans=now.spans - self._before.spans,
+            duplicates=now.duplicates - self._before.duplicates,
+        )
+
+    def _count(self) -> SpanCount:
+        return msgspec.json.decode(fetch(self._sink.port, "/stats")[1], type=SpanCount)
+
+
+def take(server: Server, workload: Workload, window: Window, exported: Exported | None = None) -> Sample:
     """Measure once. CPU includes the drain: work put off until after the reply is still the server's work."""
     arguments = [f"--seconds={window.seconds}", f"--warmup={window.warmup_s}"]
     before = cpu_seconds(server.pid)
     result = _load(server, workload, arguments)
-    drained = wait_until_quiet(server.pid, window.drain_s)
+    ended = time.perf_counter()
+    if exported:
+        exported.wait(result.answered, window.drain_s)
+    waited = time.perf_counter() - ended
+    drained = waited + wait_until_quiet(server.pid, max(window.drain_s - waited, 0.0))
     used = cpu_seconds(server.pid) - before
     return Sample(load=result, cpu_us=used / max(result.answered, 1) * 1e6, drain_s=drained)
+
+
+def warm_up(server: Server) -> LoadResult:
+    """The first calls of a server, which load what is loaded lazily."""
+    return send(server, MANY_CALLS, WARM_UP_CALLS)
 
 
 def send(server: Server, workload: Workload, count: int) -> LoadResult:

@@ -21,6 +21,11 @@ def show(results: Results, console: Console) -> None:
         console.print(
             "[yellow]The store is on tmpfs: a sync costs nothing, so durability looks too cheap.[/]"
         )
+    if machine.load_average > 1:
+        console.print(
+            f"[yellow]Something else was using the machine (load average {machine.load_average:.1f}): "
+            "the figures suffer, ratios included.[/]"
+        )
     console.print(_table(results.cells))
     if results.startup:
         _show_startup(results.startup, console)

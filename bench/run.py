@@ -7,10 +7,12 @@ load did not run.
 from __future__ import annotations
 
 import argparse
+import itertools
 import signal
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,8 +27,6 @@ from bench.figures import Sample, summarise
 from bench.machine import describe
 from bench.report import show
 from bench.results import Cell, Export, Results, Startup
-from bench.sink import SpanCount
-from bench.usage import wait_until_quiet
 from bench.workload import Prompt, Reply, Workload
 
 _EXPORT_LIMIT_S = 15.0
@@ -70,7 +70,7 @@ def make_plan(*, quick: bool, rounds: int | None, only: str | None) -> Plan:
             starts=1,
             memory_calls=2_000,
         )
-    window = measure.Window(warmup_s=0.3, seconds=2.0, drain_s=10.0)
+    window = measure.Window(warmup_s=0.3, seconds=1.5, drain_s=5.0)
     return Plan(
         quick=False,
         only=only,
@@ -111,22 +111,29 @@ class Bench:
 
     def matrix(self) -> tuple[tuple[Cell, ...], Export | None]:
         """Every cell, every round: bare, proxy, bare, proxy …"""
-        spans_before = self._spans()
         running = self._start()
-        samples: dict[tuple[Workload, str], list[Sample]] = {}
-        for round_number in range(1, self._plan.rounds + 1):
-            for workload in self._plan.cells:
-                self._console.log(f"round {round_number} of {self._plan.rounds}: {workload.name}")
-                for server in running:
-                    sample = measure.take(server, workload, self._plan.window)
-                    samples.setdefault((workload, server.name), []).append(sample)
-                    self.errors += [
-                        f"{server.name}, {workload.name}: {problem}" for problem in sample.load.problems
-                    ]
-        cells = tuple(
-            _cell(w, samples.get((w, "bare"), []), samples.get((w, "proxy"), [])) for w in self._plan.cells
-        )
-        return cells, self._export(running, cells, spans_before)
+        exported = None if self._plan.only == "bare" else measure.Exported(self._sink)
+        for server in running:
+            self._warm_up(server, exported if server.name == "proxy" else None)
+        samples: dict[tuple[Workload, str], list[Sample]] = defaultdict(list)
+        for round_number, workload in itertools.product(range(1, self._plan.rounds + 1), self._plan.cells):
+            self._console.log(f"round {round_number} of {self._plan.rounds}: {workload.name}")
+            for server in running:
+                spans = exported if server.name == "proxy" else None
+                samples[workload, server.name].append(self._take(server, workload, spans))
+        cells = tuple(_cell(w, samples[w, "bare"], samples[w, "proxy"]) for w in self._plan.cells)
+        return cells, exported.result(_EXPORT_LIMIT_S) if exported else None
+
+    def _warm_up(self, server: servers.Server, exported: measure.Exported | None) -> None:
+        result = measure.warm_up(server)
+        self.errors += [f"{server.name}, warming up: {problem}" for problem in result.problems]
+        if exported:
+            exported.wait(result.answered, self._plan.window.drain_s)
+
+    def _take(self, server: servers.Server, workload: Workload, exported: measure.Exported | None) -> Sample:
+        sample = measure.take(server, workload, self._plan.window, exported)
+        self.errors += [f"{server.name}, {workload.name}: {problem}" for problem in sample.load.problems]
+        return sample
 
     def _start(self) -> list[servers.Server]:
         running: list[servers.Server] = []
@@ -136,23 +143,6 @@ class Bench:
             directory = self._directory / "matrix"
             running.append(self._stack.enter_context(servers.proxy(directory, self._mock, self._sink)))
         return running
-
-    def _spans(self) -> SpanCount:
-        return msgspec.json.decode(servers.fetch(self._sink.port, "/stats")[1], type=SpanCount)
-
-    def _export(
-        self, running: list[servers.Server], cells: tuple[Cell, ...], before: SpanCount
-    ) -> Export | None:
-        proxies = [server for server in running if server.name == "proxy"]
-        if not proxies:
-            return None
-        wait_until_quiet(proxies[0].pid, _EXPORT_LIMIT_S)
-        after = self._spans()
-        return Export(
-            calls=sum(s.load.answered for cell in cells for s in cell.proxy_rounds),
-            spans=after.spans - before.spans,
-            duplicates=after.duplicates - before.duplicates,
-        )
 
 
 def _cell(workload: Workload, bare: list[Sample], proxy: list[Sample]) -> Cell:

@@ -91,7 +91,6 @@ def needs(ops: Iterable[Op]) -> Needs:
             case Hold() | Take():
                 found.keys.update([bound.key for bound in op.bounds])
             case Settle():
-                found.keys.update([bound.key for bound in op.bounds])
                 found.holds.add(op.id)
             case Renew():
                 found.holds.update(op.ids)
@@ -177,7 +176,7 @@ class _Book:
             cell = self._writable(bound.key)
             for position, figure in enumerate(asked):
                 cell[position] += figure
-        return Taken(left_under(op.bounds, self._read))
+        return Taken()
 
     def settle(self, op: Settle) -> Settled | Late:
         stored = self._find(op.id)
@@ -187,7 +186,7 @@ class _Book:
             return Late(Amount(*stored.floor))
         self._charge(stored, op.used.values())
         self._drop(op.id)
-        return Settled(left_under(op.bounds, self._read))
+        return Settled()
 
     def renew(self, op: Renew) -> Renewed:
         missing: list[str] = []

@@ -32,12 +32,11 @@ class Hold:
 class Settle:
     """Replace the hold `id` by what was `used`, which is charged even where it is more than was held.
 
-    What is freed is what the ledger holds under `id`, wherever it was taken; `bounds` are the ones whose
-    remainder the answer names. Answered by `Settled`, or by `Late` where the hold is gone.
+    What is freed is what the ledger holds under `id`, wherever it was taken. Answered by `Settled`, or by
+    `Late` where the hold is gone.
     """
 
     id: str
-    bounds: tuple[Bound, ...]
     used: Amount
 
     def __post_init__(self) -> None:
@@ -116,9 +115,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """The hold is gone, and what was used is charged. `left` is what remains now."""
-
-    left: tuple[Left, ...]
+    """The hold is gone, and what was used is charged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +131,7 @@ class Late:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The amount is charged. `left` is what remains now."""
-
-    left: tuple[Left, ...]
+    """The amount is charged."""
 
 
 @dataclass(frozen=True, slots=True)

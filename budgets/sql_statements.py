@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import (
@@ -13,8 +15,10 @@ from sqlalchemy import (
     BindParameter,
     Column,
     ColumnElement,
+    CursorResult,
     Dialect,
     Insert,
+    Select,
     Table,
     Text,
     any_,
@@ -32,6 +36,11 @@ from budgets.sql_tables import TABLES, LedgerTables
 
 Listed = Callable[[Sequence[str]], Any]
 Rows = Callable[[Sequence[Sequence[Any]]], Any]
+Widened = Callable[[str, int], str]
+Fetched = Callable[[CursorResult[Any]], Sequence[Sequence[Any]]]
+
+
+_ONE_ROW = re.compile(r"(\(\?(?:, \?)*\))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +67,10 @@ class Statements:
     """[ids]"""
     listed: Listed
     rows: Rows
+    widened: Widened
+    """A statement and how many rows it takes → the statement for so many."""
+    fetched: Fetched
+    """What running `counters`, `peek`, `holds` or `holds_and_due` gave → its rows."""
 
 
 def statements(dialect: Dialect, tables: LedgerTables = TABLES) -> Statements:
@@ -84,6 +97,10 @@ class _Compiler(ABC):
         """True where the column is one of a list."""
 
     @abstractmethod
+    def among_or_due(self) -> ColumnElement[bool]:
+        """True for a hold whose id is one of a list, or whose lease ended."""
+
+    @abstractmethod
     def add(self, table: Table) -> Insert:
         """Insert whole rows."""
 
@@ -99,36 +116,64 @@ class _Compiler(ABC):
     @abstractmethod
     def rows(self, rows: Sequence[Sequence[Any]]) -> Any: ...
 
+    @abstractmethod
+    def read(self, statement: Select[Any]) -> str:
+        """The text of a SELECT whose result goes through `fetched`."""
+
+    @abstractmethod
+    def fetched(self, result: CursorResult[Any]) -> Sequence[Sequence[Any]]: ...
+
+    @abstractmethod
+    def widened(self, sql: str, rows: int) -> str: ...
+
     def statements(self) -> Statements:
         counter, hold = self.counter, self.hold
         counters = select(counter).where(self.among(counter.c.key))
         ids = self.among(hold.c.id)
-        due = or_(ids, hold.c.lease_until_us <= bindparam("due"))
         moving = update(hold).where(hold.c.id == bindparam("at"))
         adding = self.add_counters()
         return Statements(
-            counters=self.sql(counters.order_by(counter.c.key).with_for_update()),
-            peek=self.sql(counters),
+            counters=self.read(counters.order_by(counter.c.key).with_for_update()),
+            peek=self.read(counters),
             add_counters=None if adding is None else self.sql(adding),
             save_counters=self.sql(self.save_counters()),
-            holds=self.sql(select(hold).where(ids).order_by(hold.c.id).with_for_update()),
-            holds_and_due=self.sql(select(hold).where(due).order_by(hold.c.id).with_for_update()),
+            holds=self.read(select(hold).where(ids).order_by(hold.c.id).with_for_update()),
+            holds_and_due=self.read(
+                select(hold).where(self.among_or_due()).order_by(hold.c.id).with_for_update()
+            ),
             add_holds=self.sql(self.add(hold)),
             save_hold=self.sql(moving.values(lease_until_us=bindparam("l"), expired_us=bindparam("e"))),
             delete_holds=self.sql(delete(hold).where(ids)),
             listed=self.listed,
             rows=self.rows,
+            widened=self.widened,
+            fetched=self.fetched,
         )
 
 
 class _SQLite(_Compiler):
-    """A list is a JSON text, rows are run one by one. The caller's BEGIN IMMEDIATE is the only lock."""
+    """A list is a JSON text, rows are many VALUES. The caller's BEGIN IMMEDIATE is the only lock.
+
+    One statement for all rows, and one row of JSON for what is read, since the driver gives up the
+    interpreter lock at every step.
+    """
+
+    def read(self, statement: Select[Any]) -> str:
+        columns = ", ".join(statement.selected_columns.keys())
+        return f"SELECT json_group_array(json_array({columns})) FROM ({self.sql(statement)})"  # noqa: S608
+
+    def fetched(self, result: CursorResult[Any]) -> Sequence[Sequence[Any]]:
+        return json.loads(result.scalar_one())
 
     def listed(self, values: Sequence[str]) -> str:
         return json.dumps(values)
 
-    def rows(self, rows: Sequence[Sequence[Any]]) -> Sequence[Sequence[Any]]:
-        return rows
+    def rows(self, rows: Sequence[Sequence[Any]]) -> tuple[Any, ...]:
+        return tuple(chain.from_iterable(rows))
+
+    def widened(self, sql: str, rows: int) -> str:
+        before, marks, after = _ONE_ROW.split(sql, maxsplit=1)
+        return before + ", ".join([marks] * rows) + after
 
     def sql(self, statement: ClauseElement) -> str:
         return str(statement.compile(dialect=sqlite.dialect(paramstyle="qmark")))
@@ -136,6 +181,12 @@ class _SQLite(_Compiler):
     def among(self, column: Column[Any]) -> ColumnElement[bool]:
         each = func.json_each(bindparam("among", type_=Text)).table_valued("value")
         return column.in_(select(each.c.value))
+
+    def among_or_due(self) -> ColumnElement[bool]:
+        # An OR would make SQLite read the whole table.
+        each = func.json_each(bindparam("among", type_=Text)).table_valued("value")
+        due = select(self.hold.c.id).where(self.hold.c.lease_until_us <= bindparam("due"))
+        return self.hold.c.id.in_(select(each.c.value).union_all(due))
 
     def add(self, table: Table) -> sqlite.Insert:
         return sqlite.insert(table)
@@ -155,14 +206,27 @@ class _PostgreSQL(_Compiler):
     def listed(self, values: Sequence[str]) -> list[str]:
         return list(values)
 
+    def read(self, statement: Select[Any]) -> str:
+        return self.sql(statement)
+
+    def fetched(self, result: CursorResult[Any]) -> Sequence[Sequence[Any]]:
+        return result.fetchall()
+
     def rows(self, rows: Sequence[Sequence[Any]]) -> tuple[list[Any], ...]:
         return tuple(list(column) for column in zip(*rows, strict=True))
+
+    def widened(self, sql: str, rows: int) -> str:
+        return sql
 
     def sql(self, statement: ClauseElement) -> str:
         return str(statement.compile(dialect=postgresql.psycopg.dialect(paramstyle="format")))
 
     def among(self, column: Column[Any]) -> ColumnElement[bool]:
         return column == any_(_array("among", column))
+
+    def among_or_due(self) -> ColumnElement[bool]:
+        # Both indexes are used, and a hold renewed while its lock was awaited is left out.
+        return or_(self.among(self.hold.c.id), self.hold.c.lease_until_us <= bindparam("due"))
 
     def add(self, table: Table) -> postgresql.Insert:
         columns = [func.unnest(_array(f"new_{column.name}", column)) for column in table.columns]

@@ -19,6 +19,8 @@ from budgets.tightest import WIDTH
 __all__ = ["METADATA", "TABLES", "LedgerTables", "SqlLedger", "SqlStore", "tables"]
 
 _MOST_KEYS_KNOWN = 50_000
+_MOST_ROWS = 1_000
+"""Rows in one statement: SQLite takes 32,766 parameters."""
 _AMOUNT_END = 2 + WIDTH
 _FLOOR_END = _AMOUNT_END + WIDTH
 
@@ -52,18 +54,18 @@ class SqlLedger:
     def peek(self, conn: Connection, keys: Iterable[str]) -> dict[str, Counter]:
         """The counters under `keys` that were ever written; locks nothing."""
         sql = self._sql
-        rows = conn.exec_driver_sql(sql.peek, (sql.listed(list(keys)),)).fetchall()
+        rows = sql.fetched(conn.exec_driver_sql(sql.peek, (sql.listed(list(keys)),)))
         return {row[0]: Counter(Amount(*row[1 : 1 + WIDTH]), Amount(*row[1 + WIDTH :])) for row in rows}
 
     def _load_holds(self, conn: Connection, ids: set[str], due_us: int | None) -> dict[str, StoredHold]:
         sql = self._sql
         if due_us is not None:
-            rows = conn.exec_driver_sql(sql.holds_and_due, (sql.listed(sorted(ids)), due_us))
+            found = conn.exec_driver_sql(sql.holds_and_due, (sql.listed(sorted(ids)), due_us))
         elif ids:
-            rows = conn.exec_driver_sql(sql.holds, (sql.listed(sorted(ids)),))
+            found = conn.exec_driver_sql(sql.holds, (sql.listed(sorted(ids)),))
         else:
             return {}
-        return {row[0]: _stored(row) for row in rows.fetchall()}
+        return {row[0]: _stored(row) for row in sql.fetched(found)}
 
     def _load_counters(self, conn: Connection, keys: list[str]) -> dict[str, Sequence[int]]:
         sql = self._sql
@@ -79,7 +81,7 @@ class SqlLedger:
 
     def _locked(self, conn: Connection, keys: list[str]) -> dict[str, Sequence[int]]:
         sql = self._sql
-        rows = conn.exec_driver_sql(sql.counters, (sql.listed(keys),)).fetchall()
+        rows = sql.fetched(conn.exec_driver_sql(sql.counters, (sql.listed(keys),)))
         return {row[0]: row[1:] for row in rows}
 
     def _create(self, conn: Connection, add_counters: str, keys: list[str]) -> None:
@@ -102,14 +104,20 @@ class SqlLedger:
         if decision.counters:
             # In order of key, so that no two transactions create the same counters crosswise.
             rows = [(key, *cell) for key, cell in sorted(decision.counters.items())]
-            conn.exec_driver_sql(sql.save_counters, sql.rows(rows))
+            self._save_rows(conn, sql.save_counters, rows)
         if decision.opened:
-            conn.exec_driver_sql(sql.add_holds, sql.rows([_row(hold) for hold in decision.opened.values()]))
+            self._save_rows(conn, sql.add_holds, [_row(hold) for hold in decision.opened.values()])
         if decision.closed:
             conn.exec_driver_sql(sql.delete_holds, (sql.listed(decision.closed),))
-        if False:
+        if decision.changed:
             changed = [(hold.lease_until_us, hold.expired_us, hold.id) for hold in decision.changed.values()]
             conn.exec_driver_sql(sql.save_hold, changed)
+
+    def _save_rows(self, conn: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        sql = self._sql
+        for start in range(0, len(rows), _MOST_ROWS):
+            some = rows[start : start + _MOST_ROWS]
+            conn.exec_driver_sql(sql.widened(statement, len(some)), sql.rows(some))
 
 
 class SqlStore:

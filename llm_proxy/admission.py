@@ -1,14 +1,14 @@
-"""Admits a call: its worst case is held and its opening record committed, in one transaction, or it's refused."""
+"""Admits a call or refuses it: its worst case is held and its opening record committed in one transaction."""
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from budgets import Held, Hold, LimitBook, Refused, Subject, Unit
 from msgspec import structs
-from routing.targets import Resolved
 
+from budgets import Held, Hold, LimitBook, Refused, Subject, Unit
 from llm_proxy import journal
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
@@ -16,19 +16,21 @@ from llm_proxy.judge import Rules, run_update
 from llm_proxy.policy.verdict import ResultLabel
 from llm_proxy.quote import Quote, quote
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.evidence import Answered, Evidence, RunUpdate
+from llm_proxy.records.evidence import Answered, Evidence, RunUpdate, tool_call_key
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
 from llm_proxy.records.view import ToolResultView
 from llm_proxy.records.writer import Writer
-from llm_proxy.upstream.prices import PriceBook
+from llm_proxy.upstream.prices import Price, PriceBook
+from routing.targets import Resolved
 
 LEASE_US = 30_000_000
 _SHRINKS = 4
+_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """A call that holds its worst case. `cap` is what it must be kept to upstream, where its caller set none."""
+    """A call that holds its worst case. `cap` is what it's kept to upstream, where its caller set none."""
 
     state: RunState | None
     """The run as it stands now; None where it wasn't needed yet."""
@@ -41,13 +43,21 @@ class Admission:
     """Holds budgets for calls and opens their records."""
 
     def __init__(
-        self, writer: Writer, book: LimitBook, prices: PriceBook, now_us: Callable[[], int], *, refuse_unpriced: bool
+        self,
+        writer: Writer,
+        book: LimitBook,
+        prices: PriceBook,
+        now_us: Callable[[], int],
+        *,
+        refuse_unpriced: bool,
     ) -> None:
         self._writer = writer
         self._book = book
         self._prices = prices
         self._now_us = now_us
         self._refuse_unpriced = refuse_unpriced
+        self._route_prices: dict[str, tuple[Price | None, ...]] = {}
+        self._begun: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def bind(self, exchange: Exchange) -> None:
         """Finds the limits that apply."""
@@ -70,7 +80,7 @@ class Admission:
         request, intake = exchange.request, exchange.intake
         assert request is not None
         assert intake is not None
-        prices = [self._prices.find(target.provider, target.model) for target in route.targets()]
+        prices = self._priced(route)
         if self._refuse_unpriced and None in prices and limits_usd(exchange):
             raise _unpriced(request.model)
         worst = quote(intake.tokens or 0, request.max_output, request.n, prices)
@@ -79,6 +89,7 @@ class Admission:
             match outcome:
                 case Admitted():
                     exchange.opened = True
+                    self._remember(exchange)
                     return outcome
                 case Quote():
                     worst = outcome
@@ -87,6 +98,22 @@ class Admission:
                 case _:
                     raise AssertionError(f"a hold was answered by {type(outcome).__name__}")
         raise AssertionError("the last hold is either taken or refused")
+
+    def _priced(self, route: Resolved) -> tuple[Price | None, ...]:
+        """The prices of every target of `route`, looked up once."""
+        prices = self._route_prices.get(route.model)
+        if prices is None:
+            prices = tuple(self._prices.find(target.provider, target.model) for target in route.targets())
+            if len(self._route_prices) < _REMEMBERED:
+                self._route_prices[route.model] = prices
+        return prices
+
+    def _remember(self, exchange: Exchange) -> None:
+        """The store has the run's row now: the run's next calls need not insert it again."""
+        assert exchange.caller is not None
+        self._begun[exchange.caller.agent.id, exchange.run_id] = None
+        if len(self._begun) > _REMEMBERED:
+            self._begun.popitem(last=False)
 
     def _job(self, exchange: Exchange, worst: Quote, rules: Rules | None, *, last: bool) -> Job:
         now = self._now_us()
@@ -97,6 +124,7 @@ class Admission:
         results = exchange.intake.results
         wants_run = rules is not None and bool(results or request_has_tools(exchange))
         key = RunKey(exchange.caller.agent.id, exchange.run_id)
+        begins = (key.agent_id, key.run_id) not in self._begun
 
         def then(found: Found) -> Wrote:
             result = found.results[0]
@@ -108,7 +136,7 @@ class Admission:
             before = _begun(found.run, exchange)
             state, answered, rejected = _inspect(exchange, before, results, rules, now)
             cap = None if worst.capped or not _shrunk(worst) else worst.cap
-            evidence = journal.opened(exchange)
+            evidence = journal.opened(exchange, begins=begins)
             known = state if wants_run else None
             return Wrote(Admitted(known, cap, rejected), _joined(evidence, before, state, answered, key))
 
@@ -144,28 +172,39 @@ def _inspect(
     tools = {call.tool_call_id: call for call in state.history if call.decision == "allow"}
     sensitivity, untrusted, rejected = state.sensitivity, state.untrusted, ""
     views: list[ToolResultView] = []
-    for id_ in results:
-        call = tools.get(id_)
+    keys = [tool_call_key(id_) for id_ in results]
+    for id_, key in zip(results, keys, strict=True):
+        call = tools.get(key)
         label: ResultLabel = rules.engine.result_label(call.tool if call else None, known=call is not None)
         sensitivity = max(sensitivity, label.sensitivity)
         untrusted = untrusted or label.untrusted
         if label.rejected and not rejected:
             rejected = id_
         if call is None or call.answered_us is None:
-            views.append(ToolResultView(tool_call_id=id_, tool=call.tool if call else "", known=call is not None))
+            views.append(
+                ToolResultView(tool_call_id=id_, tool=call.tool if call else "", known=call is not None)
+            )
     exchange.results = tuple(views)
-    answered = tuple(id_ for id_ in results if id_ in tools and tools[id_].answered_us is None)
-    return _advanced(state, sensitivity, untrusted, set(answered), now_us), answered, rejected
+    answered = tuple(key for key in keys if key in tools and tools[key].answered_us is None)
+    after = _advanced(state, sensitivity, set(answered), now_us, untrusted=untrusted)
+    return after, answered, rejected
 
 
 def _advanced(
-    state: RunState, sensitivity: int, untrusted: bool, answered: set[str], now_us: int  # noqa: FBT001
+    state: RunState,
+    sensitivity: int,
+    answered: set[str],
+    now_us: int,
+    *,
+    untrusted: bool,
 ) -> RunState:
     changed = answered or sensitivity > state.sensitivity or (untrusted and not state.untrusted)
     if not changed:
         return state
     history = tuple(
-        replace(call, answered_us=now_us) if call.tool_call_id in answered and call.answered_us is None else call
+        replace(call, answered_us=now_us)
+        if call.tool_call_id in answered and call.answered_us is None
+        else call
         for call in state.history
     )
     return replace(

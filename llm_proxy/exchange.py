@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, field
 
 from budgets import ZERO, Amount, Bound, Left
-
 from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Assembly
 from llm_proxy.identity.caller import Caller

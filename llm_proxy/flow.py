@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from routing.failures import FailureKind, classify_in_band
-
-from llm_proxy.chat.events import CallDelta, Failed, Finished, Frame, Reasoning, Text, Unreadable, UsageSeen
+from llm_proxy.chat.events import (
+    CallDelta,
+    Ended,
+    Failed,
+    Finished,
+    Frame,
+    Reasoning,
+    Text,
+    Unreadable,
+    UsageSeen,
+)
 from llm_proxy.chat.reply import Assembly, ToolCall
 from llm_proxy.exchange import Exchange
 from llm_proxy.policy.gate import Gate, GateOverflow
 from llm_proxy.upstream.provider import UpstreamFailure
 from llm_proxy.wire.sse import FrameTooLarge, SseReader
+from routing.failures import FailureKind, classify_in_band
 
 Denied = Mapping[tuple[int, int], str]
 """Notes that stand in place of denied calls, by (choice, index)."""
@@ -52,7 +61,7 @@ class Flow:
         self._gate = Gate(judging=judging)
         self._choices = choices
         self._hide_usage = hide_usage
-        self._reader = SseReader()
+        self._reader: SseReader | None = None
         self._whole: list[bytes] = []
         self._size = 0
         self._early: list[bytes] = []
@@ -64,6 +73,13 @@ class Flow:
         self.assembly = Assembly()
         self.emitted: list[bytes] = []
         self.streamed = True
+        self._wants_stream = exchange.request is not None and exchange.request.stream
+
+    def begin(self, *, streamed: bool) -> None:
+        """The reply's head has come: it's an event stream or a whole body."""
+        self.streamed = streamed
+        if streamed and not self._wants_stream:
+            raise UpstreamFailure(FailureKind.MALFORMED, "the target streamed a reply that was asked for whole")
 
     async def feed(self, chunk: bytes) -> None:
         """Bytes as they came off the socket."""
@@ -74,6 +90,8 @@ class Flow:
                 raise UpstreamFailure(FailureKind.MALFORMED, f"the reply is over {MAX_WHOLE >> 20} MiB")
             return
         try:
+            if self._reader is None:
+                self._reader = SseReader()
             frames = self._reader.feed(chunk)
         except FrameTooLarge as error:
             raise UpstreamFailure(FailureKind.MALFORMED, "one event of the stream is too large") from error
@@ -92,6 +110,8 @@ class Flow:
             self._close_stream()
         else:
             self._admit(self._dialect.read_body(b"".join(self.emitted)))
+            if self._wants_stream:  # a whole body would look to its SDK like a stream without events
+                raise UpstreamFailure(FailureKind.MALFORMED, "the target did not stream the reply as asked")
         if not self.assembly.finished(self._choices):
             raise UpstreamFailure(FailureKind.TRUNCATED, "the reply stopped before its end")
         await self._judge_held()
@@ -137,10 +157,11 @@ class Flow:
         return [] if self._meant and self._released else self._early
 
     def _close_stream(self) -> None:
-        for sse in self._reader.close():
-            if sse.truncated and not self.assembly.ended:
-                raise UpstreamFailure(FailureKind.TRUNCATED, "the stream stopped in the middle of an event")
+        for sse in self._reader.close() if self._reader else ():
             frame = self._dialect.read_frame(sse)
+            # Some servers close right behind their end marker, without its blank line.
+            if sse.truncated and Ended() not in frame.events:
+                raise UpstreamFailure(FailureKind.TRUNCATED, "the stream stopped in the middle of an event")
             if self._admit(frame):
                 self._tail.append(frame.raw)
 
@@ -160,7 +181,6 @@ class Flow:
         else:
             edited = [frame.raw for frame in held]
         self._tail = edited + self._tail
-
 
     def _spoken(self) -> frozenset[int]:
         """Choices of which the caller has read some text already."""

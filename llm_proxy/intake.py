@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import BlobDraft
@@ -16,8 +17,11 @@ _APART = 512
 """Bytes from which a top-level value (tools, a schema) is stored apart from the envelope, by its hash."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memo:
+DECLARED = frozenset({"tools", "functions", "response_format"})
+"""What the caller declares to the model beside the messages: it costs tokens too."""
+
+
+class Memo(NamedTuple):
     """What is remembered of one message. `tokens` is None until someone needed it."""
 
     role: str
@@ -25,8 +29,7 @@ class Memo:
     tokens: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Hole:
+class Hole(NamedTuple):
     """A slice of the body, `start` to `end`, that is stored as the blob `id`."""
 
     start: int
@@ -70,7 +73,11 @@ class Reader:
             id_ = self._addresser.draft(raw, new)
             addresses.append(id_)
             holes.append(Hole(start, end, id_))
-            memo = await self._memo(id_, raw, dialect, count=count)
+            memo = self._memos.get(id_)
+            if memo is None or (count and memo.tokens is None):
+                memo = await self._read(id_, raw, dialect, count=count)
+            else:
+                self._memos.move_to_end(id_)
             tokens += memo.tokens or 0
             if memo.result_of:
                 results[memo.result_of] = None
@@ -81,15 +88,15 @@ class Reader:
     async def _apart(
         self, request: WireRequest, new: list[BlobDraft], holes: list[Hole], *, count: bool
     ) -> int:
-        """Stores large top-level values apart; returns the tokens of the declared tools."""
+        """Stores large top-level values apart; returns the tokens of what is declared."""
         tokens = 0
         for key, (start, end) in request.spans.items():
-            if key == "messages" or (end - start < _APART and key != "tools"):
+            if key == "messages" or (end - start < _APART and key not in DECLARED):
                 continue
             content = request.body[start:end]
             id_ = self._addresser.draft(content, new)
             holes.append(Hole(start, end, id_))
-            if count and key in ("tools", "functions", "response_format"):
+            if count and key in DECLARED:
                 tokens += await self._count(id_, content)
         return tokens
 
@@ -102,11 +109,7 @@ class Reader:
                 self._counted.popitem(last=False)
         return known
 
-    async def _memo(self, id_: bytes, message: bytes, dialect: Dialect, *, count: bool) -> Memo:
-        memo = self._memos.get(id_)
-        if memo is not None and (memo.tokens is not None or not count):
-            self._memos.move_to_end(id_)
-            return memo
+    async def _read(self, id_: bytes, message: bytes, dialect: Dialect, *, count: bool) -> Memo:
         facts = dialect.message_facts(message)
         tokens = None
         if count:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import msgspec
-from budgets import Amount
 
+from budgets import Amount
 from llm_proxy.exchange import Exchange
 from llm_proxy.intake import Intake
 from llm_proxy.records import bodies
@@ -17,6 +17,7 @@ from llm_proxy.records.evidence import (
     Evidence,
     RecordKind,
     RunOpen,
+    column,
 )
 from llm_proxy.records.view import Status
 from llm_proxy.telemetry.metrics import CallFacts
@@ -24,8 +25,11 @@ from llm_proxy.telemetry.metrics import CallFacts
 NOTHING_RELEASED = "-"
 
 
-def opened(exchange: Exchange) -> Evidence:
-    """What is committed, together with the hold, before the upstream is contacted."""
+def opened(exchange: Exchange, *, begins: bool = True) -> Evidence:
+    """What is committed, together with the hold, before the upstream is contacted.
+
+    `begins`: the store may not have the run's row yet.
+    """
     record = _draft(
         exchange, RecordKind.CALL_OPENED, exchange.started_us, bodies.encode(_opened_body(exchange))
     )
@@ -33,7 +37,7 @@ def opened(exchange: Exchange) -> Evidence:
         records=(record,),
         blobs=exchange.intake.new if exchange.intake else (),
         opens=(_row(exchange, Status.OPEN),),
-        runs=(_run(exchange),),
+        runs=(_run(exchange),) if begins else (),
     )
 
 
@@ -179,12 +183,12 @@ def _row(exchange: Exchange, status: Status) -> CallOpen:
         id=exchange.id,
         run_id=exchange.run_id,
         agent_id=caller.agent.id if caller else "",
-        team=caller.agent.team if caller else "",
+        team=column(caller.agent.team, 128) if caller else "",
         user_id=exchange.user_id,
         key_id=caller.key_id if caller else "",
         dialect=exchange.dialect.name,
         stream=request.stream if request else False,
-        model=request.model[:256] if request else "",
+        model=column(request.model) if request else "",
         status=status.value,
         started_us=exchange.started_us,
     )
@@ -197,9 +201,9 @@ def _run(exchange: Exchange) -> RunOpen:
         agent_id=agent.id,
         run_id=exchange.run_id,
         parent_run_id=exchange.parent_run_id,
-        team=agent.team,
+        team=column(agent.team, 128),
         user_id=exchange.user_id,
-        role_at_start=agent.role,
+        role_at_start=column(agent.role, 128),
         inferred=exchange.run_inferred,
         started_us=exchange.started_us,
     )

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from budgets import Amount, Refused, Result, Take, Taken
-
 from llm_proxy.chat.reply import ToolCall
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
@@ -17,7 +16,15 @@ from llm_proxy.policy.schema import Effect, Mode, OnDeny
 from llm_proxy.policy.verdict import Proposed, Verdict, without_approver
 from llm_proxy.records import bodies
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.evidence import Draft, Evidence, RecordKind, RunUpdate, ToolCallRow
+from llm_proxy.records.evidence import (
+    Draft,
+    Evidence,
+    RecordKind,
+    RunUpdate,
+    ToolCallRow,
+    column,
+    tool_call_key,
+)
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
 from llm_proxy.records.view import Decision
 from llm_proxy.records.writer import Writer
@@ -46,7 +53,7 @@ class Rules:
 
 
 class Judge:
-    """Judges one call's proposed tool calls, as a set. `state` is the run as it stood when the call opened."""
+    """Judges one call's proposed tool calls, as a set. `state` is the run as it was when the call opened."""
 
     def __init__(
         self,
@@ -79,7 +86,8 @@ class Judge:
             self._expect = outcome.state.revision
         raise ProxyError(
             Kind.POLICY_DENIED,
-            "The run changed too often while its tool calls were judged. Send fewer calls of one run at once.",
+            "The run changed too often while its tool calls were judged. "
+            "Send fewer calls of one run at once.",
             retry_after_s=1,
         )
 
@@ -177,8 +185,8 @@ class Judge:
                 exchange.id,
                 call.choice,
                 call.index,
-                call.id[:256],
-                call.name[:256],
+                tool_call_key(call.id),
+                column(call.name),
                 "allow" if released(decision) else "deny",
                 verdict.effect.value,
                 verdict.digest,
@@ -267,7 +275,7 @@ def _within_budget(verdict: Verdict, result: Result) -> Verdict:
                 verdict,
                 decision=Ruling.DENY,
                 rule=f"budget:{result.limit_id}",
-                why=f"limit {result.limit_id!r} allows {result.maximum} {result.unit.value}, all of them used",
+                why=f"limit {result.limit_id!r} allows {result.maximum} {result.unit.value}, all used up",
                 tell_model="The budget for tool calls is used up: answer from what you have.",
                 hits=(verdict.rule, *verdict.hits) if verdict.rule else verdict.hits,
             )

@@ -6,10 +6,6 @@ import asyncio
 from collections.abc import Awaitable
 
 from budgets import Settle
-from routing.failures import Charge
-from routing.plan import Plan
-from routing.targets import Resolved
-
 from llm_proxy import journal
 from llm_proxy.admission import Admitted
 from llm_proxy.errors import Kind, ProxyError
@@ -21,8 +17,11 @@ from llm_proxy.records.batch import Job, Wrote
 from llm_proxy.records.view import Problem, Status
 from llm_proxy.services import Services
 from llm_proxy.settle import amount, total
-from llm_proxy.upstream.send import send
+from llm_proxy.upstream.send import LostTry, send
 from llm_proxy.wire.spans import splice
+from routing.failures import FailureKind
+from routing.plan import Plan
+from routing.targets import Resolved
 
 
 class Pipeline:
@@ -50,11 +49,12 @@ class Pipeline:
         services.active[exchange.id] = exchange.started_us
         try:
             tail = await self._carry(exchange, sink, route, rules, admitted)
+            spent = await services.settler.finished(exchange)
         except BaseException as error:
             await _through(self._failed(exchange, sink, error))
             raise
         exchange.status = Status.OK
-        exchange.spent = total(await services.settler.finished(exchange), exchange.lost)
+        exchange.spent = total(spent, exchange.lost)
         await self._close_then(exchange, sink, tail)
 
     def _route(self, exchange: Exchange) -> Resolved:
@@ -92,9 +92,7 @@ class Pipeline:
             )
         request = exchange.request
         assert request is not None
-        judge = Judge(
-            exchange, rules, admitted.state, services.writer, services.now_us, services.environment
-        )
+        judge = Judge(exchange, rules, admitted.state, services.writer, services.now_us, services.environment)
         judging = rules is not None or any(bound.limit.gate_caps for bound in exchange.bounds)
         flows: list[Flow] = []
 
@@ -110,7 +108,7 @@ class Pipeline:
             flows[:] = [flow]
             return flow
 
-        failed: list[tuple[Flow, Charge, str, str]] = []
+        lost: list[LostTry] = []
 
         def body_for(model: str) -> bytes:
             dialect = exchange.dialect
@@ -123,20 +121,10 @@ class Pipeline:
             route.chain, services.health, now=asyncio.get_running_loop().time(), random=services.random
         )
         try:
-            tail = await send(
-                exchange,
-                sink,
-                plan,
-                services.upstreams,
-                body_for,
-                new_flow,
-                lambda *attempt: failed.append(attempt),
-            )
+            tail = await send(exchange, sink, plan, services.upstreams, body_for, new_flow, lost)
         finally:
-            for flow, charge, provider, model in failed:
-                exchange.lost.append(
-                    await services.settler.lost(exchange, flow.assembly, charge, provider, model)
-                )
+            for attempt in lost:
+                exchange.lost.append(await services.settler.lost(exchange, attempt))
             if flows:
                 exchange.released = flows[0].released(b"")
         exchange.released = flows[0].released(tail)
@@ -160,11 +148,10 @@ class Pipeline:
         """Settles and records a call that did not end well, whatever ended it."""
         exchange.status, exchange.problem = _ending(exchange, error)
         settler = self._services.settler
-        if sink.started or exchange.status is Status.CLIENT_GONE:
-            if exchange.reached_upstream or exchange.emitted:
-                exchange.spent = await settler.cut(exchange)
-        elif isinstance(error, ProxyError) and error.kind is Kind.POLICY_DENIED and exchange.emitted:
+        if _came_whole(exchange):
             exchange.spent = await settler.finished(exchange)
+        elif sink.started or _was_cancelled(exchange):
+            exchange.spent = await settler.cut(exchange)
         if not sink.started:
             exchange.released = []
         exchange.spent = total(exchange.spent, exchange.lost)
@@ -176,7 +163,7 @@ class Pipeline:
         if exchange.overhead_ms is None:
             exchange.overhead_ms = round(exchange.overhead(), 3)
         wrote = Wrote(None, journal.closed(exchange, services.writer.addresser, services.now_us()))
-        settle = Settle(exchange.id, exchange.bounds, used)
+        settle = Settle(exchange.id, used)
         services.active.pop(exchange.id, None)
         await services.writer.submit(Job(lambda _: wrote, ops=(settle,)))
         services.metrics.observe_call(journal.facts(exchange))
@@ -193,6 +180,16 @@ class Pipeline:
         services.metrics.observe_call(journal.facts(exchange))
 
 
+def _came_whole(exchange: Exchange) -> bool:
+    """Whether the last target asked did its part, so that it was the proxy which refused the reply."""
+    return bool(exchange.attempts) and not exchange.attempts[-1].failure
+
+
+def _was_cancelled(exchange: Exchange) -> bool:
+    """Whether the call ended while a target was at work on it, not between two attempts."""
+    return bool(exchange.attempts) and exchange.attempts[-1].failure == FailureKind.CLIENT_GONE
+
+
 def _ending(exchange: Exchange, error: BaseException) -> tuple[Status, Problem]:
     match error:
         case ProxyError():
@@ -200,7 +197,9 @@ def _ending(exchange: Exchange, error: BaseException) -> tuple[Status, Problem]:
             return status, Problem(kind=error.kind.value, message=error.message, status=error.status)
         case asyncio.CancelledError():
             if exchange.client_gone:
-                return Status.CLIENT_GONE, Problem(kind="client_gone", message="The caller left before the end.")
+                return Status.CLIENT_GONE, Problem(
+                    kind="client_gone", message="The caller left before the end."
+                )
             return Status.CUT, Problem(kind="shutdown", message="The proxy was stopped during the call.")
         case _:
             return Status.FAILED, Problem(kind="internal", message=type(error).__name__, status=500)
@@ -220,5 +219,3 @@ async def _through(work: Awaitable[None]) -> None:
     task.result()
     if cancelled is not None:
         raise cancelled
-
-

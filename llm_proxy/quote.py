@@ -6,13 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from budgets import Amount, Bound, Refused, Unit
-
-from llm_proxy.upstream.prices import DEFAULT_MAX_OUTPUT, FREE, Price
+from llm_proxy.upstream.prices import FREE, Price
 
 COUNTED = frozenset({Unit.USD, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS})
 """Units for which a prompt has to be counted."""
 LEAST_OUTPUT = 16
 """Output tokens under which a call isn't worth making: it's refused instead."""
+
+
+_MOST_OUTPUT = 2**31 - 1
+_MOST_MICRO_USD = 2**53
+"""Above every limit that can be set on usd, and far below what overflows a counter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,7 @@ class Quote:
     def amount(self) -> Amount:
         output = self.cap * self.choices
         return Amount(
-            micro_usd=max(price.worst_micro_usd(self.input, output) for price in self.prices),
+            micro_usd=self._worst(output),
             tokens=self.input + output,
             input_tokens=self.input,
             output_tokens=output,
@@ -39,7 +43,7 @@ class Quote:
     def floor(self) -> Amount:
         """What a call costs of which nothing more is known than that it was sent."""
         return Amount(
-            micro_usd=max(price.worst_micro_usd(self.input, 0) for price in self.prices),
+            micro_usd=self._worst(0),
             tokens=self.input,
             input_tokens=self.input,
             requests=1,
@@ -54,6 +58,10 @@ class Quote:
         if cap is None or cap < LEAST_OUTPUT or cap >= self.cap:
             return None
         return Quote(self.input, cap, self.choices, self.prices, self.capped)
+
+    def _worst(self, output: int) -> int:
+        dearest = max(price.worst_micro_usd(self.input, output) for price in self.prices)
+        return min(dearest, _MOST_MICRO_USD)
 
     def _fitting(self, unit: Unit, left: int) -> int | None:
         match unit:
@@ -71,8 +79,7 @@ class Quote:
         low, high = 0, self.cap
         while low < high:
             middle = (low + high + 1) // 2
-            output = middle * self.choices
-            if max(p.worst_micro_usd(self.input, output) for p in self.prices) <= micro_usd:
+            if self._worst(middle * self.choices) <= micro_usd:
                 low = middle
             else:
                 high = middle - 1
@@ -82,9 +89,9 @@ class Quote:
 def quote(input_tokens: int, max_output: int | None, choices: int, prices: Iterable[Price | None]) -> Quote:
     """The worst case of a call over every target of its route. A missing price counts as free."""
     known = tuple(price or FREE for price in prices) or (FREE,)
-    cap = max((price.max_output for price in known), default=DEFAULT_MAX_OUTPUT)
     if max_output is not None:
         return Quote(input_tokens, max_output, choices, known, True)
+    cap = min(max(price.max_output for price in known), _MOST_OUTPUT)
     return Quote(input_tokens, cap, choices, known, False)
 
 

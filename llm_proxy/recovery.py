@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import msgspec
 import structlog
-from budgets import Expire, Renew
-from budgets.sql_store import METADATA as LEDGER
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from budgets import Expire, Renew
+from budgets.sql_store import METADATA as LEDGER
 from llm_proxy.admission import LEASE_US
 from llm_proxy.chat.events import Usage
 from llm_proxy.errors import ProxyError
 from llm_proxy.records import bodies
-from llm_proxy.records.batch import Job, Wrote
+from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import CallClose, Draft, Evidence, RecordKind
 from llm_proxy.records.leases import Lease
 from llm_proxy.records.tables import calls, records
@@ -59,11 +60,10 @@ class Recovery:
         if not await asyncio.to_thread(self._lease.lead):
             return 0
         dead = await asyncio.to_thread(self._dead)
-        if dead:
-            pieces = _interrupted(dead, self._now_us())
-            await self._writer.submit(Job(lambda _: Wrote(None, pieces)))
-            log.warning("calls of a proxy that died were closed as interrupted", calls=len(dead))
-        return len(dead)
+        closed: int = await self._writer.submit(_closing(dead, self._now_us())) if dead else 0
+        if closed:
+            log.warning("calls of a proxy that died were closed as interrupted", calls=closed)
+        return closed
 
     def _dead(self) -> list[tuple[str, str, str, bytes]]:
         """Open calls that nobody holds any more: id, run, agent and the body of their opening record."""
@@ -88,11 +88,21 @@ def _open_without_hold(connection: Connection) -> list[tuple[str, str, str, byte
     return [(id_, run, agent, bytes(body)) for id_, run, agent, body in connection.execute(query)]
 
 
+def _closing(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Job:
+    """Closes those of `dead` that nobody closed since they were found; its value is how many that were."""
+
+    def then(found: Found) -> Wrote:
+        left = [call for call in dead if call[0] in found.open]
+        return Wrote(len(left), _interrupted(left, now_us))
+
+    return Job(then, calls=tuple(call[0] for call in dead))
+
+
 def _interrupted(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Evidence:
     drafts: list[Draft] = []
     closes: list[CallClose] = []
     for id_, run, agent, opened in dead:
-        floor = bodies.read_opened(opened).floor
+        floor = _floor(id_, opened)
         usage = Usage(input=floor.get("input_tokens", 0))
         cost = floor.get("micro_usd", 0)
         body = bodies.Closed(
@@ -122,3 +132,12 @@ def _interrupted(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Eviden
             )
         )
     return Evidence(records=tuple(drafts), closes=tuple(closes))
+
+
+def _floor(id_: str, opened: bytes) -> dict[str, int]:
+    """What its hold charged; nothing where the record can't be read, which must not keep it open for ever."""
+    try:
+        return bodies.read_opened(opened).floor
+    except msgspec.DecodeError as error:
+        log.error("an opening record can't be read", call_id=id_, error=type(error).__name__)
+        return {}

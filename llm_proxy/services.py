@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from routing.health import Health
-from routing.targets import RouteTable
-
 from llm_proxy.admission import Admission
 from llm_proxy.identity.access import Access
 from llm_proxy.intake import Reader
@@ -16,6 +13,8 @@ from llm_proxy.records.writer import Writer
 from llm_proxy.settle import Settler
 from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.upstream.send import Upstreams
+from routing.health import Health
+from routing.targets import RouteTable
 
 
 @dataclass(slots=True)

@@ -1,16 +1,19 @@
-"""What a call is charged in the end: what was reported, or what was seen, never less than tokens that flowed."""
+"""What a call is charged in the end: what its upstream reported, or else what was seen to flow."""
 
 from __future__ import annotations
 
-from budgets import Amount
-from routing.failures import Charge
+from msgspec import structs
 
+from budgets import Amount
 from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Assembly, Reply
 from llm_proxy.exchange import Exchange, Spent
+from llm_proxy.intake import DECLARED
 from llm_proxy.records.view import CostLabel
 from llm_proxy.upstream.prices import Price, PriceBook
-from llm_proxy.upstream.tokens import TokenCounter
+from llm_proxy.upstream.send import LostTry
+from llm_proxy.upstream.tokens import IMAGE, PER_MESSAGE, PER_REPLY, TokenCounter
+from routing.failures import Charge
 
 
 class Settler:
@@ -34,19 +37,17 @@ class Settler:
         seen = await self._seen(exchange, exchange.assembly)
         reported = exchange.assembly.usage
         if reported is not None:
-            usage = reported if reported.output >= seen.output else Usage(input=reported.input, output=seen.output)
+            usage = structs.replace(reported, output=max(reported.output, seen.output))
             return _spent(usage, price, CostLabel.PARTIAL)
         return _spent(seen, price, CostLabel.PARTIAL)
 
-    async def lost(
-        self, exchange: Exchange, assembly: Assembly, charge: Charge, provider: str, model: str
-    ) -> Spent:
+    async def lost(self, exchange: Exchange, attempt: LostTry) -> Spent:
         """A failed attempt that may have cost something."""
-        price = self._prices.find(provider, model)
-        if assembly.usage is not None:
-            return _spent(assembly.usage, price, CostLabel.REPORTED)
-        usage = await self._seen(exchange, assembly)
-        if charge is Charge.MAYBE:
+        price = self._prices.find(attempt.provider, attempt.model)
+        if attempt.assembly.usage is not None:
+            return _spent(attempt.assembly.usage, price, CostLabel.REPORTED)
+        usage = await self._seen(exchange, attempt.assembly)
+        if attempt.charge is Charge.MAYBE:
             usage = Usage(input=usage.input)
         return _spent(usage, price, CostLabel.PARTIAL)
 
@@ -66,10 +67,11 @@ class Settler:
         request = exchange.request
         if request is None:
             return 0
-        texts = tuple(
-            text for raw in request.messages for text in exchange.dialect.message_facts(bytes(raw)).texts
-        )
-        return await self._counter.count(texts)
+        facts = [exchange.dialect.message_facts(bytes(raw)) for raw in request.messages]
+        texts = [text for message in facts for text in message.texts]
+        texts += [request.body[slice(*at)].decode() for key, at in request.spans.items() if key in DECLARED]
+        around = PER_REPLY + sum(PER_MESSAGE + IMAGE * len(message.images) for message in facts)
+        return around + await self._counter.count(tuple(texts))
 
 
 def total(spent: Spent, lost: list[Spent]) -> Spent:
@@ -92,6 +94,10 @@ def total(spent: Spent, lost: list[Spent]) -> Spent:
     )
 
 
+_MOST_TOKENS = 2**40
+_MOST_MICRO_USD = 2**53
+"""What one call can be charged at most. A server that reports more is mistaken, and a counter holds 2**63."""
+
 _WEAKEST = (CostLabel.REPORTED, CostLabel.ESTIMATED, CostLabel.PARTIAL, CostLabel.UNPRICED)
 
 
@@ -108,9 +114,18 @@ def amount(spent: Spent, *, requests: int) -> Amount:
 
 
 def _spent(usage: Usage, price: Price | None, label: CostLabel) -> Spent:
+    usage = _possible(usage)
     if price is None:
         return Spent(usage, 0, CostLabel.UNPRICED)
-    return Spent(usage, price.micro_usd(usage), label)
+    return Spent(usage, min(price.micro_usd(usage), _MOST_MICRO_USD), label)
+
+
+def _possible(usage: Usage) -> Usage:
+    counts = structs.astuple(usage)
+    if max(counts) <= _MOST_TOKENS:
+        return usage
+    names = usage.__struct_fields__
+    return Usage(**{name: min(count, _MOST_TOKENS) for name, count in zip(names, counts, strict=True)})
 
 
 def _texts(reply: Reply) -> tuple[str, ...]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from budgets import Limit, LimitBook, Scope, window_named
-from routing.targets import Route, RouteTable, Target, Timeouts
 from yarl import URL
 
+from budgets import Limit, LimitBook, Scope, window_named
 from llm_proxy.config import Config
 from llm_proxy.config.schema import ModelConfig, TargetConfig
 from llm_proxy.identity.caller import Agent
@@ -18,6 +17,7 @@ from llm_proxy.upstream.prices import PriceBook
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.version import VERSION
 from llm_proxy.wire.dialect import OPENAI_CHAT
+from routing.targets import Route, RouteTable, Target, Timeouts
 
 OPENAI_URL = "https://api.openai.com/v1"
 
@@ -113,5 +113,3 @@ def rules(config: Config) -> Rules | None:
     groups = {group for operator in config.operators for group in operator.groups}
     policy = load_policy(config.policy, groups)
     return Rules(PolicyEngine(policy), policy.sha256, policy.file.policy.mode, policy.file.on_deny)
-
-

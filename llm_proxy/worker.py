@@ -9,7 +9,6 @@ import time
 from contextlib import AsyncExitStack
 
 import structlog
-from routing.health import Health
 from sqlalchemy import Engine, select
 
 from llm_proxy import wiring
@@ -37,6 +36,7 @@ from llm_proxy.upstream.scripted import ScriptedProvider
 from llm_proxy.upstream.send import Upstreams
 from llm_proxy.upstream.tokens import TokenCounter
 from llm_proxy.version import VERSION
+from routing.health import Health
 
 log = structlog.get_logger("llm_proxy")
 
@@ -74,7 +74,9 @@ class Worker:
         self._export(stack, writer.id, services.metrics)
         recovery = Recovery(self.engine, writer, services.active, now_us)
         await services.access.refresh()
-        self._background = asyncio.create_task(self._run(recovery, services.access), name="llm-proxy-background")
+        self._background = asyncio.create_task(
+            self._run(recovery, services.access), name="llm-proxy-background"
+        )
         stack.push_async_callback(self._end_background)
 
     async def _services(self, stack: AsyncExitStack, writer: Writer) -> Services:
@@ -93,7 +95,11 @@ class Worker:
             health=Health(),
             reader=Reader(writer.addresser, counter),
             admission=Admission(
-                writer, wiring.limits(config), prices, now_us, refuse_unpriced=config.unpriced is Unpriced.REFUSE
+                writer,
+                wiring.limits(config),
+                prices,
+                now_us,
+                refuse_unpriced=config.unpriced is Unpriced.REFUSE,
             ),
             settler=Settler(prices, counter),
             writer=writer,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from llm_proxy.admin.answers import answer_errors
+from llm_proxy.admin.routes import Admin, schemas
 from llm_proxy.telemetry.metrics import CONTENT_TYPE
 from llm_proxy.version import VERSION
 from llm_proxy.worker import Worker
@@ -36,7 +40,24 @@ def admin_app(worker: Worker) -> FastAPI:
         return Response(worker.services.metrics.render(), media_type=CONTENT_TYPE)
 
     _ = (here, live, ready, metrics)
+    app.include_router(Admin(worker).router())
+    answer_errors(app)
+    _describe(app)
     return app
+
+
+def _describe(app: FastAPI) -> None:
+    """Adds to the OpenAPI document what bodies hold and how to get in; both when asked for."""
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = made()
+        components = document.setdefault("components", {})
+        components.setdefault("schemas", {}).update(schemas())
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        return document
+
+    app.openapi = openapi
 
 
 def _store(worker: Worker) -> str:

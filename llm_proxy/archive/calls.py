@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from llm_proxy.archive.content import addresses, as_sent, fold, rebuild
 from llm_proxy.journal import NOTHING_RELEASED
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.evidence import RecordKind
-from llm_proxy.records.tables import records
+from llm_proxy.records.prepared import select_in
 from llm_proxy.records.view import CallView, CostLabel, Decision, Status
 from llm_proxy.wire.dialect import DIALECTS
+
+_COLUMNS = "kind, at_us, call_id, run_id, agent_id, body, writer, seq"
 
 
 @dataclass(slots=True)
@@ -45,13 +47,9 @@ def call_view(connection: Connection, id_: str) -> CallView | None:
 def _evidence(connection: Connection, ids: list[str]) -> dict[str, _Evidence]:
     found: dict[str, _Evidence] = {}
     for start in range(0, len(ids), 500):
-        query = (
-            select(records.c.kind, records.c.at_us, records.c.call_id, records.c.run_id, records.c.agent_id)
-            .add_columns(records.c.body)
-            .where(records.c.call_id.in_(ids[start : start + 500]))
-            .order_by(records.c.at_us, records.c.writer, records.c.seq)
-        )
-        for kind, at_us, call_id, run_id, agent_id, body in connection.execute(query):
+        rows = select_in(connection, _COLUMNS, "records", "call_id", ids[start : start + 500])
+        rows.sort(key=lambda row: (row[1], row[6], row[7]))
+        for kind, at_us, call_id, run_id, agent_id, body, _, _ in rows:
             evidence = found.setdefault(call_id, _Evidence(call_id))
             evidence.run_id = evidence.run_id or run_id or ""
             evidence.agent_id = evidence.agent_id or agent_id or ""
@@ -130,7 +128,7 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         request=body,
         sent=as_sent(body, closed.edits),
         emitted=emitted,
-        released=_released(closed.released, blobs),
+        released=_released(closed.released, blobs) if content else None,
         reply=reply,
     )
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from llm_proxy.chat.events import Unreadable
 from llm_proxy.chat.reply import Assembly, Reply
 from llm_proxy.records.bodies import Content, Edit
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.spans import splice
-from llm_proxy.wire.sse import SseReader
+from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader
 
 Blobs = Mapping[bytes, bytes]
 
@@ -52,14 +53,22 @@ def as_sent(body: bytes | None, edits: tuple[Edit, ...]) -> bytes | None:
 
 
 def fold(dialect: Dialect, emitted: bytes, *, stream: bool) -> Reply:
-    """What the model said, in typed parts."""
+    """What the model said, in typed parts, as far as it can be read."""
     assembly = Assembly()
-    if stream and not emitted.lstrip()[:1] == b"{":
-        reader = SseReader()
-        for sse in [*reader.feed(emitted), *reader.close()]:
-            for event in dialect.read_frame(sse).events:
-                assembly.add(event)
+    if stream and emitted.lstrip()[:1] != b"{":
+        try:
+            for sse in _frames(emitted):
+                for event in dialect.read_frame(sse).events:
+                    assembly.add(event)
+        except FrameTooLarge as error:
+            assembly.add(Unreadable(str(error)))
     else:
         for event in dialect.read_body(emitted).events:
             assembly.add(event)
     return assembly.reply()
+
+
+def _frames(emitted: bytes) -> Iterator[SseFrame]:
+    reader = SseReader()
+    yield from reader.feed(emitted)
+    yield from reader.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -61,6 +62,15 @@ class KeyView(msgspec.Struct, frozen=True, kw_only=True):
     created_us: int
     expires_us: int | None
     revoked_us: int | None
+
+
+class AgentSums(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one agent did; money in micro-dollars, time in Unix microseconds."""
+
+    calls: int
+    refused: int
+    cost_micro_usd: int
+    last_us: int
 
 
 class RefusalRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +161,7 @@ def _counted(*statuses: str) -> ColumnElement[int]:
     return func.sum(case((calls.c.status.in_(statuses), 1), else_=0))
 
 
-def _sums(connection: Connection, run_ids: set[str]) -> dict[tuple[str, str], Row[Any]]:
+def _sums(connection: Connection, run_ids: set[str]) -> Mapping[tuple[str, str], Any]:
     query = (
         select(
             calls.c.agent_id,
@@ -176,23 +186,55 @@ def list_keys(connection: Connection, *, limit: int, agent: str | None = None) -
     query = select(keys).order_by(keys.c.created_us.desc(), keys.c.id).limit(limit)
     if agent is not None:
         query = query.where(keys.c.agent_id == agent)
-    return [
-        KeyView(
-            id=row.id,
-            agent_id=row.agent_id,
-            run_id=row.run_id,
-            created_us=row.created_us,
-            expires_us=row.expires_us,
-            revoked_us=row.revoked_us,
+    return [_key(row) for row in connection.execute(query)]
+
+
+def _key(row: Row[Any]) -> KeyView:
+    return KeyView(
+        id=row.id,
+        agent_id=row.agent_id,
+        run_id=row.run_id,
+        created_us=row.created_us,
+        expires_us=row.expires_us,
+        revoked_us=row.revoked_us,
+    )
+
+
+def find_key(connection: Connection, id_: str) -> KeyView | None:
+    row = connection.execute(select(keys).where(keys.c.id == id_)).first()
+    return None if row is None else _key(row)
+
+
+def knows_key(connection: Connection, sha256: str) -> bool:
+    """Whether a key with this hash was ever issued to an agent."""
+    return connection.execute(select(keys.c.id).where(keys.c.sha256 == sha256)).first() is not None
+
+
+def sum_agents(connection: Connection) -> dict[str, AgentSums]:
+    """What every recorded agent did so far, by its id."""
+    query = select(
+        calls.c.agent_id,
+        func.count().label("calls"),
+        _counted("refused").label("refused"),
+        func.coalesce(func.sum(calls.c.micro_usd), 0).label("cost"),
+        func.max(calls.c.started_us).label("last"),
+    ).group_by(calls.c.agent_id)
+    return {
+        row.agent_id: AgentSums(
+            calls=int(row.calls),
+            refused=int(row.refused),
+            cost_micro_usd=int(row.cost),
+            last_us=int(row.last),
         )
         for row in connection.execute(query)
-    ]
+    }
 
 
 def list_refusals(connection: Connection, *, limit: int) -> list[RefusalRow]:
     """The newest minutes first."""
-    query = select(refusals).order_by(refusals.c.minute.desc(), refusals.c.reason).limit(limit)
+    columns = (refusals.c.minute, refusals.c.reason, refusals.c.count)
+    query = select(*columns).order_by(refusals.c.minute.desc(), refusals.c.reason).limit(limit)
     return [
-        RefusalRow(minute_s=row.minute * 60, reason=row.reason, count=row.count)
-        for row in connection.execute(query)
+        RefusalRow(minute_s=minute * 60, reason=reason, count=count)
+        for minute, reason, count in connection.execute(query)
     ]

@@ -1,4 +1,4 @@
-"""The store's outbox: ended calls in the order in which each writer committed them, and how far they were sent.
+"""The store's outbox: ended calls in the order in which each writer committed them, and how far they went.
 
 A writer's sequence numbers are committed in order, so a cursor per writer can't pass over a row that commits
 late, as a cursor over one shared sequence could.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, and_, func, select
+from sqlalchemy import Connection, Engine, and_, case, func, select
 
 from llm_proxy.archive.calls import call_views
 from llm_proxy.records.evidence import RecordKind
@@ -38,6 +38,8 @@ class StoreOutbox:
         self._engine = engine
         self._now_us = now_us
         self._lease = Lease(engine, "otlp", holder, now_us)
+        self._turn = ""
+        """The writer whose calls were given out last: the others come first now, however busy it is."""
 
     def release(self) -> None:
         """Lets another process export at once."""
@@ -85,11 +87,14 @@ class StoreOutbox:
         query = (
             select(writers.c.writer, writers.c.exported_seq, writers.c.head_seq)
             .where(writers.c.head_seq > writers.c.exported_seq)
-            .order_by(writers.c.started_us)
+            .order_by(case((writers.c.writer > self._turn, 0), else_=1), writers.c.writer)
             .limit(1)
         )
         row = connection.execute(query).first()
-        return None if row is None else (row.writer, row.exported_seq, row.head_seq)
+        if row is None:
+            return None
+        self._turn = row.writer
+        return row.writer, row.exported_seq, row.head_seq
 
     def _terminal(self, connection: Connection, writer: str, after: int) -> list[tuple[int, str]]:
         query = (

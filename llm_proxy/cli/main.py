@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
-import typer
+import sys
+from collections.abc import Mapping
+from io import TextIOWrapper
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+from typer.core import TyperGroup
+
+from llm_proxy.cli import agents, calls, db, keys, runs
 from llm_proxy.cli.check import check
+from llm_proxy.cli.demo import demo
 from llm_proxy.cli.init import init
+from llm_proxy.cli.refusals import refusals
+from llm_proxy.cli.scripted import scripted
 from llm_proxy.cli.serve import serve
 
 app = typer.Typer(
@@ -15,11 +26,44 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+@app.callback()
+def everywhere(
+    context: typer.Context,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The config, for whichever command follows.")
+    ] = None,
+) -> None:
+    """Options that may stand before the command as well as after it."""
+    if config is not None and isinstance(context.command, TyperGroup):
+        context.default_map = _for_all(context.command, {"config": str(config)})
+
+
+def _for_all(group: TyperGroup, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: _for_all(command, defaults) if isinstance(command, TyperGroup) else dict(defaults)
+        for name, command in group.commands.items()
+    }
+
+
 app.command()(init)
-app.command()(check)
 app.command()(serve)
+app.command()(check)
+app.command()(demo)
+app.add_typer(agents.app, name="agents")
+app.add_typer(keys.app, name="keys")
+app.add_typer(runs.app, name="runs")
+app.add_typer(calls.app, name="calls")
+app.command()(refusals)
+app.add_typer(db.app, name="db")
+app.command()(scripted)
 
 
 def main() -> None:
     """The entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            # A terminal or a pipe that can't show a character must not end the command.
+            stream.reconfigure(errors="backslashreplace")
     app()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+
 import structlog
 
 from llm_proxy.errors import Kind, ProxyError
@@ -142,5 +143,3 @@ def _internal() -> ProxyError:
         "The proxy failed inside; the call id in `x-call-id` finds it in the log.",
         status=500,
     )
-
-

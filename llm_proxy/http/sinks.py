@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from budgets import Unit
-
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.http.asgi import HeaderList, Send, respond

@@ -35,7 +35,7 @@ class Access:
         self._load_issued = load_issued
         self._writer = writer
         self._now_us = now_us
-        self._read_at = 0.0
+        self._read_at = float("-inf")
         self._reading = asyncio.Lock()
 
     async def identify(self, headers: Headers) -> Caller:
@@ -60,11 +60,17 @@ class Access:
         return caller
 
     async def refresh(self) -> None:
-        """Reads the issued keys again, at most twice a second however many wrong keys are tried."""
+        """Reads the issued keys as they are now; at most twice a second however many wrong keys are tried.
+
+        So a key that was issued a moment ago is found, and one that nobody issued waits for its answer.
+        """
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         async with self._reading:
-            now = asyncio.get_running_loop().time()
-            if now - self._read_at < _REFRESH_S:
+            if self._read_at >= asked:
                 return
+            await asyncio.sleep(self._read_at + _REFRESH_S - clock())
+            now = clock()
             try:
                 issued = await asyncio.to_thread(self._load_issued)
             except (SQLAlchemyError, OSError) as error:
@@ -97,5 +103,6 @@ _MISSING = (
     "an operator issues one with `llm-proxy keys issue AGENT`."
 )
 _UNKNOWN = (
-    "The key is not known here. Check the SDK's api_key; an operator issues keys with `llm-proxy keys issue AGENT`."
+    "The key is not known here. Check the SDK's api_key; "
+    "an operator issues keys with `llm-proxy keys issue AGENT`."
 )

@@ -24,6 +24,8 @@ _RUN = (
 _USER = (b"x-user-id", b"x-litellm-end-user-id", b"helicone-user-id")
 _TAGS = (b"x-tags", b"x-litellm-tags")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
+_PARENT = (b"x-parent-run-id",)
+_HINTS = frozenset({*_RUN, *_USER, *_TAGS, *_PARENT, b"baggage", b"traceparent"})
 MAX_ID = 256
 MAX_TAGS = 32
 
@@ -39,27 +41,31 @@ class Hints:
     traceparent: str = ""
 
 
+_NO_HINTS = Hints()
+
+
 def credential(headers: Headers) -> str | None:
-    """The key that was shown, or None."""
+    """The key that was shown, or None where there is none or it's empty."""
     bearer = headers.get(b"authorization")
     if bearer is not None:
-        scheme, _, token = bearer.partition(b" ")
-        if scheme.lower() == b"bearer" and token:
-            return token.strip().decode("latin-1")
+        scheme, _, token = bearer.strip().partition(b" ")
+        if scheme.lower() == b"bearer" and (key := _text(token)):
+            return key
     for name in _KEYS:
-        value = headers.get(name)
-        if value:
-            return value.removeprefix(b"Bearer ").decode("latin-1")
+        if key := _text(headers.get(name, b"").removeprefix(b"Bearer ")):
+            return key
     return None
 
 
 def read_hints(headers: Headers) -> Hints:
     """Raises `ProxyError(invalid_request)` for an id that is too long or holds control characters."""
+    if _HINTS.isdisjoint(headers):
+        return _NO_HINTS
     baggage = _baggage(headers.get(b"baggage"))
     traceparent = headers.get(b"traceparent", b"").decode("latin-1").strip().lower()
     return Hints(
         run_id=_first(headers, _RUN) or checked_id(baggage.get("run.id", ""), "baggage run.id"),
-        parent_run_id=_first(headers, (b"x-parent-run-id",)),
+        parent_run_id=_first(headers, _PARENT),
         user_id=_first(headers, _USER),
         tags=_tags(headers),
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",

@@ -26,4 +26,6 @@ class NameSet:
 
 
 def _glob(name: str) -> re.Pattern[str]:
-    return re.compile(".*".join(re.escape(piece) for piece in name.split("*")), re.DOTALL)
+    """Each middle piece is taken where it's first found, for good: going back could take for ever."""
+    first, *between, last = map(re.escape, name.split("*"))
+    return re.compile("".join([first, *(f"(?>.*?{piece})" for piece in between), ".*", last]), re.DOTALL)

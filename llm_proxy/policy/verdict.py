@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from llm_proxy.policy import names
 from llm_proxy.policy.schema import Decision, Effect
 
 
@@ -43,9 +44,6 @@ class ResultLabel:
     """The posture refuses results of calls that we never released."""
 
 
-NO_APPROVER = "no-approver"
-
-
 def without_approver(verdict: Verdict) -> Verdict:
     """The verdict where nobody may approve: an ask is a deny, and its rule joins the hits."""
     if verdict.decision is not Decision.ASK:
@@ -57,7 +55,7 @@ def without_approver(verdict: Verdict) -> Verdict:
     return replace(
         verdict,
         decision=Decision.DENY,
-        rule=NO_APPROVER,
+        rule=names.NO_APPROVER,
         why=why,
         tell_model=tell,
         hits=(verdict.rule, *verdict.hits),

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from budgets import Op, Result, SqlLedger
-from sqlalchemy import Connection
+from sqlalchemy import Connection, select
 
+from budgets import Op, Result, SqlLedger
 from llm_proxy.records.blobs import Codec
 from llm_proxy.records.chain import Row, link
 from llm_proxy.records.evidence import NOTHING, BlobDraft, Evidence
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState, load_runs
 from llm_proxy.records.statements import Statements
+from llm_proxy.records.tables import calls
+from llm_proxy.records.view import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class Found:
 
     results: tuple[Result, ...]
     run: RunState
+    open: frozenset[str] = frozenset()
+    """Those of the job's `calls` that nobody has closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,14 +41,16 @@ class Job:
     """A unit of work: ledger operations, then evidence that depends on how they went.
 
     `then` runs in the writer's thread, inside the transaction, and must be pure: the whole batch may be
-    rolled back and its jobs run again one by one. `expect` is the revision at which `run` must still
-    stand; where it doesn't, no operation is applied and `then` sees the newer state with no results.
+    rolled back and its jobs run again, all together or one by one. `expect` is the revision at which `run`
+    must still stand; where it doesn't, no operation is applied and `then` sees the newer state with no
+    results. `calls` are ids of which `then` must know whether they are still open.
     """
 
     then: Callable[[Found], Wrote]
     ops: tuple[Op, ...] = ()
     run: RunKey | None = None
     expect: int | None = None
+    calls: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -62,6 +68,8 @@ class Done:
     values: list[Any] = field(default_factory=list[Any])
     head: Head | None = None
     blobs: list[BlobDraft] = field(default_factory=list[BlobDraft])
+    salt: tuple[int, bytes] | None = None
+    """The day on which it was committed, and the salt of that day."""
 
 
 def run_batch(
@@ -80,11 +88,15 @@ def run_batch(
     stale = [j.expect is not None and j.run is not None and states[j.run].revision != j.expect for j in jobs]
     ops = [op for job, old in zip(jobs, stale, strict=True) if not old for op in job.ops]
     results = iter(ledger.apply(connection, ops, now_us) if ops else ())
+    unclosed = _still_open(connection, jobs)
     done = Done()
     pieces: list[Evidence] = []
     for job, old in zip(jobs, stale, strict=True):
         mine = () if old else tuple(next(results) for _ in job.ops)
-        wrote = job.then(Found(mine, states[job.run] if job.run else UNKNOWN))
+        state = states[job.run] if job.run else UNKNOWN
+        wrote = job.then(Found(mine, state, frozenset(unclosed.intersection(job.calls))))
+        if unclosed:
+            unclosed.difference_update(close.id for close in wrote.evidence.closes)
         done.values.append(wrote.value)
         pieces.append(wrote.evidence)
     done.head = _append(connection, pieces, statements, writer, head, now_us)
@@ -98,6 +110,17 @@ def _run_states(connection: Connection, jobs: list[Job]) -> dict[RunKey, RunStat
     if not wanted:
         return {}
     return load_runs(connection, wanted)
+
+
+def _still_open(connection: Connection, jobs: list[Job]) -> set[str]:
+    """The calls asked about that are open, locked: after the ledger's rows, as where a call is closed."""
+    ids = sorted({id_ for job in jobs for id_ in job.calls})
+    found: set[str] = set()
+    for start in range(0, len(ids), 500):
+        asked = calls.c.id.in_(ids[start : start + 500]), calls.c.status == Status.OPEN.value
+        query = select(calls.c.id).where(*asked).order_by(calls.c.id).with_for_update()
+        found.update(connection.execute(query).scalars())
+    return found
 
 
 def _append(
@@ -126,11 +149,12 @@ def _store(
     connection: Connection, pieces: list[Evidence], statements: Statements, codec: Codec
 ) -> list[BlobDraft]:
     drafts = {draft.id: draft for piece in pieces for draft in piece.blobs}
-    rows = [(d.id, d.epoch, *_packed(codec, d.content)) for d in drafts.values()]
+    # In order of id: two writers that store the same content crosswise would wait for each other.
+    ordered = [drafts[id_] for id_ in sorted(drafts)]
+    packed = codec.pack([draft.content for draft in ordered])
+    rows = [
+        (draft.id, draft.epoch, name, len(draft.content), data)
+        for draft, (name, data) in zip(ordered, packed, strict=True)
+    ]
     statements.blob.run(connection, rows)
     return list(drafts.values())
-
-
-def _packed(codec: Codec, content: bytes) -> tuple[str, int, bytes]:
-    name, data = codec.pack(content)
-    return name, len(content), data

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
+from typing import Any
 
 import zstandard
 from sqlalchemy import Connection, select
 
 from llm_proxy.records.evidence import BlobDraft
-from llm_proxy.records.prepared import upsert
-from llm_proxy.records.tables import blobs, salts
+from llm_proxy.records.prepared import select_in, upsert
+from llm_proxy.records.tables import salts
 
 DAY_US = 86_400_000_000
 _SMALL = 160
@@ -86,11 +87,17 @@ class Codec:
         self._pack = zstandard.ZstdCompressor(level=3)
         self._unpack = zstandard.ZstdDecompressor()
 
-    def pack(self, content: bytes) -> tuple[str, bytes]:
-        """The codec's name and the stored bytes."""
-        if len(content) < _SMALL:
-            return "raw", content
-        return "zstd", self._pack.compress(content)
+    def pack(self, contents: list[bytes]) -> list[tuple[str, bytes]]:
+        """For each of `contents` the codec's name and the stored bytes.
+
+        All of them are compressed in one call, which gives up the interpreter lock once.
+        """
+        large: list[Any] = [content for content in contents if len(content) >= _SMALL]
+        packed = iter(self._pack.multi_compress_to_buffer(large) if large else ())
+        return [
+            ("zstd", next(packed).tobytes()) if len(content) >= _SMALL else ("raw", content)
+            for content in contents
+        ]
 
     def unpack(self, codec: str, data: bytes, size: int) -> bytes:
         return data if codec == "raw" else self._unpack.decompress(data, max_output_size=size)
@@ -101,9 +108,7 @@ def fetch(connection: Connection, ids: set[bytes], codec: Codec) -> dict[bytes, 
     found: dict[bytes, bytes] = {}
     wanted = list(ids)
     for start in range(0, len(wanted), 500):
-        query = select(blobs.c.id, blobs.c.codec, blobs.c.data, blobs.c.size).where(
-            blobs.c.id.in_(wanted[start : start + 500])
-        )
-        for id_, name, data, size in connection.execute(query):
+        rows = select_in(connection, "id, codec, data, size", "blobs", "id", wanted[start : start + 500])
+        for id_, name, data, size in rows:
             found[bytes(id_)] = codec.unpack(name, bytes(data), size)
     return found

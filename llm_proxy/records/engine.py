@@ -9,13 +9,21 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool, QueuePool
 
 BUSY_MS = 5_000
+_ALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 5,
+    "keepalives_count": 2,
+    "tcp_user_timeout": 15_000,
+}
+"""libpq's: without them a write to a host that vanished waits for hours."""
 
 
 def open_engine(url: str | URL, *, readers: int = 4) -> Engine:
     """An engine whose transactions are durable on commit.
 
     SQLite runs in WAL with `synchronous=FULL` (an fsync per commit) and takes its write lock at BEGIN, so
-    that a transaction that reads counters can't lose an update. PostgreSQL is used as it comes.
+    that a transaction that reads counters can't lose an update. PostgreSQL is used as it comes, at READ
+    COMMITTED; a server that has gone silent is given up after seconds. Errors don't quote the rows.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
@@ -27,12 +35,19 @@ def open_engine(url: str | URL, *, readers: int = 4) -> Engine:
         max_overflow=2,
         pool_pre_ping=False,
         pool_timeout=5,
-        connect_args={"connect_timeout": 5, "application_name": "llm-proxy"},
+        isolation_level="READ COMMITTED",
+        hide_parameters=True,
+        connect_args={"connect_timeout": 5, "application_name": "llm-proxy", **_ALIVE},
     )
 
 
 def _sqlite(url: URL) -> Engine:
-    engine = create_engine(url, poolclass=NullPool, connect_args={"timeout": BUSY_MS / 1000})
+    engine = create_engine(
+        url,
+        poolclass=NullPool,
+        hide_parameters=True,
+        connect_args={"timeout": BUSY_MS / 1000, "cached_statements": 1_024},
+    )
 
     def on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None

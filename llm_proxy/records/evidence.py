@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -19,6 +20,24 @@ class RecordKind(StrEnum):
     KEY_REVOKED = "key.revoked"
     STARTED = "proxy.started"
     STOPPED = "proxy.stopped"
+
+
+TOOL_CALL_ID_CHARS = 256
+
+
+def column(text: str, most: int = 256) -> str:
+    """`text` as a text column holds it: at most `most` characters, and no NUL, which PostgreSQL refuses."""
+    return text[:most].replace("\0", "\ufffd")
+
+
+def tool_call_key(id_: str) -> str:
+    """A tool call's id as it's stored and looked up: itself, or its SHA-256 where a column can't hold it.
+
+    Servers that carry a model's thoughts in the id make it thousands of characters long.
+    """
+    if len(id_) <= TOOL_CALL_ID_CHARS and "\0" not in id_:
+        return id_
+    return f"sha256:{hashlib.sha256(id_.encode()).hexdigest()}"
 
 
 class Draft(NamedTuple):
@@ -154,7 +173,7 @@ class Refusal(NamedTuple):
 
     minute: int
     reason: str
-    count: int = 1
+    times: int = 1
 
 
 class Evidence(msgspec.Struct, frozen=True):

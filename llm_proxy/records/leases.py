@@ -26,10 +26,13 @@ class Lease:
     def lead(self) -> bool:
         """Takes or renews the lease, writing at most every few seconds; False while another holds it."""
         now = self._now_us()
-        if now < self._until - (LEASE_US - RENEW_US):
+        renewed = self._until - LEASE_US
+        if renewed <= now < renewed + RENEW_US:
             return True
         with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-            first = upsert(leases, connection.dialect).values(name=self._name, holder=self._holder, until_us=0)
+            first = upsert(leases, connection.dialect).values(
+                name=self._name, holder=self._holder, until_us=0
+            )
             connection.execute(first.on_conflict_do_nothing())
             free = or_(leases.c.holder == self._holder, leases.c.until_us < now)
             taken = connection.execute(

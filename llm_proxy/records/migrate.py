@@ -19,7 +19,7 @@ class NewerStore(Exception):
 
 
 def upgrade(engine: Engine) -> str:
-    """Migrates; returns the revision. On SQLite the write lock, on PostgreSQL an advisory lock keeps others out.
+    """Migrates; returns the revision. The write lock (SQLite) or an advisory lock keeps others out meanwhile.
 
     Raises `NewerStore` where the store's revision isn't one that this version knows.
     """

@@ -52,7 +52,7 @@ _labels = msgspec.json.Decoder(tuple[str, ...])
 
 def load_runs(connection: Connection, keys: set[RunKey]) -> dict[RunKey, RunState]:
     """The states of `keys`, read in two statements and locked: no other writer can change them first."""
-    found = {key: UNKNOWN for key in keys}
+    found = dict.fromkeys(keys, UNKNOWN)
     if not keys:
         return found
     ordered = sorted(keys, key=lambda key: (key.agent_id, key.run_id))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Table, and_, bindparam
@@ -16,6 +17,10 @@ _RECORD = ("writer", "seq", "kind", "at_us", "call_id", "run_id", "agent_id", "b
 _BLOB = ("id", "epoch", "codec", "size", "data")
 
 
+class RunChanged(Exception):
+    """A run isn't at the revision that its update rests on: another writer began it at the same moment."""
+
+
 class Statements:
     """Every way in which a batch changes the store."""
 
@@ -26,7 +31,7 @@ class Statements:
         self.call_open = self._insert(t.calls, e.CallOpen._fields)
         self.call_close = self._update(t.calls, e.CallClose._fields, keys=("id",))
         self.run_open = self._insert(t.runs, e.RunOpen._fields, ignore=True)
-        self.run_update = self._update(t.runs, e.RunUpdate._fields, keys=("agent_id", "run_id"))
+        self.run_update = self._run_update()
         self.tool_call = self._insert(t.tool_calls, e.ToolCallRow._fields)
         self.answered = self._update(
             t.tool_calls, e.Answered._fields, keys=("agent_id", "run_id", "tool_call_id")
@@ -37,20 +42,26 @@ class Statements:
         self.head = self._update(t.writers, ("seen_us", "head_seq", "head_hash", "writer"), keys=("writer",))
 
     def write(self, connection: Connection, pieces: list[e.Evidence]) -> None:
-        """Everything but records and blobs, which the writer numbers and compresses first."""
-        plan: tuple[tuple[Prepared, list[tuple[Any, ...]]], ...] = (
-            (self.run_open, [row for p in pieces for row in p.runs]),
+        """Everything but records and blobs, which the writer numbers and compresses first.
+
+        Rows that other writers may touch too go in order of their keys, so that no two transactions wait
+        for each other. Raises `RunChanged`.
+        """
+        plan: tuple[tuple[Prepared, Sequence[tuple[Any, ...]]], ...] = (
+            (self.run_open, sorted([row for p in pieces for row in p.runs], key=_run_key)),
             (self.call_open, [row for p in pieces for row in p.opens]),
-            (self.call_close, [row for p in pieces for row in p.closes]),
-            (self.run_update, [row for p in pieces for row in p.run_updates]),
+            (self.call_close, sorted([row for p in pieces for row in p.closes], key=_call_key)),
             (self.tool_call, [row for p in pieces for row in p.tool_calls]),
             (self.answered, [row for p in pieces for row in p.answered]),
             (self.key, [row for p in pieces for row in p.keys]),
             (self.revoked, [row for p in pieces for row in p.revoked]),
-            (self.refusal, [row for p in pieces for row in p.refusals]),
+            (self.refusal, sorted([row for p in pieces for row in p.refusals])),
         )
         for statement, rows in plan:
-            statement.run(connection, rows)
+            statement.run(connection, list(rows))
+        updates = [(*row, row.revision - 1) for p in pieces for row in p.run_updates]
+        if updates and self.run_update.run(connection, updates) != len(updates):
+            raise RunChanged
 
     def _insert(self, table: Table, names: tuple[str, ...], *, ignore: bool = False) -> Prepared:
         statement = upsert(table, self._dialect).values({name: bindparam(name) for name in names})
@@ -70,6 +81,18 @@ class Statements:
             raise AssertionError(f"parameters {prepared.names} are not in the order of {names}")
         return prepared
 
+    def _run_update(self) -> Prepared:
+        """Only from the revision just before, so that no change of another writer is overwritten."""
+        c = t.runs.c
+        keys = {"b_agent_id": c.agent_id, "b_run_id": c.run_id, "b_revision": c.revision}
+        names = [name for name in e.RunUpdate._fields if name not in ("agent_id", "run_id")]
+        statement = (
+            t.runs.update()
+            .where(and_(*(column == bindparam(name) for name, column in keys.items())))
+            .values({name: bindparam(name) for name in names})
+        )
+        return self._prepare(statement, (*names, *keys))
+
     def _refusal(self) -> Insert:
         statement = upsert(t.refusals, self._dialect).values(
             minute=bindparam("minute"), reason=bindparam("reason"), count=bindparam("count")
@@ -78,3 +101,11 @@ class Statements:
             index_elements=["minute", "reason"],
             set_={"count": t.refusals.c.count + statement.excluded.count},
         )
+
+
+def _run_key(row: e.RunOpen) -> tuple[str, str]:
+    return row.agent_id, row.run_id
+
+
+def _call_key(row: e.CallClose) -> str:
+    return row.id

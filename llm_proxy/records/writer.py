@@ -7,20 +7,17 @@ import queue
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, assert_never
 
 import structlog
-from budgets import SqlLedger
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Engine
 
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.records.batch import Done, Head, Job, run_batch
-from llm_proxy.records.blobs import Addresser, Codec, ensure_salt, epoch_of
-from llm_proxy.records.chain import GENESIS
+from llm_proxy.records.batch import Done, Job
+from llm_proxy.records.blobs import Addresser
+from llm_proxy.records.committer import Committer
+from llm_proxy.records.faults import Fault, fault_of
 from llm_proxy.records.runstate import RunKey
-from llm_proxy.records.statements import Statements
-from llm_proxy.records.tables import writers
 
 log = structlog.get_logger("llm_proxy.records")
 
@@ -28,6 +25,8 @@ MAX_QUEUED = 4_096
 """Jobs that may wait; past that a caller waits for room, then is refused."""
 MAX_BATCH = 256
 ROOM_S = 2.0
+_RACES = 5
+"""How often a batch is run again because another writer came between."""
 
 
 def unavailable() -> ProxyError:
@@ -50,32 +49,25 @@ class Writer:
 
     def __init__(self, engine: Engine, writer_id: str, now_us: Callable[[], int]) -> None:
         self.id = writer_id
-        self._engine = engine
-        self._now_us = now_us
+        self._committer = Committer(engine, writer_id, now_us)
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._waiting = 0
         self._room = asyncio.Event()
-        self._head = Head(0, GENESIS)
-        self._connection: Connection | None = None
-        self._ledger = SqlLedger(engine.dialect)
-        self._statements = Statements(engine.dialect)
-        self._codec = Codec()
         self._thread = threading.Thread(target=self._run, name="llm-proxy-writer", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._registered = False
-        self._salt: tuple[int, bytes] | None = None
+        self._stopping = False
         self.healthy = True
         self.addresser: Addresser
 
     async def start(self) -> None:
         """Registers this writer, learns the day's salt and starts the thread."""
         self._loop = asyncio.get_running_loop()
-        epoch, salt = await asyncio.to_thread(self._register)
-        self.addresser = Addresser(epoch, salt)
+        self.addresser = Addresser(*await asyncio.to_thread(self._committer.register))
         self._thread.start()
 
     async def stop(self) -> None:
-        """Writes all that is queued, then ends the thread."""
+        """Writes all that is queued, then ends the thread. What is submitted from now on is refused."""
+        self._stopping = True
         self._queue.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -86,35 +78,26 @@ class Writer:
     async def submit(self, job: Job) -> Any:
         """Runs `job` in a transaction; returns its value once that has committed.
 
-        Raises `ProxyError(store_unavailable)` when the store can't be written or the queue stays full.
+        It is written even if the caller is cancelled meanwhile. Raises `ProxyError(store_unavailable)` when
+        the store can't be written or the queue stays full, and what `then` raises.
         """
         if self._waiting >= MAX_QUEUED:
             await self._wait_for_room()
+        if self._stopping:
+            raise unavailable()
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting += 1
         self._queue.put(_Queued(job, future))
         return await future
 
     async def _wait_for_room(self) -> None:
-        self._room.clear()
         try:
             async with asyncio.timeout(ROOM_S):
-                await self._room.wait()
+                while self._waiting >= MAX_QUEUED:
+                    self._room.clear()
+                    await self._room.wait()
         except TimeoutError:
             raise unavailable() from None
-        if self._waiting >= MAX_QUEUED:
-            raise unavailable()
-
-    def _register(self) -> tuple[int, bytes]:
-        now = self._now_us()
-        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
-            connection.execute(
-                writers.insert().values(
-                    writer=self.id, started_us=now, seen_us=now, head_seq=0, head_hash=GENESIS, exported_seq=0
-                )
-            )
-            epoch = epoch_of(now)
-            return epoch, ensure_salt(connection, epoch)
 
     def _run(self) -> None:
         stopping = False
@@ -132,98 +115,84 @@ class Writer:
             stopping = item is None
             if taken:
                 self._write(taken)
-        self._drop_connection()
+        self._committer.close()
 
     def _write(self, taken: list[_Queued]) -> None:
-        now, later = _one_per_run(taken)
-        self._write_together(now)
-        if later:
-            self._write(later)
+        while taken:
+            now, taken = _one_per_run(taken)
+            self._write_together(now)
 
     def _write_together(self, taken: list[_Queued]) -> None:
-        jobs = [queued.job for queued in taken]
         try:
-            done = self._commit(jobs)
-        except (OperationalError, InterfaceError, OSError) as error:
-            self._down(taken, error)
-        except Exception as error:
-            self._apart(taken, error)
+            done = self._commit_in_turn([queued.job for queued in taken])
+        except Exception as error:  # noqa: BLE001  every caller waits for an answer, whatever a job raised
+            self._failed(taken, error)
         else:
             self.healthy = True
             self._answer(taken, done)
 
-    def _apart(self, taken: list[_Queued], error: Exception) -> None:
-        """One job's failure is its own: what was rolled back with it runs again, alone."""
-        if isinstance(error, DBAPIError) and error.connection_invalidated:
-            self._down(taken, error)
-        elif len(taken) == 1:
-            log.error("a write failed", error=type(error).__name__, exc_info=error)
-            self._fail(taken, error)
-        else:
-            for queued in taken:
-                self._write_together([queued])
+    def _commit_in_turn(self, jobs: list[Job]) -> Done:
+        """Commits; once more from the start where another writer came between."""
+        for _ in range(_RACES):
+            try:
+                return self._committer.commit(jobs)
+            except Exception as error:
+                if fault_of(error) is not Fault.RACED:
+                    raise
+                log.info("a batch met another writer and is run again", error=type(error).__name__)
+        return self._committer.commit(jobs)
 
-    def _commit(self, jobs: list[Job]) -> Done:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._engine.connect().execution_options(writes=True)
-        now = self._now_us()
-        with connection.begin():
-            if self._salt is None or self._salt[0] != epoch_of(now):
-                self._salt = (epoch_of(now), ensure_salt(connection, epoch_of(now)))
-            done = run_batch(
-                connection,
-                jobs,
-                ledger=self._ledger,
-                statements=self._statements,
-                codec=self._codec,
-                writer=self.id,
-                head=self._head,
-                now_us=now,
-            )
-        if done.head is not None:
-            self._head = done.head
-        return done
+    def _failed(self, taken: list[_Queued], error: Exception) -> None:
+        """One job's failure is its own: what was rolled back with it runs again, alone."""
+        fault = fault_of(error)
+        match fault:
+            case Fault.DOWN | Fault.RACED:
+                self._down(taken, error)
+            case Fault.OWN if len(taken) == 1:
+                log.error("a write failed", error=type(error).__name__, exc_info=error)
+                # A future refuses StopIteration itself.
+                own = RuntimeError("a job ran out") if isinstance(error, StopIteration) else error
+                self._fail(taken, lambda: own)
+            case Fault.OWN:
+                for queued in taken:
+                    self._write_together([queued])
+            case _:
+                assert_never(fault)
 
     def _down(self, taken: list[_Queued], error: Exception) -> None:
         if self.healthy:
             log.error("the store can't be written", error=type(error).__name__, detail=str(error)[:200])
         self.healthy = False
-        self._drop_connection()
-        self._fail(taken, unavailable())
-
-    def _drop_connection(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.invalidate()
-                connection.close()
-            except DBAPIError as error:
-                log.warning("closing a broken connection failed", error=type(error).__name__)
+        self._committer.close()
+        self._fail(taken, unavailable)
 
     def _answer(self, taken: list[_Queued], done: Done) -> None:
         self._deliver(lambda: self._resolve(taken, done))
 
-    def _fail(self, taken: list[_Queued], error: Exception) -> None:
-        self._deliver(lambda: self._reject(taken, error))
+    def _fail(self, taken: list[_Queued], why: Callable[[], Exception]) -> None:
+        self._deliver(lambda: self._reject(taken, why))
 
     def _deliver(self, what: Callable[[], None]) -> None:
         assert self._loop is not None
-        self._loop.call_soon_threadsafe(what)
+        try:
+            self._loop.call_soon_threadsafe(what)
+        except RuntimeError:
+            # The loop was closed: nobody waits any more, and what is queued is written all the same.
+            log.warning("an answer found no event loop")
 
     def _resolve(self, taken: list[_Queued], done: Done) -> None:
-        if self._salt is not None and self._salt[0] != self.addresser.epoch:
-            self.addresser.roll(*self._salt)
+        if done.salt is not None and done.salt[0] != self.addresser.epoch:
+            self.addresser.roll(*done.salt)
         self.addresser.committed(done.blobs)
         for queued, value in zip(taken, done.values, strict=True):
             if not queued.future.done():
                 queued.future.set_result(value)
         self._left(len(taken))
 
-    def _reject(self, taken: list[_Queued], error: Exception) -> None:
+    def _reject(self, taken: list[_Queued], why: Callable[[], Exception]) -> None:
         for queued in taken:
             if not queued.future.done():
-                queued.future.set_exception(error)
+                queued.future.set_exception(why())
         self._left(len(taken))
 
     def _left(self, count: int) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import ssl
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Mapping
+from types import TracebackType
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.payload import BytesIOPayload
-from routing.failures import FailureKind, classify_status, retry_after_from
 
 from llm_proxy.upstream.provider import Endpoint, UpstreamFailure
+from routing.failures import FailureKind, classify_status, retry_after_from
 
 _LARGE = 1 << 20
 """Bytes from which aiohttp wants a body in pieces, so that the loop isn't held while it's written."""
@@ -50,6 +51,38 @@ class HttpReply:
             raise _broken(error) from error
 
 
+class _Attempt:
+    """One request: entering sends it; leaving gives the connection back, or closes it in mid-reply."""
+
+    __slots__ = ("_request", "_response")
+
+    def __init__(self, request: Awaitable[aiohttp.ClientResponse]) -> None:
+        self._request = request
+        self._response: aiohttp.ClientResponse | None = None
+
+    async def __aenter__(self) -> HttpReply:
+        try:
+            response = self._response = await self._request
+        except (aiohttp.ClientError, OSError) as error:
+            raise _unreached(error) from error
+        if response.status != 200:
+            try:
+                raise await _refused(response)
+            finally:
+                response.close()
+        return HttpReply(response)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        response = self._response
+        assert response is not None
+        if response.content.at_eof():
+            response.release()
+        else:
+            response.close()
+
+
 class OpenAIProvider:
     """One connection pool for every OpenAI-compatible target."""
 
@@ -63,28 +96,17 @@ class OpenAIProvider:
         )
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
 
-    @asynccontextmanager
-    async def open(
-        self, endpoint: Endpoint, body: bytes, connect_s: float, extra: Mapping[str, str]
-    ) -> AsyncIterator[HttpReply]:
+    def open(self, endpoint: Endpoint, body: bytes, connect_s: float, extra: Mapping[str, str]) -> _Attempt:
         timeout = self._timeouts.get(connect_s)
         if timeout is None:
             timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
         data = body if len(body) < _LARGE else BytesIOPayload(io.BytesIO(body))
         headers = {**endpoint.headers, **extra} if extra else endpoint.headers
-        try:
-            response = await self._session.post(
+        return _Attempt(
+            self._session.post(
                 endpoint.url, data=data, headers=headers, timeout=timeout, allow_redirects=False
             )
-        except (aiohttp.ClientError, OSError) as error:
-            raise _unreached(error) from error
-        try:
-            if response.status != 200:
-                raise await _refused(response)
-            yield HttpReply(response)
-        finally:
-            # Gives the connection back only where the whole reply was read.
-            response.close() if not response.content.at_eof() else response.release()
+        )
 
     async def close(self) -> None:
         await self._session.close()
@@ -138,6 +160,6 @@ def _unreached(error: Exception) -> UpstreamFailure:
 
 def _broken(error: Exception) -> UpstreamFailure:
     """What went wrong in mid-reply."""
-    if isinstance(error, aiohttp.ClientPayloadError):
+    if isinstance(error, aiohttp.ClientPayloadError) and not isinstance(error.__cause__, TransferEncodingError):
         return UpstreamFailure(FailureKind.TRUNCATED, "the reply is shorter than the target announced")
     return UpstreamFailure(FailureKind.CUT, "the target closed the connection in mid-reply")

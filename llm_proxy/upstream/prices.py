@@ -17,6 +17,8 @@ import msgspec
 from llm_proxy.chat.events import Usage
 
 DEFAULT_MAX_OUTPUT = 4_096
+_REMEMBERED = 10_000
+"""Callers choose the model's name where a target is `*`, so what is remembered has to end somewhere."""
 _PICO = Decimal(10) ** 12
 _PICO_PER_MICRO = 10**6
 TABLE = "model_prices_and_context_window_backup.json"
@@ -60,7 +62,7 @@ class Price:
 
     def worst_micro_usd(self, input_tokens: int, output_tokens: int) -> int:
         """The most that so many tokens can cost, whatever their kind."""
-        dearest_in = max(self.input, self.cache_write)
+        dearest_in = max(self.input, self.cached, self.cache_write)
         dearest_out = max(self.output, self.reasoning)
         return -(-(input_tokens * dearest_in + output_tokens * dearest_out) // _PICO_PER_MICRO)
 
@@ -80,17 +82,23 @@ class PriceBook:
         self._known: dict[tuple[str, str], Price | None] = {}
 
     def load(self, names: Iterable[tuple[str, str]]) -> None:
-        """Looks up every (provider, model), then lets go of the table, which is large."""
+        """Looks up every (provider, model); keeps the table, which is large, only for targets `*`."""
+        wild = False
         for provider, model in names:
             self.find(provider, model)
-        self._rows = None
+            wild = wild or model == "*"
+        if not wild:
+            self._rows = None
 
     def find(self, provider: str, model: str) -> Price | None:
         """The price of `model`, or None where neither the config nor the table has one."""
         key = (provider, model)
-        if key not in self._known:
-            self._known[key] = self._look_up(provider, model)
-        return self._known[key]
+        if key in self._known:
+            return self._known[key]
+        if len(self._known) >= _REMEMBERED:
+            self._known.clear()
+        price = self._known[key] = self._look_up(provider, model)
+        return price
 
     def _look_up(self, provider: str, model: str) -> Price | None:
         for name in (f"{provider}/{model}", model):

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-
-from routing.failures import FailureKind, classify_status, retry_after_from
 
 from llm_proxy.scripted.model import ScriptedFault, ScriptedModel, parse_request, play
 from llm_proxy.scripted.script import load_script
 from llm_proxy.upstream.provider import Endpoint, UpstreamFailure
+from routing.failures import FailureKind, classify_status, retry_after_from
 
 
 class _Playing:
@@ -34,7 +33,7 @@ class ScriptedProvider:
     @asynccontextmanager
     async def open(
         self, endpoint: Endpoint, body: bytes, connect_s: float, extra: Mapping[str, str]
-    ) -> AsyncIterator[_Playing]:
+    ) -> AsyncGenerator[_Playing]:
         reply = self._model(endpoint.script).answer(parse_request(body))
         frames = play(reply)
         if reply.status != 200:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import TracebackType
 
-from routing.failures import MEANING, Charge, FailureKind
-from routing.plan import Exhausted, Failed, Plan, Stop, Succeeded, Try
-
+from llm_proxy.chat.reply import Assembly
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow, Sink
 from llm_proxy.records.view import Attempt
-from llm_proxy.upstream.provider import Endpoint, Provider, UpstreamFailure
+from llm_proxy.upstream.provider import Endpoint, Provider, UpstreamFailure, UpstreamReply
+from routing.failures import MEANING, Charge, FailureKind
+from routing.plan import Exhausted, Failed, Plan, Stop, Succeeded, Try
 
 PASSED_ON = frozenset({400, 413, 422})
 """Statuses of an upstream that are the caller's to hear, body and all."""
@@ -31,6 +32,16 @@ class Upstreams:
             await provider.close()
 
 
+@dataclass(frozen=True, slots=True)
+class LostTry:
+    """An attempt that failed and may have cost something, and what came of its reply."""
+
+    assembly: Assembly
+    charge: Charge
+    provider: str
+    model: str
+
+
 async def send(
     exchange: Exchange,
     sink: Sink,
@@ -38,12 +49,12 @@ async def send(
     upstreams: Upstreams,
     body_for: Callable[[str], bytes],
     new_flow: Callable[[], Flow],
-    lost: Callable[[Flow, Charge, str, str], None],
+    lost: list[LostTry],
 ) -> bytes:
     """Sends the call until a target answers whole; returns the tail that waits for the record's commit.
 
-    `body_for` gives the body for a model's name at the target; `lost` is told of attempts that failed and
-    may have cost something. Raises ProxyError when no target answered.
+    `body_for` gives the body for a model's name at the target; attempts that failed and may have cost
+    something are added to `lost`. Raises ProxyError when no target answered.
     """
     loop = asyncio.get_running_loop()
     failure: UpstreamFailure | None = None
@@ -67,7 +78,7 @@ async def send(
                 failure = outcome
                 charge = MEANING[failure.kind].charge
                 if charge is not Charge.NEVER and not sink.started:
-                    lost(flow, charge, step.target.provider, step.target.model)
+                    lost.append(LostTry(flow.assembly, charge, step.target.provider, step.target.model))
                 plan.report(Failed(failure.kind, failure.retry_after_s, sink.started), loop.time())
 
 
@@ -97,14 +108,14 @@ async def _attempt(
     tail = b""
     watch = _Watch(step)
     try:
-        async with watch.limit:
+        with watch:
             provider = upstreams.providers[endpoint.provider]
             extra = _trace(exchange)
             async with provider.open(endpoint, body, step.timeouts.connect_s, extra) as reply:
                 status = 200
                 exchange.reached_upstream = True
-                flow.streamed = reply.streamed
-                while chunk := await watch.read(reply.chunk()):
+                flow.begin(streamed=reply.streamed)
+                while chunk := await watch.read(reply):
                     if first is None:
                         first = exchange.elapsed()
                         exchange.upstream_s += first - began
@@ -112,6 +123,7 @@ async def _attempt(
                     await flow.feed(chunk)
                     if flow.ended:
                         break
+                    watch.waiting()
             watch.suspend()
             tail = await flow.end()
     except UpstreamFailure as failure:
@@ -122,6 +134,7 @@ async def _attempt(
         _note(exchange, step, began, first, status, None, "")
         raise
     except asyncio.CancelledError:
+        exchange.reached_upstream = True  # for all that is known here
         _note(exchange, step, began, first, status, FailureKind.CLIENT_GONE, "the call was cancelled")
         raise
     if failed is None:
@@ -186,40 +199,88 @@ def _note(
 
 
 class _Watch:
-    """The clocks of one attempt: first event, idle and total. Time spent writing to the caller isn't idle."""
+    """The clocks of one attempt: first event, idle and total. Time spent writing to the caller isn't idle.
+
+    One timer for the whole attempt: a deadline that moves later costs an assignment, and the timer sets itself
+    anew when it fires too early. (`asyncio.timeout` would cancel and make a timer for every chunk.)
+    """
+
+    __slots__ = ("_deadline", "_end", "_expired", "_idle", "_loop", "_task", "_timeouts", "_timer")
 
     def __init__(self, step: Try) -> None:
         self._loop = asyncio.get_running_loop()
         self._timeouts = step.timeouts
-        self._end = self._loop.time() + step.timeouts.total_s
-        first = min(self._loop.time() + step.timeouts.first_event_s, self._end)
+        now = self._loop.time()
+        self._end = now + step.timeouts.total_s
+        self._deadline: float | None = min(now + step.timeouts.first_event_s, self._end)
         self._idle = step.timeouts.idle_s
-        self._fresh = True
-        self.limit = asyncio.timeout_at(first)
+        self._expired = False
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def read(self, chunk: Awaitable[bytes]) -> bytes:
-        if self._fresh:
-            self._fresh = False
-        else:
-            self.limit.reschedule(min(self._loop.time() + self._idle, self._end))
-        data = await chunk
-        self.limit.reschedule(self._end)
+    def __enter__(self) -> _Watch:
+        self._task = asyncio.current_task()
+        self._arm()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Raises TimeoutError in place of the cancellation that was this watch's own."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._expired:
+            assert self._task is not None
+            if self._task.uncancel() <= 0 and isinstance(error, asyncio.CancelledError):
+                raise TimeoutError from error
+
+    async def read(self, reply: UpstreamReply) -> bytes:
+        """The next bytes, within the limit that applies to them."""
+        data = await reply.chunk()
+        self._deadline = self._end
         return data
+
+    def waiting(self) -> None:
+        """What came was passed on: from now on the target's silence counts."""
+        self._expect(min(self._loop.time() + self._idle, self._end))
 
     def suspend(self) -> None:
         """The reply has come: what remains is the proxy's own work."""
-        self.limit.reschedule(None)
+        self._deadline = None
 
-    def timeout(self, begun: bool) -> UpstreamFailure:
+    def timeout(self, begun: bool) -> UpstreamFailure:  # noqa: FBT001
         """Which of the clocks ran out."""
         limits = self._timeouts
         if self._loop.time() >= self._end:
-            return UpstreamFailure(FailureKind.TOTAL_TIMEOUT, f"no whole reply within total_s {limits.total_s:g}")
+            return UpstreamFailure(
+                FailureKind.TOTAL_TIMEOUT, f"no whole reply within total_s {limits.total_s:g}"
+            )
         if begun:
-            return UpstreamFailure(FailureKind.IDLE_TIMEOUT, f"the reply stalled for idle_s {limits.idle_s:g}")
+            return UpstreamFailure(
+                FailureKind.IDLE_TIMEOUT, f"the reply stalled for idle_s {limits.idle_s:g}"
+            )
         return UpstreamFailure(
             FailureKind.FIRST_EVENT_TIMEOUT, f"no first event within first_event_s {limits.first_event_s:g}"
         )
+
+    def _expect(self, deadline: float) -> None:
+        """Moves the deadline; only one that is sooner than the timer needs another timer."""
+        self._deadline = deadline
+        if self._timer is not None and deadline < self._timer.when():
+            self._timer.cancel()
+            self._arm()
+
+    def _arm(self) -> None:
+        self._timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._fire)
+
+    def _fire(self) -> None:
+        if self._deadline is None or self._loop.time() < self._deadline:
+            self._arm()
+            return
+        self._expired = True
+        self._timer = None
+        assert self._task is not None
+        self._task.cancel()
 
 
 def _answer(exchange: Exchange, step: Exhausted, failure: UpstreamFailure | None) -> ProxyError:
@@ -241,13 +302,17 @@ def _answer(exchange: Exchange, step: Exhausted, failure: UpstreamFailure | None
             retryable=False,
         )
     tried = f"after {len(exchange.attempts)} attempt{'s' if len(exchange.attempts) != 1 else ''}"
-    message = f"No target of model {name!r} answered {tried}; the last, {exchange.target!r}: {failure.detail}."
+    message = (
+        f"No target of model {name!r} answered {tried}; the last, {exchange.target!r}: {failure.detail}."
+    )
     match failure.kind:
         case FailureKind.FIRST_EVENT_TIMEOUT | FailureKind.IDLE_TIMEOUT | FailureKind.TOTAL_TIMEOUT:
             return ProxyError(Kind.UPSTREAM_TIMEOUT, message)
         case FailureKind.RATE_LIMITED | FailureKind.OVERLOADED:
             return ProxyError(
-                Kind.UPSTREAM_UNAVAILABLE, message, retry_after_s=failure.retry_after_s or step.retry_after_s or 1
+                Kind.UPSTREAM_UNAVAILABLE,
+                message,
+                retry_after_s=failure.retry_after_s or step.retry_after_s or 1,
             )
         case _:
             return ProxyError(Kind.UPSTREAM_FAILED, message, retry_after_s=step.retry_after_s)

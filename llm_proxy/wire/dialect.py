@@ -30,7 +30,7 @@ class UpstreamBody(Protocol):
 
 
 class UpstreamEdits(Protocol):
-    """How the body as sent on differs from the caller's: slices to be replaced, none where nothing changes."""
+    """How the body as sent on differs from the caller's: slices to replace, none where nothing changes."""
 
     def __call__(
         self, request: WireRequest, model: str, cap: tuple[str, int] | None = None, *, ask_usage: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hypothesis import given
@@ -98,7 +99,7 @@ def check(case: Case, before: bytes, after: bytes, reply: Reply) -> None:
 
 @given(cases(), st.sampled_from([None, "said", [{"type": "text", "text": "said"}]]))
 def test_bodies(case: Case, content: object) -> None:
-    choices = [
+    choices: list[dict[str, object]] = [
         {
             "index": choice,
             "message": {
@@ -133,7 +134,7 @@ def test_streams(case: Case, data: st.DataObject) -> None:
 
 @st.composite
 def streams(draw: st.DrawFn, case: Case) -> list[Frame]:
-    """The case's calls as deltas, calls interleaved, cut anywhere, several to a chunk, in any mix of chunks."""
+    """The case's calls as deltas: interleaved, cut anywhere, several to a chunk."""
     queues = [pieces(draw, call, custom=case.custom) for call in case.calls]
     ordered: list[tuple[int, dict[str, object]]] = []
     started = 0
@@ -154,7 +155,9 @@ def streams(draw: st.DrawFn, case: Case) -> list[Frame]:
             logprobs = {"content": [{"token": c.secret} for c in case.calls if c.key in case.denied]}
             hit = sorted({choice for choice, _ in case.denied})
             frames.append(frame([{"index": c, "delta": {}, "logprobs": logprobs} for c in hit]))
-    ends = [{"index": c, "delta": {}, "finish_reason": "tool_calls"} for c in range(case.choices)]
+    ends: list[dict[str, object]] = [
+        {"index": c, "delta": {}, "finish_reason": "tool_calls"} for c in range(case.choices)
+    ]
     frames += [frame(ends)] if draw(st.booleans()) else [frame([end]) for end in ends]
     return frames
 
@@ -166,17 +169,14 @@ def pieces(draw: st.DrawFn, call: Call, *, custom: bool) -> list[dict[str, objec
     # Cuts stay out of the secret, so that looking for it in the bytes means something.
     secret = text.index(call.secret)
     at = secret if secret < at < secret + len(call.secret) else at
-    head = {"index": call.index, "id": f"id_{call.secret}", "type": kind, "vendor": [1]}
+    head: dict[str, object] = {"index": call.index, "id": f"id_{call.secret}", "type": kind, "vendor": [1]}
     name = {"name": f"tool_{call.secret}"}
-    first = [{**head, kind: {**name, field: ""}}]
+    first: list[dict[str, object]] = [{**head, kind: {**name, field: ""}}]
     if draw(st.booleans()):
-        first = [{**head, kind: {field: ""}}, {"index": call.index, kind: name}]
+        first: list[dict[str, object]] = [{**head, kind: {field: ""}}, {"index": call.index, kind: name}]
     return [*first, *({"index": call.index, kind: {field: piece}} for piece in (text[:at], text[at:]))]
 
 
-def frame(choices: list[dict[str, object]]) -> Frame:
-    data = json.dumps(
-        {"id": "x", "object": "o", "model": "m", "choices": choices}, ensure_ascii=False
-    ).encode()
-    read = read_frame(read_one(render(data)))
-    return read
+def frame(choices: Sequence[Mapping[str, object]]) -> Frame:
+    data = json.dumps({"id": "x", "object": "o", "model": "m", "choices": choices}, ensure_ascii=False)
+    return read_frame(read_one(render(data.encode())))

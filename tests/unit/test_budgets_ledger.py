@@ -66,7 +66,7 @@ def test_negative_amounts_and_floors_over_the_hold_are_errors() -> None:
     with pytest.raises(ValueError, match="hold h"):
         Hold("h", (), Amount(tokens=-1), Amount(tokens=-1), 0)
     with pytest.raises(ValueError, match="call h"):
-        Settle("h", (), Amount(micro_usd=-1))
+        Settle("h", Amount(micro_usd=-1))
     with pytest.raises(ValueError, match="call h"):
         Take("h", (), Amount(writes=-1))
 

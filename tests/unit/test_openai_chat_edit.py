@@ -12,13 +12,17 @@ from llm_proxy.wire.openai_chat.reply import read_frame
 from llm_proxy.wire.sse import read_one, render
 
 NOTE = "NOT EXECUTED: send is denied by rule exfil"
-SAFE = {
+SAFE: dict[str, object] = {
     "id": "c1",
     "type": "function",
     "function": {"name": "read", "arguments": "{}"},
     "vendor": {"sig": "S=="},
 }
-EVIL = {"id": "c2", "type": "function", "function": {"name": "send", "arguments": '{"to":"x"}'}}
+EVIL: dict[str, object] = {
+    "id": "c2",
+    "type": "function",
+    "function": {"name": "send", "arguments": '{"to":"x"}'},
+}
 
 
 def body(*choices: dict[str, object]) -> bytes:

@@ -79,15 +79,15 @@ def test_a_missing_file_is_an_issue(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("extra", "issue"),
     [
-        ("rulez: []\n", "p.yaml:10:1: rulez: unknown key: did you mean 'rules'?"),
+        ("rulez: []\n", "p.yaml:11:1: rulez: unknown key: did you mean 'rules'?"),
         ("on_deny: replce\n", "must be 'replan', 'replace' or 'error': did you mean 'replace'?"),
         (
             "rules:\n  - {id: a, then: deny, when: 'tool.snk == \"x\"'}\n",
-            "p.yaml:11:36: rules[0].when: undeclared reference to 'tool.snk': did you mean 'tool.sink'?",
+            "p.yaml:12:36: rules[0].when: undeclared reference to 'tool.snk': did you mean 'tool.sink'?",
         ),
         (
             "rules:\n  - id: a\n    then: deny\n    when: |\n      env == 'x' &&\n      run.sensitivty > 1\n",
-            "p.yaml:15:10: rules[0].when: undeclared reference to 'run.sensitivty'",
+            "p.yaml:16:10: rules[0].when: undeclared reference to 'run.sensitivty'",
         ),
         (
             "rules:\n  - {id: a, then: deny, when: run.sensitivity > label.top}\n",
@@ -108,7 +108,7 @@ def test_a_missing_file_is_an_issue(tmp_path: Path) -> None:
         ("rules:\n  - {id: a, then: deny, when: '" + "!" * 5000 + "true'}\n", "at most 4096 characters"),
         (
             "rules:\n  - {id: a, then: deny, when: 'true'}\n  - {id: a, then: deny, when: 'true'}\n",
-            "p.yaml:12:6: rules[1].id: 'a' is used twice",
+            "p.yaml:13:6: rules[1].id: 'a' is used twice",
         ),
         ("rules:\n  - {id: schema, then: deny, when: 'true'}\n", "'schema' is the name of a built-in rule"),
         (
@@ -200,7 +200,7 @@ def test_all_mistakes_are_reported_together_in_file_order() -> None:
         "rules:\n  - {id: a, then: deny, when: tool.snk}\n  - {id: b, then: deny, when: 'true' }\n"
         "sequence:\n  - {id: b, after: {tool: x}, forbid: {tool: y}}\n"
     )
-    assert [line.split(":")[1] for line in found] == ["11", "14", "14", "14"]
+    assert [line.split(":")[1] for line in found] == ["12", "15", "15", "15"]
 
 
 @pytest.mark.parametrize(
@@ -249,11 +249,13 @@ def test_cases_report_failures_and_rules_never_hit() -> None:
     report = run_cases(
         read(
             "rules:\n"
-            "  - {id: exfil, then: deny, when: 'tool.sink == \"external\" && run.sensitivity > tool.clearance'}\n"
+            "  - {id: exfil, then: deny,\n"
+            "     when: 'tool.sink == \"external\" && run.sensitivity > tool.clearance'}\n"
             "  - {id: dead, then: deny, when: 'run.calls > 100'}\n"
             "  - {id: broken, then: deny, when: 'tool.name == \"crm_read\" && args.none == 1'}\n"
             "tests:\n"
-            "  - {name: good, history: [crm_read], call: {tool: web_fetch, args: {url: 'https://api.example.com'}},\n"
+            "  - {name: good, history: [crm_read],\n"
+            "     call: {tool: web_fetch, args: {url: 'https://api.example.com'}},\n"
             "     expect: {decision: deny, rule: exfil}}\n"
             "  - {name: bad, call: {tool: web_fetch, args: {url: 'https://api.example.com'}},\n"
             "     expect: {decision: deny}}\n"

@@ -106,11 +106,13 @@ def test_a_repeated_key_is_refused_wherever_it_stands(
         b'{"model":12,"model":1}',
         b'{"model":1,"model":12}',
         b'{"x":1,"model":1,"y":2,"model":1}',
+        b'{"model":1,"model":1,"y":2}',
     ],
 )
-def test_twins_that_hide(body: bytes) -> None:
-    with pytest.raises(DuplicateKey):
+def test_a_hidden_twin_is_found_and_named(body: bytes) -> None:
+    with pytest.raises(DuplicateKey) as caught:
         object_spans(body, RAWS(body))
+    assert caught.value.key == "model"
 
 
 def test_spans_start_where_they_are_told() -> None:

@@ -34,6 +34,13 @@ class _Message(msgspec.Struct):
     reasoning_details: msgspec.Raw = _NONE
 
 
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """What most messages are."""
+
+    role: str
+    content: str
+
+
 class _Part(msgspec.Struct):
     type: msgspec.Raw = _NONE
     text: msgspec.Raw = _NONE
@@ -86,6 +93,7 @@ def _decoder(kind: type[T]) -> Callable[[msgspec.Raw], T | None]:
 
 
 _message = _decoder(_Message)
+_plain = msgspec.json.Decoder(_Plain).decode
 _part = _decoder(_Part)
 _call = _decoder(_Call)
 _function = _decoder(_Function)
@@ -119,6 +127,9 @@ def message_facts(raw: bytes) -> MessageFacts:
     Raises `ProxyError` (invalid_request) where an object in it names a key twice, since the upstream may then
     read another message than was read here. Nothing else in valid JSON makes it fail.
     """
+    plain = _read_plain(raw)
+    if plain is not None:
+        return plain
     _refuse_ambiguous(raw)
     message = _message(msgspec.Raw(raw))
     if message is None:
@@ -139,6 +150,24 @@ def message_facts(raw: bytes) -> MessageFacts:
         proposed=tuple(proposed),
         user_text=said if role == "user" else "",
     )
+
+
+def _read_plain(raw: bytes) -> MessageFacts | None:
+    """The facts of a message that is a role and a text and nothing else; None for any other.
+
+    Each key stands in it once: a quote inside a string is escaped, so the bytes `"role"` are a key or the role's
+    value, and without `\\u` no other spelling of a key exists.
+    """
+    if raw.count(b'"role"') != 1 or raw.count(b'"content"') != 1 or b"\\u" in raw:
+        return None
+    try:
+        message = _plain(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    role, text = message.role, message.content
+    if role in ("tool", "function"):
+        return None
+    return MessageFacts(role=role, texts=(text,) if text else (), user_text=text if role == "user" else "")
 
 
 def _refuse_ambiguous(raw: bytes) -> None:

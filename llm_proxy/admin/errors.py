@@ -1,0 +1,11 @@
+"""What a question to the operators' side can come to besides an answer."""
+
+from __future__ import annotations
+
+
+class NotFound(Exception):
+    """No such call, run, agent or key. The message says what was asked for and what to do."""
+
+
+class Unclear(Exception):
+    """The question has more than one answer, or can't be acted on as it was put."""

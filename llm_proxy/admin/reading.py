@@ -1,0 +1,217 @@
+"""What operators ask of the config and the store: agents, keys, runs and calls, ready to be shown."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+import msgspec
+from sqlalchemy import Connection
+
+from llm_proxy import wiring
+from llm_proxy.admin.errors import NotFound, Unclear
+from llm_proxy.admin.shown import maybe_iso, usd
+from llm_proxy.admin.story import Step, Story
+from llm_proxy.archive.calls import call_view, call_views
+from llm_proxy.archive.listings import (
+    AgentSums,
+    KeyView,
+    RunRow,
+    find_key,
+    list_calls,
+    list_keys,
+    list_runs,
+    sum_agents,
+)
+from llm_proxy.config import AgentConfig, Config
+from llm_proxy.records.view import CallView
+
+_ALL = 100_000
+
+
+class KeyLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A key of an agent, less the key. `source` is `config` or `issued`; the config's keys never end."""
+
+    id: str
+    agent_id: str
+    run_id: str
+    source: str
+    status: str
+    """active | expired | revoked."""
+    created_us: int | None
+    created_at: str | None
+    expires_us: int | None
+    expires_at: str | None
+    revoked_us: int | None
+    revoked_at: str | None
+
+
+class AgentLine(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent of the config, or one that is known only from the records (`configured` is false)."""
+
+    id: str
+    configured: bool
+    owner: str
+    team: str
+    role: str
+    models: tuple[str, ...]
+    keys: int
+    """Those that are active."""
+    calls: int
+    refused: int
+    cost_usd: float
+    cost_micro_usd: int
+    last_seen_us: int | None
+    last_seen_at: str | None
+
+
+class AgentShown(AgentLine, frozen=True, kw_only=True):
+    tools: tuple[str, ...]
+    scopes: dict[str, tuple[str, ...]]
+    require_run: bool
+    credentials: tuple[KeyLine, ...]
+
+
+def agent_lines(config: Config, connection: Connection | None, now_us: int, limit: int) -> list[AgentLine]:
+    """The config's agents in its order, then those that only the records know, at most `limit`."""
+    sums = sum_agents(connection) if connection is not None else {}
+    live: dict[str, int] = {}
+    for key in key_lines(config, connection, now_us, _ALL):
+        live[key.agent_id] = live.get(key.agent_id, 0) + (key.status == "active")
+    ids = dict.fromkeys((*config.agents, *sums))
+    return [_agent(id_, config, live.get(id_, 0), sums.get(id_)) for id_ in list(ids)[:limit]]
+
+
+def agent_shown(config: Config, connection: Connection | None, now_us: int, id_: str) -> AgentShown:
+    """Raises `NotFound` where neither the config nor the records know the agent."""
+    sums = sum_agents(connection) if connection is not None else {}
+    if id_ not in config.agents and id_ not in sums:
+        raise unknown_agent(id_, [*config.agents, *sums])
+    keys = key_lines(config, connection, now_us, _ALL, agent=id_)
+    line = _agent(id_, config, sum(key.status == "active" for key in keys), sums.get(id_))
+    agent = config.agents.get(id_) or AgentConfig(tools=())
+    return AgentShown(
+        **msgspec.structs.asdict(line),
+        tools=agent.tools,
+        scopes=dict(agent.scopes),
+        require_run=agent.require_run,
+        credentials=tuple(keys),
+    )
+
+
+def key_lines(
+    config: Config, connection: Connection | None, now_us: int, limit: int, *, agent: str | None = None
+) -> list[KeyLine]:
+    """Issued keys, the newest first, then those of the config; at most `limit`."""
+    issued = list_keys(connection, limit=limit, agent=agent) if connection is not None else []
+    lines = [key_line(key, now_us) for key in issued]
+    lines += [
+        _config_key(found.key_id, found.agent_id)
+        for found in wiring.credentials(config)
+        if agent in (None, found.agent_id)
+    ]
+    return lines[:limit]
+
+
+def key_line(key: KeyView, now_us: int) -> KeyLine:
+    expired = key.expires_us is not None and key.expires_us <= now_us
+    return KeyLine(
+        **msgspec.structs.asdict(key),
+        source="issued",
+        status="revoked" if key.revoked_us is not None else "expired" if expired else "active",
+        created_at=maybe_iso(key.created_us),
+        expires_at=maybe_iso(key.expires_us),
+        revoked_at=maybe_iso(key.revoked_us),
+    )
+
+
+def issued_key(config: Config, connection: Connection | None, id_: str) -> KeyView:
+    """A key that can be revoked. Raises `NotFound`, or `Unclear` for one that stands in the config."""
+    found = find_key(connection, id_) if connection is not None else None
+    if found is not None:
+        return found
+    if any(key.key_id == id_ for key in wiring.credentials(config)):
+        raise Unclear(
+            f"Key {id_} stands in {config.path.name}: take it out of its agent's `keys` there, and restart."
+        )
+    raise NotFound(f"No key {id_[:80]!r} was issued here. `llm-proxy keys list` names those that were.")
+
+
+def find_run(connection: Connection, run_id: str, agent: str | None) -> RunRow:
+    """The run of that id. Raises `NotFound`; `Unclear` where several agents used the id and none is named."""
+    found = list_runs(connection, limit=20, agent=agent, run=run_id)
+    match found:
+        case [run]:
+            return run
+        case []:
+            of = f" of agent {agent!r}" if agent else ""
+            raise NotFound(
+                f"No run {run_id[:256]!r}{of} is recorded. `llm-proxy runs list` names the latest ones."
+            )
+        case _:
+            agents = ", ".join(sorted(run.agent_id for run in found))
+            raise Unclear(f"Run {run_id!r} is the id of a run of each of {agents}: name the agent.")
+
+
+def run_steps(connection: Connection, run: RunRow, limit: int) -> list[Step]:
+    """The first `limit` calls of the run, with their content and what was new in each."""
+    rows = list_calls(connection, limit=limit, agent=run.agent_id, run=run.run_id, oldest_first=True)
+    told, steps = Story(), list[Step]()
+    for start in range(0, len(rows), 50):
+        views = call_views(connection, [row.id for row in rows[start : start + 50]])
+        steps += [told.tell(view) for view in views]
+    return steps
+
+
+def find_call(connection: Connection, id_: str) -> CallView:
+    """Raises `NotFound`."""
+    call = call_view(connection, id_)
+    if call is None:
+        raise NotFound(f"No call {id_[:80]!r} is recorded. `llm-proxy calls list` names the latest ones.")
+    return call
+
+
+def unknown_agent(id_: str, known: Iterable[str]) -> NotFound:
+    names = tuple(known)
+    near = difflib.get_close_matches(id_, names, n=1)
+    if near:
+        hint = f"did you mean {near[0]!r}?"
+    else:
+        hint = f"known are {', '.join(names[:20])}" if names else "the config has none"
+    return NotFound(f"No agent is named {id_[:80]!r}: {hint}")
+
+
+def _config_key(id_: str, agent_id: str) -> KeyLine:
+    return KeyLine(
+        id=id_,
+        agent_id=agent_id,
+        run_id="",
+        source="config",
+        status="active",
+        created_us=None,
+        created_at=None,
+        expires_us=None,
+        expires_at=None,
+        revoked_us=None,
+        revoked_at=None,
+    )
+
+
+def _agent(id_: str, config: Config, keys: int, sums: AgentSums | None) -> AgentLine:
+    agent = config.agents.get(id_) or AgentConfig()
+    cost = sums.cost_micro_usd if sums else 0
+    return AgentLine(
+        id=id_,
+        configured=id_ in config.agents,
+        owner=agent.owner,
+        team=agent.team,
+        role=agent.role,
+        models=agent.models,
+        keys=keys,
+        calls=sums.calls if sums else 0,
+        refused=sums.refused if sums else 0,
+        cost_usd=usd(cost),
+        cost_micro_usd=cost,
+        last_seen_us=sums.last_us if sums else None,
+        last_seen_at=maybe_iso(sums.last_us if sums else None),
+    )

@@ -1,0 +1,154 @@
+"""The shapes of every listing and record as JSON: the same on the command line and under `/admin`.
+
+Money is USD as a number beside exact micro-dollars; times are Unix microseconds beside ISO 8601 in UTC.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from llm_proxy.admin.story import NewMessage
+from llm_proxy.archive.listings import CallRow, RefusalRow, RunRow
+from llm_proxy.chat.reply import ChoiceReply
+from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
+
+
+class CallLine(CallRow, frozen=True, kw_only=True):
+    started_at: str
+    ended_at: str | None
+    cost_usd: float
+
+
+class RunLine(RunRow, frozen=True, kw_only=True):
+    started_at: str
+    last_at: str
+    """When the newest call began."""
+    cost_usd: float
+
+
+class RefusalLine(RefusalRow, frozen=True, kw_only=True):
+    at: str
+
+
+class AttemptShown(Attempt, frozen=True, kw_only=True, omit_defaults=False):
+    pass
+
+
+class DecisionShown(Decision, frozen=True, kw_only=True, omit_defaults=False):
+    pass
+
+
+class ResultShown(ToolResultView, frozen=True, kw_only=True, omit_defaults=False):
+    pass
+
+
+class ProblemShown(Problem, frozen=True, kw_only=True, omit_defaults=False):
+    pass
+
+
+class UsageShown(msgspec.Struct, frozen=True, kw_only=True):
+    """Input includes cached and cache-written tokens; output includes reasoning."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    reasoning_tokens: int
+    total_tokens: int
+
+
+class ChoiceShown(ChoiceReply, frozen=True, kw_only=True, omit_defaults=False):
+    pass
+
+
+class ReplyShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply in typed parts. `complete` is false where it was cut."""
+
+    id: str
+    model: str
+    choices: tuple[ChoiceShown, ...]
+    error: str
+    complete: bool
+
+
+class CallOutline(msgspec.Struct, frozen=True, kw_only=True):
+    """One call, less its request."""
+
+    id: str
+    run_id: str
+    agent_id: str
+    status: Status
+    model: str
+    served_model: str
+    target: str
+    provider: str
+    attempts: tuple[AttemptShown, ...]
+    usage: UsageShown | None
+    cost_usd: float
+    cost_micro_usd: int
+    cost_label: CostLabel | None
+    started_at: str
+    started_us: int
+    first_event_s: float | None
+    total_s: float | None
+    overhead_ms: float | None
+    dialect: str
+    stream: bool
+    parent_run_id: str
+    run_inferred: bool
+    user_id: str
+    team: str
+    role: str
+    key_id: str
+    tags: tuple[str, ...]
+    traceparent: str
+    policy: str
+    held: dict[str, int]
+    finish_reasons: tuple[str, ...]
+    problem: ProblemShown | None
+    decisions: tuple[DecisionShown, ...]
+    results: tuple[ResultShown, ...]
+    reply: ReplyShown | None
+    """What the model emitted."""
+    released_differs: bool
+    received: ReplyShown | None
+    """What the agent received, where that differs."""
+
+
+class CallShown(CallOutline, frozen=True, kw_only=True):
+    """One call with its request: parsed JSON where it is JSON, else text."""
+
+    request: msgspec.Raw | str | None
+    sent: msgspec.Raw | str | None
+    """The request as sent upstream, where it differed."""
+
+
+class StepShown(CallOutline, frozen=True, kw_only=True):
+    """One call of a run, with the messages that earlier calls of the run did not hold."""
+
+    new_messages: tuple[NewMessage, ...]
+
+
+class RunShown(msgspec.Struct, frozen=True, kw_only=True):
+    """A run with its first calls, the oldest first; `call_count` says how many there are."""
+
+    run_id: str
+    agent_id: str
+    parent_run_id: str
+    team: str
+    user_id: str
+    inferred: bool
+    started_at: str
+    started_us: int
+    last_at: str
+    last_us: int
+    call_count: int
+    refused: int
+    failed: int
+    open: int
+    denials: int
+    input_tokens: int
+    output_tokens: int
+    cost_usd: float
+    cost_micro_usd: int
+    calls: tuple[StepShown, ...]

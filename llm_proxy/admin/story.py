@@ -1,0 +1,110 @@
+"""What each call of a run added: messages that came in for the first time, and what the agent received."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from llm_proxy.archive.content import fold
+from llm_proxy.chat.reply import Reply
+from llm_proxy.errors import ProxyError
+from llm_proxy.records.view import CallView
+from llm_proxy.wire.dialect import DIALECTS, Dialect
+from llm_proxy.wire.request import MessageFacts
+
+
+class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """A message of a request that no earlier call of the run held.
+
+    `role` is the dialect's own word, or `unreadable` for a body or message that can't be parsed. A tool's
+    result names its call, and the tool where a reply of this run proposed it.
+    """
+
+    role: str
+    text: str
+    tool: str = ""
+    tool_call_id: str = ""
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """One call, with what was new in it."""
+
+    call: CallView
+    new: tuple[NewMessage, ...] = ()
+    received: Reply | None = None
+    """What the agent received, where that is not what the model emitted."""
+
+
+class Story:
+    """Told call by call, in the order in which the calls of one run began."""
+
+    def __init__(self) -> None:
+        self._seen: set[bytes] = set()
+        self._tools: dict[str, str] = {}
+        self._said: set[str] = set()
+
+    def tell(self, call: CallView) -> Step:
+        dialect = DIALECTS[call.dialect]
+        new = self._new(dialect, call.request)
+        received = received_reply(call)
+        self._remember(call.reply, received)
+        return Step(call=call, new=new, received=received)
+
+    def _new(self, dialect: Dialect, body: bytes | None) -> tuple[NewMessage, ...]:
+        if not body:
+            return ()
+        try:
+            messages = dialect.parse(body).messages
+        except ProxyError:
+            return (NewMessage(role="unreadable", text=body.decode("utf-8", "replace")),)
+        new = [self._read(dialect, raw) for raw in map(bytes, messages) if raw not in self._seen]
+        self._seen.update(map(bytes, messages))
+        return tuple(message for message in new if message is not None)
+
+    def _read(self, dialect: Dialect, raw: bytes) -> NewMessage | None:
+        """None where the message only repeats what the agent received from this run."""
+        try:
+            facts = dialect.message_facts(raw)
+        except ProxyError:
+            return NewMessage(role="unreadable", text=raw.decode("utf-8", "replace"))
+        if facts.role == "assistant" and self._repeats(facts):
+            return None
+        if facts.result_of:
+            tool = self._tools.get(facts.result_of, "")
+            return NewMessage(
+                role=facts.role, text=facts.result_text, tool=tool, tool_call_id=facts.result_of
+            )
+        media = [f"[{item.kind}]" for item in facts.images]
+        return NewMessage(role=facts.role, text="\n".join((*facts.texts, *media)))
+
+    def _repeats(self, facts: MessageFacts) -> bool:
+        if facts.proposed:
+            return all(call.id in self._tools for call in facts.proposed)
+        return any(text.strip() in self._said for text in facts.texts)
+
+    def _remember(self, *replies: Reply | None) -> None:
+        for reply in replies:
+            for choice in reply.choices if reply else ():
+                self._said.update(text for text in (choice.text.strip(), choice.refusal.strip()) if text)
+                self._tools |= {call.id: call.name for call in choice.calls if call.id}
+
+
+def story(calls: Iterable[CallView]) -> list[Step]:
+    """The steps of one run; `calls` are the oldest first, with content."""
+    told = Story()
+    return [told.tell(call) for call in calls]
+
+
+def received_reply(call: CallView) -> Reply | None:
+    """What the agent received, in typed parts; None where it says what the model emitted, or is not kept.
+
+    An agent that received nothing of the reply received one without choices. A usage chunk that was kept back
+    is no difference.
+    """
+    if call.released is None or call.reply is None:
+        return None
+    if not call.released:
+        return Reply() if call.reply.choices else None
+    received = fold(DIALECTS[call.dialect], call.released, stream=call.stream)
+    return None if received.choices == call.reply.choices else received

@@ -1,0 +1,29 @@
+"""Options that many commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        help="The config; else $LLM_PROXY_CONFIG, else ./proxy.yaml.",
+        show_default=False,
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar="N", help="Show at most N.")]
+AgentOption = Annotated[
+    str | None, typer.Option("--agent", metavar="AGENT", help="Of this agent only.", show_default=False)
+]
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url", help="The running proxy; else server.host and server.port of the config.", show_default=False
+    ),
+]

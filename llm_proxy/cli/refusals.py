@@ -1,0 +1,26 @@
+"""`llm-proxy refusals`: how often callers were turned away that could not be identified."""
+
+from __future__ import annotations
+
+from llm_proxy.admin.shown import refusal_line
+from llm_proxy.archive.listings import list_refusals
+from llm_proxy.cli.options import ConfigOption, JsonOption, LimitOption
+from llm_proxy.cli.output import Column, print_json, print_table
+from llm_proxy.cli.store import load, reading
+from llm_proxy.cli.text import moment
+
+_COLUMNS = (Column("minute"), Column("reason", "bold"), Column("count", right=True))
+
+
+def refusals(config: ConfigOption = None, *, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
+    """Refusals of unidentified callers, counted by minute and reason; nothing else of them is kept.
+
+    Reasons: `missing` (no key), `unknown` (no such key), `lapsed` (revoked, expired, or its agent is gone).
+    """
+    with reading(load(config)) as connection:
+        rows = list_refusals(connection, limit=limit) if connection is not None else []
+    if as_json:
+        print_json([refusal_line(row) for row in rows])
+    else:
+        shown = ([moment(row.minute_s * 1_000_000)[:-3], row.reason, f"{row.count:,}"] for row in rows)
+        print_table(_COLUMNS, shown, "Nobody was turned away.")

@@ -1,0 +1,91 @@
+"""Changes made by a running proxy, through its /admin. No HTTP proxy is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from llm_proxy.admin.answers import ErrorBody
+from llm_proxy.admin.keys import KeyIssued, KeyWish
+from llm_proxy.admin.reading import KeyLine
+
+T = TypeVar("T")
+
+_TIMEOUT_S = 15.0
+
+
+class NotRunning(Exception):
+    """Nobody listens at the address."""
+
+
+class Unreachable(Exception):
+    """Something is wrong on the way to the proxy, or what answers is none."""
+
+
+class RemoteRefusal(Exception):
+    """The proxy said no. `status` is that of its answer."""
+
+    def __init__(self, status: int, message: str) -> None:
+        self.status = status
+        super().__init__(message)
+
+
+class Remote:
+    """A proxy's /admin at `url`, with an operator's token."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Raises `Unreachable` for a URL that is none."""
+        self._url = url.rstrip("/")
+        try:
+            parts = urlsplit(self._url)
+            self._host, self._port = parts.hostname or "", parts.port
+        except ValueError:
+            self._host, self._port, parts = "", None, urlsplit("")
+        if parts.scheme not in ("http", "https") or not self._host:
+            raise Unreachable(f"{url[:200]!r} is no address of a proxy: write http://host:port")
+        self._secure, self._prefix = parts.scheme == "https", parts.path
+        if not token.isascii() or not token.isprintable():
+            raise Unreachable("The token holds characters that no header can carry: check $LLM_PROXY_TOKEN.")
+        self._headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+
+    def find(self) -> None:
+        """Raises `NotRunning` where nobody listens, `Unreachable` where what does is no proxy of ours."""
+        status, body = self._send("GET", "/health/live", None, {})
+        if status != 200 or b'"live"' not in body:
+            raise Unreachable(f"What answers at {self._url} is not llm-proxy: name it with --url.")
+
+    def issue(self, wish: KeyWish) -> KeyIssued:
+        return self._post("/admin/keys", msgspec.json.encode(wish), KeyIssued)
+
+    def revoke(self, key_id: str) -> KeyLine:
+        return self._post(f"/admin/keys/{quote(key_id, safe='')}/revoke", b"", KeyLine)
+
+    def _post(self, path: str, body: bytes, kind: type[T]) -> T:
+        status, answer = self._send("POST", path, body, self._headers)
+        try:
+            if status < 300:
+                return msgspec.json.decode(answer, type=kind)
+            refusal = msgspec.json.decode(answer, type=ErrorBody).error
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise Unreachable(f"{self._url}{path} answered {status}, not in the way of llm-proxy.") from None
+        raise RemoteRefusal(status, refusal.message)
+
+    def _send(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, bytes]:
+        kind = HTTPSConnection if self._secure else HTTPConnection
+        connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
+        try:
+            connection.request(method, self._prefix + path, body, dict(headers))
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except ConnectionRefusedError:
+            raise NotRunning(f"No proxy runs at {self._url}: start it, or correct --url.") from None
+        except (OSError, HTTPException) as error:
+            raise Unreachable(f"{self._url} can't be reached: {error or type(error).__name__}") from None
+        finally:
+            connection.close()

@@ -1,0 +1,99 @@
+"""Issuing and revoking agents' keys: pure functions from a wish to the job that the writer commits."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import msgspec
+
+from llm_proxy.identity.keyring import hash_key
+from llm_proxy.records.batch import Found, Job, Wrote
+from llm_proxy.records.evidence import Draft, Evidence, KeyRevoked, KeyRow, RecordKind
+
+LONGEST_TTL_US = 3650 * 86_400 * 1_000_000
+_TTL = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Via(StrEnum):
+    """By which door a change came in, as the record says it."""
+
+    ADMIN = "admin"
+    CLI_OFFLINE = "cli-offline"
+
+
+class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of `key.issued` and `key.revoked`. Never holds the key or its hash."""
+
+    key_id: str
+    agent_id: str
+    run_id: str
+    expires_us: int | None
+    by: str
+    """The operator's id, or `admin_token`."""
+    via: Via
+
+
+@dataclass(frozen=True, slots=True)
+class NewKey:
+    """A key to be issued. `key` is the secret itself, for its owner's eyes only, once."""
+
+    key: str = field(repr=False)
+    id: str
+    agent_id: str
+    run_id: str
+    created_us: int
+    expires_us: int | None
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def key_id(random_hex: str) -> str:
+    """A key's public name, from 12 random hex digits."""
+    return f"key_{random_hex}"
+
+
+def parse_ttl(text: str) -> int:
+    """Microseconds of `90s`, `15m`, `1h` or `7d`. Raises ValueError for anything else and past ten years."""
+    match = _TTL.fullmatch(text.strip())
+    if match is None:
+        raise ValueError(f"{text[:40]!r} is no duration: write it as 90s, 15m, 1h or 7d")
+    us = int(match[1]) * _SECONDS[match[2]] * 1_000_000
+    if us > LONGEST_TTL_US:
+        raise ValueError(f"{text[:40]!r} is over ten years: leave it out for a key that never expires")
+    return us
+
+
+def issue(new: NewKey, *, by: str, via: Via) -> Job:
+    """The job that makes `new` valid and records who issued it; its value is None."""
+    event = KeyEvent(
+        key_id=new.id,
+        agent_id=new.agent_id,
+        run_id=new.run_id,
+        expires_us=new.expires_us,
+        by=by,
+        via=via,
+    )
+    row = KeyRow(new.id, new.agent_id, hash_key(new.key), new.run_id, new.created_us, new.expires_us)
+    record = _draft(RecordKind.KEY_ISSUED, new.created_us, event)
+    return _job(Evidence(records=(record,), keys=(row,)))
+
+
+def revoke(event: KeyEvent, now_us: int) -> Job:
+    """The job that ends a key at `now_us` and records who did; its value is None."""
+    record = _draft(RecordKind.KEY_REVOKED, now_us, event)
+    return _job(Evidence(records=(record,), revoked=(KeyRevoked(now_us, event.key_id),)))
+
+
+def _draft(kind: RecordKind, at_us: int, event: KeyEvent) -> Draft:
+    return Draft(kind, at_us, None, event.run_id or None, event.agent_id, _encode(event))
+
+
+def _job(evidence: Evidence) -> Job:
+    def then(_found: Found) -> Wrote:
+        return Wrote(None, evidence)
+
+    return Job(then)

@@ -1,0 +1,104 @@
+"""The writer's connection: commits batches, and knows where the chain ends and which salt is the day's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.exc import DBAPIError
+
+from budgets import SqlLedger
+from llm_proxy.records.batch import Done, Head, Job, run_batch
+from llm_proxy.records.blobs import Codec, ensure_salt, epoch_of
+from llm_proxy.records.chain import GENESIS
+from llm_proxy.records.statements import Statements
+from llm_proxy.records.tables import writers
+
+log = structlog.get_logger("llm_proxy.records")
+
+
+class Committer:
+    """Used from one thread, the writer's, but for `register`, which comes before it."""
+
+    def __init__(self, engine: Engine, writer: str, now_us: Callable[[], int]) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._now_us = now_us
+        self._ledger = SqlLedger(engine.dialect)
+        self._statements = Statements(engine.dialect)
+        self._codec = Codec()
+        self._head = Head(0, GENESIS)
+        self._salt: tuple[int, bytes] | None = None
+        self._connection: Connection | None = None
+
+    def register(self) -> tuple[int, bytes]:
+        """Notes the writer in the store; returns the day and its salt."""
+        now = self._now_us()
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            connection.execute(
+                writers.insert().values(
+                    writer=self._writer,
+                    started_us=now,
+                    seen_us=now,
+                    head_seq=0,
+                    head_hash=GENESIS,
+                    exported_seq=0,
+                )
+            )
+            return epoch_of(now), ensure_salt(connection, epoch_of(now))
+
+    def commit(self, jobs: list[Job]) -> Done:
+        """Runs `jobs` in one transaction. Where it raises, none of them has changed anything."""
+        now = self._now_us()
+        connection = self._connected()
+        salt = self._learn_salt(connection, epoch_of(now))
+        with connection.begin():
+            done = run_batch(
+                connection,
+                jobs,
+                ledger=self._ledger,
+                statements=self._statements,
+                codec=self._codec,
+                writer=self._writer,
+                head=self._head,
+                now_us=now,
+            )
+        if done.head is not None:
+            self._head = done.head
+        done.salt = salt
+        return done
+
+    def close(self) -> None:
+        """Lets go of the connection, whatever state it's in; the next commit opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            try:
+                connection.invalidate()
+                connection.close()
+            except DBAPIError as error:
+                log.warning("closing a broken connection failed", error=type(error).__name__)
+
+    def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            connection = self._engine.connect().execution_options(writes=True)
+            self._connection = connection
+            with connection.begin():
+                self._find_head(connection)
+        return connection
+
+    def _find_head(self, connection: Connection) -> None:
+        """A connection lost during a commit leaves open whether it went through: the store knows."""
+        query = select(writers.c.head_seq, writers.c.head_hash).where(writers.c.writer == self._writer)
+        row = connection.execute(query).first()
+        if row is not None and row.head_seq > self._head.seq:
+            self._head = Head(row.head_seq, bytes(row.head_hash))
+
+    def _learn_salt(self, connection: Connection, epoch: int) -> tuple[int, bytes]:
+        """In a transaction of its own: a salt in use must not be rolled back with a batch."""
+        if self._salt is None or self._salt[0] != epoch:
+            with connection.begin():
+                salt = ensure_salt(connection, epoch)
+            self._salt = (epoch, salt)
+        return self._salt

@@ -1,0 +1,238 @@
+"""What a call may cost at worst, how it's cut to what is left, and what it's charged in the end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from budgets import Amount, Bound, Hold, Limit, Refused, Scope, Unit, window_named
+from llm_proxy.chat.events import Text, Usage, UsageSeen
+from llm_proxy.chat.reply import Assembly
+from llm_proxy.exchange import Exchange, Spent
+from llm_proxy.intake import Reader
+from llm_proxy.quote import LEAST_OUTPUT, Quote, counts_tokens, quote
+from llm_proxy.records.blobs import Addresser
+from llm_proxy.records.view import CostLabel
+from llm_proxy.settle import Settler, amount, total
+from llm_proxy.upstream.prices import DEFAULT_MAX_OUTPUT, FREE, Price, PriceBook
+from llm_proxy.upstream.send import LostTry
+from llm_proxy.upstream.tokens import PER_MESSAGE, PER_REPLY, TokenCounter
+from llm_proxy.wire.dialect import OPENAI_CHAT
+from routing.failures import Charge
+from tests.stores import PRICES, body_of
+
+MICRO = 10**6
+CHEAP = Price(input=MICRO, output=2 * MICRO, cached=0, cache_write=0, reasoning=0, max_output=1_000)
+DEAR = replace(CHEAP, output=10 * MICRO, reasoning=12 * MICRO, max_output=500)
+
+
+def refused(unit: Unit, maximum: int, used: int = 0, held: int = 0) -> Refused:
+    return Refused("limit", "key", unit, maximum, used, held, 1, None)
+
+
+def test_the_worst_case_is_at_the_dearest_target_and_the_longest_reply() -> None:
+    worst = quote(100, None, 2, [CHEAP, DEAR])
+    assert (worst.cap, worst.capped) == (1_000, False)
+    assert worst.amount() == Amount(
+        micro_usd=100 + 12 * 2_000, tokens=2_100, input_tokens=100, output_tokens=2_000, requests=1
+    )
+    assert worst.floor() == Amount(micro_usd=100, tokens=100, input_tokens=100, requests=1)
+
+
+def test_the_callers_cap_is_kept() -> None:
+    worst = quote(100, 7, 3, [CHEAP])
+    assert (worst.cap, worst.capped) == (7, True)
+    assert worst.amount().output_tokens == 21
+    assert worst.shrunk(refused(Unit.TOKENS, 110)) is None
+
+
+def test_a_model_without_a_price_costs_nothing_and_is_bounded_all_the_same() -> None:
+    for known in ([], [None], [FREE]):
+        worst = quote(5, None, 1, known)
+        assert (worst.cap, worst.amount().micro_usd) == (DEFAULT_MAX_OUTPUT, 0)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "cap"),
+    [
+        (refused(Unit.TOKENS, 1_000, used=400, held=100), 200),
+        (refused(Unit.TOKENS, 1_001, used=400, held=100), 200),
+        (refused(Unit.OUTPUT_TOKENS, 500), 250),
+        (refused(Unit.USD, 1_000), 225),
+        (refused(Unit.USD, 10**9), None),
+        (refused(Unit.USD, 99), None),
+        (refused(Unit.TOKENS, 100 + 2 * LEAST_OUTPUT), LEAST_OUTPUT),
+        (refused(Unit.TOKENS, 100 + 2 * LEAST_OUTPUT - 1), None),
+        (refused(Unit.TOKENS, 1_000, used=2_000), None),
+        (refused(Unit.USD, 0, used=50), None),
+        (refused(Unit.INPUT_TOKENS, 10), None),
+        (refused(Unit.REQUESTS, 1, used=1), None),
+        (refused(Unit.TOOL_CALLS, 1, used=1), None),
+    ],
+)
+def test_an_uncapped_call_is_cut_to_what_is_left_or_not_at_all(refusal: Refused, cap: int | None) -> None:
+    smaller = quote(100, None, 2, [CHEAP]).shrunk(refusal)
+    assert (smaller and smaller.cap) == cap
+
+
+counts = st.integers(0, 10**6)
+rates = st.integers(0, 10**9)
+priced = st.builds(
+    Price,
+    input=rates,
+    output=rates,
+    cached=rates,
+    cache_write=rates,
+    reasoning=rates,
+    max_output=st.integers(1, 10**6),
+)
+quotes = st.builds(quote, counts, st.none(), st.integers(1, 8), st.lists(st.none() | priced, max_size=3))
+
+
+@given(quotes, st.sampled_from(Unit), st.integers(0, 10**12), counts, counts)
+def test_what_is_cut_fits_and_is_the_largest_that_does(
+    worst: Quote, unit: Unit, maximum: int, used: int, held: int
+) -> None:
+    smaller = worst.shrunk(refused(unit, maximum, used, held))
+    left = maximum - used - held
+    if smaller is None:
+        return
+    assert LEAST_OUTPUT <= smaller.cap < worst.cap
+    assert smaller.amount().get(unit) <= left
+    assert replace(smaller, cap=smaller.cap + 1).amount().get(unit) > left
+
+
+@given(quotes)
+def test_every_quote_makes_a_hold(worst: Quote) -> None:
+    Hold("id", (), worst.amount(), worst.floor(), 1)
+
+
+def test_absurd_prices_and_sizes_stay_within_a_counter() -> None:
+    absurd = Price(*[10**40] * 5, max_output=10**30)
+    worst = quote(10**7, None, 1_000, [absurd]).amount()
+    assert max(worst.values()) <= 2**53
+    assert worst.micro_usd > 10**9 * 10**6, "no limit that can be set has room for it"
+
+
+@pytest.mark.parametrize(
+    ("unit", "counted"), [(unit, unit not in ("requests", "tool_calls", "writes")) for unit in Unit]
+)
+def test_prompts_are_counted_only_for_limits_that_need_it(unit: Unit, *, counted: bool) -> None:
+    limit = Limit("l", Scope(), window_named("day"), {unit: 1})
+    assert counts_tokens([Bound(limit, "key", None)]) is counted
+    assert not counts_tokens([])
+
+
+# Settling
+
+PROMPT = PER_REPLY + PER_MESSAGE + 2
+"""Tokens of `hello world`, asked by one message."""
+
+
+def settler() -> Settler:
+    return Settler(PriceBook(PRICES), TokenCounter())
+
+
+def exchange(*events: object, model: str = "m") -> Exchange:
+    body = body_of({"role": "user", "content": "hello world"})
+    call = Exchange("id", 1, OPENAI_CHAT, clock0=0.0, body=body, request=OPENAI_CHAT.parse(body))
+    call.provider, call.served_model = "openai", model
+    for event in events:
+        call.assembly.add(event)  # type: ignore[arg-type]
+    return call
+
+
+async def test_a_whole_reply_is_charged_as_reported_zero_included() -> None:
+    reported = Usage(input=50, output=20)
+    spent = await settler().finished(exchange(Text(0, "hi"), UsageSeen(reported)))
+    assert spent == Spent(reported, 50 + 40, CostLabel.REPORTED)
+    nothing = await settler().finished(exchange(Text(0, "hi"), UsageSeen(Usage())))
+    assert nothing == Spent(Usage(), 0, CostLabel.REPORTED)
+
+
+async def test_a_reply_without_usage_is_counted() -> None:
+    spent = await settler().finished(exchange(Text(0, "hello world")))
+    assert spent == Spent(Usage(input=PROMPT, output=2), PROMPT + 4, CostLabel.ESTIMATED)
+
+
+async def test_a_prompt_is_counted_the_same_before_and_after() -> None:
+    call = exchange()
+    call.body = body_of(
+        {
+            "role": "user",
+            "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}],
+        },
+        {"role": "assistant", "content": "hello"},
+        tools=[{"type": "function", "function": {"name": "f"}}],
+        response_format={"type": "text"},
+    )
+    call.request = OPENAI_CHAT.parse(call.body)
+    reader = Reader(Addresser(1, b"s" * 32), TokenCounter())
+    intake = await reader.read(call.request, OPENAI_CHAT, count=True)
+    assert await settler().prompt(call) == intake.tokens
+    call.intake = intake
+    assert await settler().prompt(call) == intake.tokens
+
+
+async def test_an_unpriced_reply_costs_nothing_and_says_so() -> None:
+    spent = await settler().finished(exchange(Text(0, "hello world"), model="unheard-of"))
+    assert spent == Spent(Usage(input=PROMPT, output=2), 0, CostLabel.UNPRICED)
+
+
+async def test_a_cut_reply_is_charged_for_what_was_seen_at_least() -> None:
+    unreported = await settler().cut(exchange(Text(0, "hello world")))
+    assert unreported == Spent(Usage(input=PROMPT, output=2), PROMPT + 4, CostLabel.PARTIAL)
+    early = Usage(input=90, cached=60, cache_write=20, output=1, reasoning=1)
+    spent = await settler().cut(exchange(UsageSeen(early), Text(0, "hello world" + " hello world" * 9)))
+    assert spent.usage == Usage(input=90, cached=60, cache_write=20, output=20, reasoning=1)
+    assert spent.label is CostLabel.PARTIAL
+    late = Usage(input=90, output=500)
+    assert (await settler().cut(exchange(UsageSeen(late), Text(0, "hi")))).usage == late
+
+
+@pytest.mark.parametrize(("charge", "output"), [(Charge.MAYBE, 0), (Charge.USED, 2)])
+async def test_a_lost_try_is_charged_for_what_may_have_been(charge: Charge, output: int) -> None:
+    assembly = Assembly()
+    assembly.add(Text(0, "hello world"))
+    spent = await settler().lost(exchange(), LostTry(assembly, charge, "openai", "m"))
+    assert spent == Spent(Usage(input=PROMPT, output=output), PROMPT + 2 * output, CostLabel.PARTIAL)
+    assembly.add(UsageSeen(Usage(input=7, output=7)))
+    spent = await settler().lost(exchange(), LostTry(assembly, charge, "openai", "m"))
+    assert (spent.usage.total, spent.label) == (14, CostLabel.REPORTED)
+
+
+async def test_absurd_usage_is_cut_to_what_a_counter_can_hold() -> None:
+    spent = await settler().finished(exchange(UsageSeen(Usage(input=10**30, output=10**30, reasoning=5))))
+    assert spent.usage.reasoning == 5
+    assert max(amount(spent, requests=1).values()) <= 2**53
+
+
+def test_the_amount_charged_is_the_usage() -> None:
+    spent = Spent(Usage(input=5, output=7, cached=3, reasoning=2), 9, CostLabel.REPORTED)
+    assert amount(spent, requests=1) == Amount(
+        micro_usd=9, tokens=12, input_tokens=5, output_tokens=7, requests=1
+    )
+
+
+def part(label: CostLabel | None, cost: int = 1) -> Spent:
+    return Spent(Usage(input=1, output=2, cached=3, cache_write=4, reasoning=5), cost, label)
+
+
+def test_lost_tries_are_added_and_the_weakest_label_is_kept() -> None:
+    whole = part(CostLabel.REPORTED, 10)
+    assert total(whole, []) is whole
+    both = total(whole, [part(CostLabel.PARTIAL, 5)])
+    assert both == Spent(
+        Usage(input=2, output=4, cached=6, cache_write=8, reasoning=10), 15, CostLabel.PARTIAL
+    )
+    assert total(whole, [part(CostLabel.REPORTED)]).label is CostLabel.REPORTED
+    assert total(part(CostLabel.ESTIMATED), [part(CostLabel.REPORTED)]).label is CostLabel.ESTIMATED
+    assert total(whole, [part(CostLabel.UNPRICED, 0)]).label is CostLabel.UNPRICED
+
+
+def test_a_call_that_spent_nothing_itself_is_charged_for_its_lost_tries_alone() -> None:
+    assert total(Spent(), []) == Spent()
+    assert total(Spent(), [part(CostLabel.PARTIAL, 5)]) == part(CostLabel.PARTIAL, 5)
