@@ -27,8 +27,8 @@ Denied = Mapping[tuple[int, int], str]
 """Notes that stand in place of denied calls, by (choice, index)."""
 Judge = Callable[[tuple[ToolCall, ...]], Awaitable[Denied]]
 
-MAX_WHOLE = 256 << 20
-"""Bytes of a reply that isn't streamed."""
+MAX_REPLY = 256 << 20
+"""Bytes of a reply that the record will keep."""
 
 
 class Sink(Protocol):
@@ -79,15 +79,17 @@ class Flow:
         """The reply's head has come: it's an event stream or a whole body."""
         self.streamed = streamed
         if streamed and not self._wants_stream:
-            raise UpstreamFailure(FailureKind.MALFORMED, "the target streamed a reply that was asked for whole")
+            raise UpstreamFailure(
+                FailureKind.MALFORMED, "the target streamed a reply that was asked for whole"
+            )
 
     async def feed(self, chunk: bytes) -> None:
         """Bytes as they came off the socket."""
         self.emitted.append(chunk)
+        self._size += len(chunk)
+        if self._size > MAX_REPLY:
+            raise UpstreamFailure(FailureKind.MALFORMED, f"the reply is over {MAX_REPLY >> 20} MiB")
         if not self.streamed:
-            self._size += len(chunk)
-            if self._size > MAX_WHOLE:
-                raise UpstreamFailure(FailureKind.MALFORMED, f"the reply is over {MAX_WHOLE >> 20} MiB")
             return
         try:
             if self._reader is None:

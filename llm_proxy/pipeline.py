@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable
 
-from budgets import Settle
+from budgets import Late, Settle
 from llm_proxy import journal
 from llm_proxy.admission import Admitted
 from llm_proxy.errors import Kind, ProxyError
@@ -13,7 +13,7 @@ from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow, Sink
 from llm_proxy.judge import Judge, Rules
 from llm_proxy.quote import counts_tokens
-from llm_proxy.records.batch import Job, Wrote
+from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.view import Problem, Status
 from llm_proxy.services import Services
 from llm_proxy.settle import amount, total
@@ -45,8 +45,16 @@ class Pipeline:
         exchange.intake = await services.reader.read(
             request, exchange.dialect, count=counts_tokens(exchange.bounds)
         )
-        admitted = await services.admission.admit(exchange, route, rules)
         services.active[exchange.id] = exchange.started_us
+        try:
+            admitted = await services.admission.admit(exchange, route, rules)
+        except ProxyError:
+            services.active.pop(exchange.id, None)
+            raise
+        except asyncio.CancelledError as error:
+            # What was submitted is written all the same: if it opened the call, the call ends here.
+            await _through(self._failed(exchange, sink, error))
+            raise
         try:
             tail = await self._carry(exchange, sink, route, rules, admitted)
             spent = await services.settler.finished(exchange)
@@ -162,10 +170,18 @@ class Pipeline:
         used = amount(exchange.spent, requests=int(exchange.reached_upstream))
         if exchange.overhead_ms is None:
             exchange.overhead_ms = round(exchange.overhead(), 3)
-        wrote = Wrote(None, journal.closed(exchange, services.writer.addresser, services.now_us()))
-        settle = Settle(exchange.id, used)
+        wrote = Wrote(True, journal.closed(exchange, services.writer.addresser, services.now_us()))
         services.active.pop(exchange.id, None)
-        await services.writer.submit(Job(lambda _: wrote, ops=(settle,)))
+
+        def settled(found: Found) -> Wrote:
+            return _UNSETTLED if isinstance(found.results[0], Late) else wrote
+
+        def if_open(found: Found) -> Wrote:
+            return wrote if exchange.id in found.open else _UNSETTLED
+
+        if not await services.writer.submit(Job(settled, ops=(Settle(exchange.id, used),))):
+            # Its hold is gone: never taken, or expired, and then recovery may have closed the call already.
+            await services.writer.submit(Job(if_open, calls=(exchange.id,)))
         services.metrics.observe_call(journal.facts(exchange))
 
     async def refuse(self, exchange: Exchange, error: ProxyError) -> None:
@@ -178,6 +194,9 @@ class Pipeline:
         wrote = Wrote(None, journal.refused(exchange, services.writer.addresser, services.now_us()))
         await services.writer.submit(Job(lambda _: wrote))
         services.metrics.observe_call(journal.facts(exchange))
+
+
+_UNSETTLED = Wrote(False)
 
 
 def _came_whole(exchange: Exchange) -> bool:

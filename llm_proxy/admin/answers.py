@@ -9,23 +9,12 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from llm_proxy.admin.errors import NotFound, Unclear
+from llm_proxy.admin.errors import ErrorBody, ErrorFacts, NotFound, Unclear
 from llm_proxy.errors import STATUS, Kind, ProxyError
 
 log = structlog.get_logger("llm_proxy.admin")
 
 NOT_FOUND = "not_found"
-
-
-class ErrorFacts(msgspec.Struct, frozen=True):
-    """`code` is a `Kind`, or `not_found`; `message` says what to do."""
-
-    code: str
-    message: str
-
-
-class ErrorBody(msgspec.Struct, frozen=True):
-    error: ErrorFacts
 
 
 def answer_errors(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -13,15 +14,15 @@ from pydantic import AfterValidator
 from sqlalchemy import Connection
 
 from llm_proxy.admin import keys, reading, shapes, shown
-from llm_proxy.admin.answers import ErrorBody
 from llm_proxy.admin.door import ADMINS, CONTENT_READERS, READERS, Door, Operator
-from llm_proxy.admin.errors import Unclear
+from llm_proxy.admin.errors import ErrorBody, Unclear
 from llm_proxy.archive.listings import KeyView, knows_key, list_calls, list_refusals, list_runs
 from llm_proxy.config.choices import Role
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.identity import issuing
 from llm_proxy.identity.issuing import Via
 from llm_proxy.identity.keyring import new_key
+from llm_proxy.records.batch import Job
 from llm_proxy.records.view import Status
 from llm_proxy.worker import Worker
 
@@ -117,8 +118,7 @@ class Admin:
         wish = _wish(await _body(request))
         new = keys.order(self._config, wish, self._now(), new_key, lambda: secrets.token_hex(6))
         operator: Operator = request.state.operator
-        await self._worker.services.writer.submit(issuing.issue(new, by=operator.id, via=Via.ADMIN))
-        await self._worker.services.access.refresh()
+        await self._commit(issuing.issue(new, by=operator.id, via=Via.ADMIN))
         return _json(keys.issued(new), 201)
 
     async def revoke(self, request: Request, key_id: Id) -> Response:
@@ -127,9 +127,7 @@ class Admin:
         now = self._now()
         if key.revoked_us is None:
             operator: Operator = request.state.operator
-            job = keys.revocation(key, now, by=operator.id, via=Via.ADMIN)
-            await self._worker.services.writer.submit(job)
-            await self._worker.services.access.refresh()
+            await self._commit(keys.revocation(key, now, by=operator.id, via=Via.ADMIN))
         return _json(keys.revoked(key, now))
 
     def runs(self, limit: Limit = 50, agent: Filter = None) -> Response:
@@ -168,6 +166,12 @@ class Admin:
             request.state.operator = await self._door.admit(dict(request.scope["headers"]), roles)
 
         return guard
+
+    async def _commit(self, job: Job) -> None:
+        """Done once committed; this worker takes notice at once if it can, else with its next look."""
+        await self._worker.services.writer.submit(job)
+        with contextlib.suppress(ProxyError):
+            await self._worker.services.access.refresh()
 
     def _is_issued(self, sha256: str) -> bool:
         with self._reading() as connection:

@@ -62,11 +62,10 @@ def demo(
 
 def _play(config: Path, key: str) -> tuple[list[Turn], list[str]]:
     """The agent's turns, and the refunds that it made. Raises `DemoFailed`."""
-    # The SDK takes a second to load, and no other command needs it.
-    from openai import OpenAIError  # noqa: PLC0415
+    from openai import OpenAIError  # noqa: PLC0415 (the SDK takes a second to load, and no other command needs it)
 
-    from llm_proxy.demo.agent import run_agent  # noqa: PLC0415
-    from llm_proxy.demo.tools import Desk  # noqa: PLC0415
+    from llm_proxy.demo.agent import run_agent  # noqa: PLC0415 (as above)
+    from llm_proxy.demo.tools import Desk  # noqa: PLC0415 (as above)
 
     desk, turns = Desk(), list["Turn"]()
     progress = Console(stderr=True, quiet=not sys.stderr.isatty())

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from llm_proxy.admin.answers import ErrorBody
+from llm_proxy.admin.errors import ErrorBody
 from llm_proxy.admin.keys import KeyIssued, KeyWish
 from llm_proxy.admin.reading import KeyLine
 

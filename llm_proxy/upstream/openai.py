@@ -160,6 +160,8 @@ def _unreached(error: Exception) -> UpstreamFailure:
 
 def _broken(error: Exception) -> UpstreamFailure:
     """What went wrong in mid-reply."""
-    if isinstance(error, aiohttp.ClientPayloadError) and not isinstance(error.__cause__, TransferEncodingError):
+    if isinstance(error, aiohttp.ClientPayloadError) and not isinstance(
+        error.__cause__, TransferEncodingError
+    ):
         return UpstreamFailure(FailureKind.TRUNCATED, "the reply is shorter than the target announced")
     return UpstreamFailure(FailureKind.CUT, "the target closed the connection in mid-reply")

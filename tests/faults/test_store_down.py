@@ -1,0 +1,186 @@
+"""The store is down: good keys get 503 and nothing is sent that can't be recorded; then all goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sqlite3
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from sqlalchemy import make_url
+
+from llm_proxy.records.view import Status
+from llm_proxy.scripted.script import parse_script
+from llm_proxy.scripted.server import Scripted, running
+from tests.proxy import KEY, ProxyProcess, ask, config, headers, until
+
+pytest_plugins = ["tests.postgres"]
+
+SCRIPT = """
+default:
+  turns:
+    - {when: {last_user_contains: long}, text: one two three four, stall_after: 5}
+    - {when: {last_user_contains: slow}, text: one two three four five six, delta_s: 0.4}
+    - {text: Hello}
+"""
+LIMITS = [{"id": "day", "window": "day", "requests": 1000, "usd": 5}]
+
+
+async def _status(proxy: ProxyProcess, key: str = KEY, *, stream: bool = False) -> tuple[int, str, str | None]:
+    """Status, `code` and `retry-after` of one small call."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(proxy.url, json=ask(stream=stream), headers=headers(key)) as reply,
+    ):
+        body = await reply.read()
+        code = "" if reply.status == 200 else json.loads(body)["error"]["code"]
+        return reply.status, code, reply.headers.get("retry-after")
+
+
+async def _refuses(proxy: ProxyProcess, upstream: Scripted) -> None:
+    """Whatever is asked while the store is down: 503, and nothing reaches the upstream."""
+    before = upstream.stats.total
+    asked = [_status(proxy), _status(proxy, stream=True), _status(proxy, "sk-wrong"), *(_status(proxy) for _ in range(20))]
+    answers = set(await asyncio.gather(*asked))
+    assert answers == {(503, "store_unavailable", "2")}
+    assert upstream.stats.total == before, "a call was sent that could not be recorded"
+    async with aiohttp.ClientSession() as http, http.get(f"{proxy.origin}/health/ready") as reply:
+        assert reply.status == 503
+        assert "the store can't be written" in (await reply.json())["reasons"]
+    async with aiohttp.ClientSession() as http, http.get(f"{proxy.origin}/health/live") as reply:
+        assert reply.status == 200
+
+
+async def _is_back(proxy: ProxyProcess) -> None:
+    """Nobody did anything but bring the store back."""
+
+    async def answers() -> bool:
+        return (await _status(proxy))[0] == 200
+
+    async def ready() -> bool:
+        async with aiohttp.ClientSession() as http, http.get(f"{proxy.origin}/health/ready") as reply:
+            return reply.status == 200
+
+    await until(answers, "calls are answered again", 15)
+    await until(ready, "it is ready again", 15)
+    assert await _status(proxy, "sk-wrong") == (401, "invalid_credential", None)
+
+
+async def _streamed(proxy: ProxyProcess, run: str, text: str, begun: asyncio.Event) -> bytes:
+    """All that a client gets of a stream; `begun` is set with its first bytes."""
+    sent, got = headers(x_run_id=run), b""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(proxy.url, json=ask(text, stream=True), headers=sent) as reply,
+    ):
+        async for chunk in reply.content.iter_any():
+            got += chunk
+            begun.set()
+    return got
+
+
+async def test_sqlite_is_locked_for_longer_than_its_busy_timeout(tmp_path: Path) -> None:
+    async with running(parse_script(SCRIPT)) as upstream:
+        settings = config(upstream.base_url, budgets=LIMITS)
+        async with ProxyProcess(tmp_path, settings, store_may_fail=True) as proxy:
+            assert (await _status(proxy))[0] == 200
+            begun = asyncio.Event()
+            stream = asyncio.create_task(_streamed(proxy, "cut", "slow", begun))
+            await asyncio.wait_for(begun.wait(), 10)
+            with contextlib.closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
+                other.execute("BEGIN EXCLUSIVE")
+                await _refuses(proxy, upstream)
+                got = await stream
+                assert b"one" in got
+                assert b"[DONE]" not in got, "the end of a reply was released unrecorded"
+                assert b'"store_unavailable"' in got
+                other.execute("ROLLBACK")
+            await _is_back(proxy)
+            used = proxy.used("day", "requests")
+            assert (await _status(proxy))[0] == 200
+            await until(lambda: proxy.used("day", "requests") == used + 1, "the call is charged")
+            # What the closing record would have said is lost with it: the call is charged at least its prompt.
+            await until(lambda: proxy.views(run="cut")[0].status is Status.INTERRUPTED, "the cut call is closed", 35)
+            await proxy.settled()
+            assert proxy.held_amounts() == 0
+            assert proxy.used("day", "micro_usd") == sum(view.cost_micro_usd for view in proxy.views())
+
+
+class Relay:
+    """A way to a PostgreSQL server's socket that can be closed and opened again."""
+
+    def __init__(self, folder: str, name: str, server: str) -> None:
+        self._path = f"{folder}/{name}"
+        self._server = f"{server}/{name}"
+        self._listening: asyncio.Server | None = None
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def open(self) -> None:
+        self._listening = await asyncio.start_unix_server(self._join, self._path)
+
+    async def close(self) -> None:
+        """Refuses new connections and cuts those that stand."""
+        assert self._listening is not None
+        self._listening.close()
+        for writer in list(self._open):
+            writer.transport.abort()
+        await until(lambda: not self._open, "every connection is cut")
+        Path(self._path).unlink(missing_ok=True)
+
+    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = await asyncio.open_unix_connection(self._server)
+        self._open |= {writer, server[1]}
+        ways = [asyncio.create_task(_pump(reader, server[1])), asyncio.create_task(_pump(server[0], writer))]
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for end in (writer, server[1]):
+            end.transport.abort()
+        await asyncio.gather(*ways)
+        self._open -= {writer, server[1]}
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65_536):
+            writer.write(data)
+            await writer.drain()
+
+
+@asynccontextmanager
+async def _relayed(url: str) -> AsyncIterator[tuple[Relay, str]]:
+    """A relay to the server of `url`, and the URL that goes through it."""
+    parsed = make_url(url)
+    server = parsed.query["host"]
+    assert isinstance(server, str)
+    name = f".s.PGSQL.{parsed.query.get('port', parsed.port or 5432)}"
+    with tempfile.TemporaryDirectory(prefix="relay-") as folder:  # a socket's path must be short
+        relay = Relay(folder, name, server)
+        await relay.open()
+        yield relay, parsed.update_query_dict({"host": folder}).render_as_string(hide_password=False)
+
+
+async def test_postgresql_goes_away_and_comes_back(tmp_path: Path, postgres_url: str) -> None:
+    async with running(parse_script(SCRIPT)) as upstream, _relayed(postgres_url) as (relay, url):
+        settings = config(upstream.base_url, store=url, budgets=LIMITS)
+        async with ProxyProcess(tmp_path, settings, store_may_fail=True) as proxy:
+            for _ in range(2):
+                assert (await _status(proxy))[0] == 200
+                await proxy.settled()
+                before = proxy.counters()
+                proxy.engine.dispose()
+                await relay.close()
+                await _refuses(proxy, upstream)
+                await relay.open()
+                await _is_back(proxy)
+                await proxy.settled()
+                used = proxy.used("day", "requests")
+                assert used > sum(row.get("used_requests", 0) for row in before.values())
+                assert used == len(proxy.views()), "what was refused was charged, or what was charged has no record"
+            await relay.close()
+            proxy.engine.dispose()
+            await _refuses(proxy, upstream)
