@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from operator import attrgetter
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +43,7 @@ AT_GATE: frozenset[Unit] = frozenset({Unit.TOOL_CALLS, Unit.WRITES})
 _values: Callable[[Amount], tuple[int, ...]] = attrgetter(*FIELDS)
 
 
-@dataclass(frozen=True, slots=True)
-class Amount:
+class Amount(msgspec.Struct, frozen=True, gc=False):
     """How much of each unit. A difference may be negative; what is held, used or taken may not."""
 
     micro_usd: int = 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from budgets.amounts import ZERO, Amount, Unit
 from budgets.limits import Bound
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """Set `amount` (the worst case) aside under all `bounds`, or under none of them.
 
     `id` is new: no hold ever had it. If nobody settles the hold or renews it until `lease_until_us`, it
@@ -28,8 +27,7 @@ class Hold:
                 raise ValueError(f"hold {self.id}: its floor must lie between nothing and the amount")
 
 
-@dataclass(frozen=True, slots=True)
-class Settle:
+class Settle(msgspec.Struct, frozen=True):
     """Replace the hold `id` by what was `used`, which is charged even where it is more than was held.
 
     What is freed is what the ledger holds under `id`, wherever it was taken. Answered by `Settled`, or by
@@ -43,8 +41,7 @@ class Settle:
         _refuse_negative(self.id, self.used)
 
 
-@dataclass(frozen=True, slots=True)
-class Take:
+class Take(msgspec.Struct, frozen=True):
     """Use `amount` at once, under all `bounds` or none: what is known only now, tool calls and writes.
 
     `id` is the call's, for messages alone: taking twice counts twice. Answered by `Taken` or `Refused`.
@@ -58,16 +55,14 @@ class Take:
         _refuse_negative(self.id, self.amount)
 
 
-@dataclass(frozen=True, slots=True)
-class Renew:
+class Renew(msgspec.Struct, frozen=True):
     """Keep the holds `ids` until `lease_until_us`; never shortens a lease. Answered by `Renewed`."""
 
     ids: tuple[str, ...]
     lease_until_us: int
 
 
-@dataclass(frozen=True, slots=True)
-class Expire:
+class Expire(msgspec.Struct, frozen=True):
     """End every hold whose lease ended by `now_us`, charging its floor. Answered by `Expired`."""
 
     now_us: int
@@ -76,8 +71,7 @@ class Expire:
 Op = Hold | Settle | Take | Renew | Expire
 
 
-@dataclass(frozen=True, slots=True)
-class Left:
+class Left(msgspec.Struct, frozen=True):
     """The tightest limit's remainder in one unit: never below 0, and what is held is not left."""
 
     unit: Unit
@@ -87,15 +81,13 @@ class Left:
     resets_us: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """The hold stands. `left` is what remains after it, in requests and tokens, where these are limited."""
 
     left: tuple[Left, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """Nothing was held or taken. The limit named is the tightest of those without room.
 
     That is the one with the least left in proportion to what was asked; of equal ones the one that resets
@@ -113,13 +105,11 @@ class Refused:
     resets_us: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """The hold is gone, and what was used is charged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Late:
+class Late(msgspec.Struct, frozen=True):
     """The hold was gone before, and nothing was changed: each hold ends once.
 
     `charged` is what its expiry charged. It is None where the ledger has no trace of the hold: it was
@@ -129,26 +119,22 @@ class Late:
     charged: Amount | None
 
 
-@dataclass(frozen=True, slots=True)
-class Taken:
+class Taken(msgspec.Struct, frozen=True):
     """The amount is charged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Renewed:
+class Renewed(msgspec.Struct, frozen=True):
     """`missing` are the ids, as given, that no longer stood for a hold and were not renewed."""
 
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ExpiredHold:
+class ExpiredHold(msgspec.Struct, frozen=True):
     id: str
     charged: Amount
 
 
-@dataclass(frozen=True, slots=True)
-class Expired:
+class Expired(msgspec.Struct, frozen=True):
     """The holds that ended, by id."""
 
     holds: tuple[ExpiredHold, ...]
@@ -157,8 +143,7 @@ class Expired:
 Result = Held | Refused | Settled | Late | Taken | Renewed | Expired
 
 
-@dataclass(frozen=True, slots=True)
-class Counter:
+class Counter(msgspec.Struct, frozen=True):
     """What was used under a bound, and what is set aside."""
 
     used: Amount = ZERO

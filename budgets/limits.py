@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 from budgets.amounts import AT_GATE, LARGEST, POSITION, Unit
 from budgets.scopes import Scope, Subject, quoted, shortened
 from budgets.windows import Window, WindowSpan
@@ -64,8 +66,7 @@ class Limit:
         object.__setattr__(self, "blocks", self.on_exceed is not OnExceed.WARN)
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """A limit as it binds one call: the counter's key, and when it starts afresh (Unix µs; None: never).
 
     The key depends on the limit's id, on whom it counts and on the window's span, and on nothing else, so a

@@ -8,12 +8,13 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from urllib.parse import quote
 
+import msgspec
+
 LONGEST_KEY = 500
 """In characters. PostgreSQL indexes at most some 2,700 bytes, and a character is up to 4."""
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(msgspec.Struct, frozen=True):
     """Who makes a call, as far as limits care. A run id is scoped to its agent."""
 
     agent: str

@@ -8,14 +8,15 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+import msgspec
+
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
 HOUR_US = 60 * MINUTE_US
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class WindowSpan:
+class WindowSpan(msgspec.Struct, frozen=True, gc=False):
     """One span of a window. `key` names it for ever; `resets_us` is its end in Unix µs, None for no end.
 
     At every instant from the one it was asked for until `resets_us`, the window answers with the same key.

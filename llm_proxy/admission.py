@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
+import msgspec
 from msgspec import structs
 
 from budgets import Held, Hold, LimitBook, Refused, Subject, Unit
@@ -28,8 +28,7 @@ _SHRINKS = 4
 _REMEMBERED = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Admitted:
+class Admitted(msgspec.Struct, frozen=True):
     """A call that holds its worst case. `cap` is what it's kept to upstream, where its caller set none."""
 
     state: RunState | None
@@ -202,12 +201,12 @@ def _advanced(
     if not changed:
         return state
     history = tuple(
-        replace(call, answered_us=now_us)
+        structs.replace(call, answered_us=now_us)
         if call.tool_call_id in answered and call.answered_us is None
         else call
         for call in state.history
     )
-    return replace(
+    return structs.replace(
         state, revision=state.revision + 1, sensitivity=sensitivity, untrusted=untrusted, history=history
     )
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import BlobDraft
@@ -37,8 +38,7 @@ class Hole(NamedTuple):
     id: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Intake:
+class Intake(msgspec.Struct, frozen=True):
     """A request taken apart: what is stored apart, and what isn't stored yet."""
 
     holes: tuple[Hole, ...]

@@ -66,8 +66,8 @@ def refused(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
 def closed(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
     """What is committed, together with the settlement, before the last byte is released."""
     blobs: list[BlobDraft] = []
-    emitted = addresser.draft(b"".join(exchange.emitted), blobs).hex() if exchange.emitted else ""
-    released = _released(exchange, addresser, blobs)
+    emitted = addresser.fresh(b"".join(exchange.emitted), now_us, blobs).hex() if exchange.emitted else ""
+    released = _released(exchange, addresser, now_us, blobs)
     body = bodies.encode(_closed_body(exchange, emitted, released))
     return Evidence(
         records=(_draft(exchange, RecordKind.CALL_CLOSED, now_us, body),),
@@ -170,11 +170,11 @@ def _closed_body(exchange: Exchange, emitted: str, released: str) -> bodies.Clos
     )
 
 
-def _released(exchange: Exchange, addresser: Addresser, blobs: list[BlobDraft]) -> str:
+def _released(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[BlobDraft]) -> str:
     if exchange.released is None:
         return ""
     content = b"".join(exchange.released)
-    return addresser.draft(content, blobs).hex() if content else NOTHING_RELEASED
+    return addresser.fresh(content, now_us, blobs).hex() if content else NOTHING_RELEASED
 
 
 def _row(exchange: Exchange, status: Status) -> CallOpen:

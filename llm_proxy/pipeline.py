@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from time import monotonic
 
 from budgets import Late, Settle
 from llm_proxy import journal
@@ -125,9 +126,7 @@ class Pipeline:
             exchange.edits = tuple(edits)
             return splice(request.body, edits) if edits else request.body
 
-        plan = Plan(
-            route.chain, services.health, now=asyncio.get_running_loop().time(), random=services.random
-        )
+        plan = Plan(route.chain, services.health, now=monotonic(), random=services.random)
         try:
             tail = await send(exchange, sink, plan, services.upstreams, body_for, new_flow, lost)
         finally:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from budgets import Amount, Bound, Refused, Unit
 from llm_proxy.upstream.prices import FREE, Price
@@ -19,8 +20,7 @@ _MOST_MICRO_USD = 2**53
 """Above every limit that can be set on usd, and far below what overflows a counter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Quote:
+class Quote(msgspec.Struct, frozen=True):
     """A call at its worst: `input` tokens in, `choices` replies of at most `cap` tokens each out."""
 
     input: int

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-try:
-    VERSION = version("llm-proxy")
-except PackageNotFoundError:
-    VERSION = "0.0.0+source"
+
+def _version() -> str:
+    try:
+        return version("llm-proxy")
+    except PackageNotFoundError:
+        return "0.0.0+source"
+
+
+VERSION = _version()

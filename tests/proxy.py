@@ -34,7 +34,7 @@ EXPECTED_ERRORS = frozenset({"the store can't be written", "issued keys can't be
 
 
 def config(base_url: str, **more: Any) -> dict[str, Any]:
-    """One priced model `m` at `base_url` and the agent `bot` that may use all; `more` replaces whole sections."""
+    """One priced model `m` at `base_url`, and the agent `bot` that may use all; `more` replaces sections."""
     return {
         "server": {"drain_s": 1},
         "models": {"m": {"targets": [target("up", base_url)], "retries": 0}},
@@ -48,7 +48,10 @@ def target(id_: str, base_url: str, model: str = "m") -> dict[str, Any]:
 
 
 class ProxyProcess:
-    """The server process, or several with `workers`. `config` and `policy` are written as files to `folder`."""
+    """The server process, or several with `workers`. `config` and `policy` are written as files to `folder`.
+
+    The test reads the store directly; `read_from` is another URL of it.
+    """
 
     def __init__(
         self,
@@ -58,6 +61,7 @@ class ProxyProcess:
         policy: Mapping[str, Any] | None = None,
         workers: int = 1,
         store_may_fail: bool = False,
+        read_from: str | None = None,
     ) -> None:
         self._file = folder / "proxy.yaml"
         self._log = folder / "proxy.log"
@@ -66,7 +70,7 @@ class ProxyProcess:
         self._process: asyncio.subprocess.Process | None = None
         self.port = free_port()
         self.store: str = config.get("store", f"sqlite:///{folder / 'store.db'}")
-        self.engine: Engine = open_engine(self.store)
+        self.engine: Engine = open_engine(read_from or self.store)
         told = {**config, "store": self.store}
         if policy is not None:
             (folder / "policy.yaml").write_text(json.dumps(policy))
@@ -154,7 +158,9 @@ class ProxyProcess:
         except TimeoutError:
             os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
-            raise AssertionError(f"the proxy did not stop within 20 s of SIGTERM:\n{self.log()[-4_000:]}") from None
+            raise AssertionError(
+                f"the proxy did not stop within 20 s of SIGTERM:\n{self.log()[-4_000:]}"
+            ) from None
 
     def log(self) -> str:
         return self._log.read_text() if self._log.exists() else ""
@@ -244,7 +250,7 @@ class ProxyProcess:
 
 
 async def until(holds: Callable[[], Any], what: str, timeout_s: float = 20.0) -> None:
-    """Polls `holds` (which may be async) until it is true; AssertionError that says `what` after `timeout_s`."""
+    """Polls `holds` (which may be async) until it is true; AssertionError of `what` after `timeout_s`."""
     try:
         async with asyncio.timeout(timeout_s):
             while True:

@@ -25,11 +25,11 @@ class RawUpstream:
             body = await _body(reader)
             self.bodies.append(body)
             for piece in self._answer(body):
-                if isinstance(piece, float):
-                    await self._wait(reader, piece)
-                else:
+                if isinstance(piece, bytes):
                     writer.write(piece)
                     await writer.drain()
+                else:
+                    await self._wait(reader, piece)
         except (ConnectionError, asyncio.IncompleteReadError):
             self.gone += 1
         finally:
@@ -76,5 +76,5 @@ def whole(body: bytes, status: str = "200 OK", content_type: str = "application/
 def events(*pieces: bytes | float) -> list[bytes | float]:
     """An event stream in chunks, one for each piece, ended properly."""
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n"
-    chunks = [p if isinstance(p, float) else b"%x\r\n%b\r\n" % (len(p), p) for p in pieces]
+    chunks = [b"%x\r\n%b\r\n" % (len(p), p) if isinstance(p, bytes) else p for p in pieces]
     return [head + b"connection: close\r\n\r\n", *chunks, b"0\r\n\r\n"]

@@ -26,7 +26,8 @@ class Watch:
 
     async def __aenter__(self) -> Watch:
         self._task = asyncio.current_task()
-        self._timer = asyncio.get_running_loop().call_later(AFTER_S, self._start)
+        assert self._task is not None
+        self._timer = self._task.get_loop().call_later(AFTER_S, self._start)
         return self
 
     async def __aexit__(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from llm_proxy.identity.names import NameSet
 
 
@@ -22,8 +24,7 @@ class Agent:
     require_run: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """An agent that showed one of its keys. `run_id` is set where the key is bound to one run."""
 
     agent: Agent

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import unquote
+
+import msgspec
 
 from llm_proxy.errors import Kind, ProxyError
 
@@ -30,8 +31,7 @@ MAX_ID = 256
 MAX_TAGS = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Hints:
+class Hints(msgspec.Struct, frozen=True):
     """Empty where a header doesn't stand."""
 
     run_id: str = ""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection, select
 
 from budgets import Op, Result, SqlLedger
@@ -18,8 +19,7 @@ from llm_proxy.records.tables import calls
 from llm_proxy.records.view import Status
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What the transaction gave one job: its operations' results, and its run as it stands."""
 
     results: tuple[Result, ...]
@@ -28,8 +28,7 @@ class Found:
     """Those of the job's `calls` that nobody has closed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wrote:
+class Wrote(msgspec.Struct, frozen=True):
     """What a job adds to the store, and what its caller is told."""
 
     value: Any

@@ -9,6 +9,7 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import NullPool, QueuePool
 
 BUSY_MS = 5_000
+"""How long a transaction waits for another's lock, before the store counts as down."""
 _ALIVE = {
     "keepalives_idle": 5,
     "keepalives_interval": 5,
@@ -28,8 +29,12 @@ def open_engine(url: str | URL, *, readers: int = 4) -> Engine:
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed)
-    return create_engine(
-        parsed,
+    return _postgresql(parsed, readers)
+
+
+def _postgresql(url: URL, readers: int) -> Engine:
+    engine = create_engine(
+        url,
         poolclass=QueuePool,
         pool_size=readers + 1,
         max_overflow=2,
@@ -39,6 +44,14 @@ def open_engine(url: str | URL, *, readers: int = 4) -> Engine:
         hide_parameters=True,
         connect_args={"connect_timeout": 5, "application_name": "llm-proxy", **_ALIVE},
     )
+
+    def on_connect(connection: Any, _record: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"SET lock_timeout = {BUSY_MS}")
+        connection.commit()
+
+    event.listen(engine, "connect", on_connect)
+    return engine
 
 
 def _sqlite(url: URL) -> Engine:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import msgspec
 from sqlalchemy import Connection, and_, or_, select
 
 from llm_proxy.records.tables import runs, tool_calls
 
 
-@dataclass(frozen=True, slots=True)
-class RunKey:
+class RunKey(msgspec.Struct, frozen=True, gc=False):
     """A run id is scoped to its agent."""
 
     agent_id: str
     run_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class JudgedCall:
+class JudgedCall(msgspec.Struct, frozen=True, gc=False):
     """A tool call of the run's past. Times are Unix microseconds."""
 
     tool_call_id: str
@@ -31,8 +27,7 @@ class JudgedCall:
     answered_us: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RunState:
+class RunState(msgspec.Struct, frozen=True):
     """A run as it stood at `revision`. A run that the store doesn't know is at revision 0."""
 
     revision: int = 0

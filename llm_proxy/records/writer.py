@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -25,6 +26,10 @@ MAX_QUEUED = 4_096
 """Jobs that may wait; past that a caller waits for room, then is refused."""
 MAX_BATCH = 256
 ROOM_S = 2.0
+BUSY = 8
+LINGER_S = 0.0005
+"""After a batch of `BUSY` jobs, how long the next one gathers: a transaction costs as much as several calls do,
+and every statement hands the interpreter lock over. A single caller never waits for it."""
 _RACES = 5
 """How often a batch is run again because another writer came between."""
 
@@ -85,7 +90,8 @@ class Writer:
             await self._wait_for_room()
         if self._stopping:
             raise unavailable()
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        assert self._loop is not None
+        future: asyncio.Future[Any] = self._loop.create_future()
         self._waiting += 1
         self._queue.put(_Queued(job, future))
         return await future
@@ -101,9 +107,13 @@ class Writer:
 
     def _run(self) -> None:
         stopping = False
+        taken: list[_Queued] = []
         while not stopping:
-            taken: list[_Queued] = []
+            busy = len(taken) >= BUSY
+            taken = []
             item = self._queue.get()
+            if busy:
+                time.sleep(LINGER_S)
             while item is not None:
                 taken.append(item)
                 if len(taken) >= MAX_BATCH:

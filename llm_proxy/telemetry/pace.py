@@ -17,7 +17,7 @@ class OutboxLimits:
     request, and keeps the work away from the moment at which the reply that woke the exporter is sent.
     """
 
-    max_share: float = 0.10
+    max_share: float = 0.05
     hurried_share: float = 0.50
     hurry_after_s: float = 30.0
     idle_s: float = 0.2

@@ -1,7 +1,7 @@
-"""Counters and histograms that cost a dictionary look-up on the hot path; Prometheus' own objects lock each step.
+"""Counters and histograms that cost a look-up on the hot path; Prometheus' own objects lock at each step.
 
-Each metric is written from one thread (the event loop's, or the exporter's) and read at a scrape: a scrape may
-see one addition and not yet the next, and never a torn figure.
+Each metric is written from one thread (the event loop's, or the exporter's) and read at a scrape: a scrape
+may see one addition and not yet the next, and never a torn figure.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Iterable
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from prometheus_client.utils import floatToGoString
 
 OTHER = "_other"
 
@@ -65,7 +64,7 @@ class Distribution(Collector):
 
     def collect(self) -> Iterable[Metric]:
         family = HistogramMetricFamily(self._name, self._told, labels=self._labels)
-        names = [*map(floatToGoString, self._bounds), "+Inf"]
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         for labels, cell in list(self._cells.items()):
             counted, running = list(cell), 0.0
             buckets: list[tuple[str, float]] = []

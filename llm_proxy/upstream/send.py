@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from time import monotonic
 from types import TracebackType
 
 from llm_proxy.chat.reply import Assembly
@@ -56,10 +57,9 @@ async def send(
     `body_for` gives the body for a model's name at the target; attempts that failed and may have cost
     something are added to `lost`. Raises ProxyError when no target answered.
     """
-    loop = asyncio.get_running_loop()
     failure: UpstreamFailure | None = None
     while True:
-        step = plan.next(loop.time())
+        step = plan.next(monotonic())
         match step:
             case Exhausted():
                 raise _answer(exchange, step, failure)
@@ -70,16 +70,16 @@ async def send(
                 try:
                     outcome = await _attempt(exchange, step, upstreams, body_for(step.target.model), flow)
                 except BaseException as error:
-                    plan.report(_given_up(error, sink), loop.time())
+                    plan.report(_given_up(error, sink), monotonic())
                     raise
                 if isinstance(outcome, bytes):
-                    plan.report(Succeeded(), loop.time())
+                    plan.report(Succeeded(), monotonic())
                     return outcome
                 failure = outcome
                 charge = MEANING[failure.kind].charge
                 if charge is not Charge.NEVER and not sink.started:
                     lost.append(LostTry(flow.assembly, charge, step.target.provider, step.target.model))
-                plan.report(Failed(failure.kind, failure.retry_after_s, sink.started), loop.time())
+                plan.report(Failed(failure.kind, failure.retry_after_s, sink.started), monotonic())
 
 
 def _given_up(error: BaseException, sink: Sink) -> Succeeded | Failed:
@@ -205,16 +205,16 @@ class _Watch:
     anew when it fires too early. (`asyncio.timeout` would cancel and make a timer for every chunk.)
     """
 
-    __slots__ = ("_deadline", "_end", "_expired", "_idle", "_loop", "_task", "_timeouts", "_timer")
+    __slots__ = ("_deadline", "_due", "_end", "_expired", "_idle", "_task", "_timeouts", "_timer")
 
     def __init__(self, step: Try) -> None:
-        self._loop = asyncio.get_running_loop()
         self._timeouts = step.timeouts
-        now = self._loop.time()
+        now = monotonic()
         self._end = now + step.timeouts.total_s
         self._deadline: float | None = min(now + step.timeouts.first_event_s, self._end)
         self._idle = step.timeouts.idle_s
         self._expired = False
+        self._due = 0.0
         self._task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -242,7 +242,7 @@ class _Watch:
 
     def waiting(self) -> None:
         """What came was passed on: from now on the target's silence counts."""
-        self._expect(min(self._loop.time() + self._idle, self._end))
+        self._expect(min(monotonic() + self._idle, self._end))
 
     def suspend(self) -> None:
         """The reply has come: what remains is the proxy's own work."""
@@ -251,7 +251,7 @@ class _Watch:
     def timeout(self, begun: bool) -> UpstreamFailure:  # noqa: FBT001
         """Which of the clocks ran out."""
         limits = self._timeouts
-        if self._loop.time() >= self._end:
+        if monotonic() >= self._end:
             return UpstreamFailure(
                 FailureKind.TOTAL_TIMEOUT, f"no whole reply within total_s {limits.total_s:g}"
             )
@@ -266,15 +266,20 @@ class _Watch:
     def _expect(self, deadline: float) -> None:
         """Moves the deadline; only one that is sooner than the timer needs another timer."""
         self._deadline = deadline
-        if self._timer is not None and deadline < self._timer.when():
+        if self._timer is not None and deadline < self._due:
             self._timer.cancel()
             self._arm()
 
     def _arm(self) -> None:
-        self._timer = None if self._deadline is None else self._loop.call_at(self._deadline, self._fire)
+        deadline = self._deadline
+        if deadline is None:
+            self._timer = None
+            return
+        self._due = deadline
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - monotonic()), self._fire)
 
     def _fire(self) -> None:
-        if self._deadline is None or self._loop.time() < self._deadline:
+        if self._deadline is None or monotonic() < self._deadline:
             self._arm()
             return
         self._expired = True

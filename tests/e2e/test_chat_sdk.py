@@ -1,4 +1,4 @@
-"""An agent written with the official OpenAI SDK works through the proxy as it does without: every feature passes."""
+"""An agent written with the official OpenAI SDK works through the proxy: every feature passes."""
 
 from __future__ import annotations
 

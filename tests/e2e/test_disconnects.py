@@ -1,4 +1,4 @@
-"""Clients that leave: the upstream is stopped, what flowed is charged and recorded, and nothing stays held."""
+"""Clients that leave: the upstream is stopped, what flowed is charged and recorded, nothing stays held."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ WORDS = 8
 FRAMES = 1 + WORDS + 3
 """Role, words, finish, usage, end marker."""
 TEXT = "one two three four five six seven eight"
-SCRIPT = "models:\n" + "".join(
+_STALLS = "models:\n" + "".join(
     f"  stall-{n}: {{turns: [{{text: {TEXT}, usage: {{input: 40, output: 9}}, stall_after: {n}}}]}}\n"
     for n in range(FRAMES)
 )
-SCRIPT += """
-  slow: {turns: [{text: hi, latency_s: 60}]}
-  busy: {turns: [{status: 500, retry_after: 7}]}
-  calls: {turns: [{tool_calls: [{name: f, arguments: {q: a long enough argument}}], stall_after: 4}]}
-  m: {turns: [{text: hello there, usage: none}]}
+SCRIPT = f"""{_STALLS}
+  slow: {{turns: [{{text: hi, latency_s: 60}}]}}
+  busy: {{turns: [{{status: 500, retry_after: 7}}]}}
+  calls: {{turns: [{{tool_calls: [{{name: f, arguments: {{q: a long enough argument}}}}], stall_after: 4}}]}}
+  m: {{turns: [{{text: hello there, usage: none}}]}}
 """
 
 
@@ -58,7 +58,10 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         settings = config(
             upstream.base_url,
             models={
-                name: {"targets": [target(name, upstream.base_url, name)], "retries": 3 if name == "busy" else 0}
+                name: {
+                    "targets": [target(name, upstream.base_url, name)],
+                    "retries": 3 if name == "busy" else 0,
+                }
                 for name in names
             },
             prices=dict.fromkeys(names, price),
@@ -119,7 +122,9 @@ class Client:
 async def _ended(house: House, run: str, gone: int) -> CallView:
     """The record of the run's one call, once it has ended and the upstream saw its connection close."""
     await house.seen(lambda stats: stats.client_gone > gone)
-    await until(lambda: [v for v in house.proxy.views(run=run) if v.status is not Status.OPEN], f"{run} ended")
+    await until(
+        lambda: [v for v in house.proxy.views(run=run) if v.status is not Status.OPEN], f"{run} ended"
+    )
     await until(lambda: house.proxy.held() == 0, "no hold is left")
     assert house.proxy.held_amounts() == 0
     (view,) = house.proxy.views(run=run)
@@ -130,7 +135,11 @@ async def _ended(house: House, run: str, gone: int) -> CallView:
 @pytest.mark.parametrize("sent", range(FRAMES))
 async def test_a_client_leaves_at_every_frame(house: House, sent: int, reset: bool) -> None:
     """The upstream has sent so many frames, then is silent: who leaves then is the client."""
-    run, before, gone = f"frame-{sent}-{reset}", house.proxy.used("day", "micro_usd"), house.upstream.stats.client_gone
+    run, before, gone = (
+        f"frame-{sent}-{reset}",
+        house.proxy.used("day", "micro_usd"),
+        house.upstream.stats.client_gone,
+    )
     requests = house.upstream.stats.total
     client = await Client.send(house.proxy, run, model=f"stall-{sent}", stream=True)
     visible = min(sent, 1 + WORDS)  # what ends the reply waits for the record
@@ -160,7 +169,11 @@ async def test_a_client_leaves_at_every_frame(house: House, sent: int, reset: bo
 @pytest.mark.parametrize("reset", [False, True], ids=["closes", "resets"])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_client_leaves_before_any_answer(house: House, reset: bool, stream: bool) -> None:
-    run, gone, requests = f"slow-{reset}-{stream}", house.upstream.stats.client_gone, house.upstream.stats.total
+    run, gone, requests = (
+        f"slow-{reset}-{stream}",
+        house.upstream.stats.client_gone,
+        house.upstream.stats.total,
+    )
     client = await Client.send(house.proxy, run, model="slow", stream=stream)
     await house.seen(lambda stats: stats.total > requests)
     await client.leave(reset=reset)
@@ -200,7 +213,8 @@ async def test_a_client_leaves_between_two_attempts(house: House) -> None:
 async def test_a_hundred_clients_leave_at_once(house: House) -> None:
     gone = house.upstream.stats.client_gone
     clients = [
-        await Client.send(house.proxy, f"many-{n}", model=f"stall-{2 + n % WORDS}", stream=True) for n in range(100)
+        await Client.send(house.proxy, f"many-{n}", model=f"stall-{2 + n % WORDS}", stream=True)
+        for n in range(100)
     ]
     await asyncio.gather(*(client.read_frames(2) for client in clients))
     await asyncio.gather(*(client.leave(reset=n % 2 == 0) for n, client in enumerate(clients)))

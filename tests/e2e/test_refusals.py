@@ -52,7 +52,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
 
 @dataclass(frozen=True)
 class Case:
-    """A refused request: what is sent, the answer, words that its message must hold, who it was known to be."""
+    """A refused request: what is sent, the answer, words of its message, and who was known to call."""
 
     name: str
     status: int

@@ -26,15 +26,17 @@ BODIES: dict[str, bytes] = {
     b'[{"token":"hi","logprob":-1.25e-05,"bytes":[104,105],"top_logprobs":[]}]},"finish_reason":"stop"}]}',
     "two choices": b'{"choices":[{"index":1,"message":{"content":"b"},"finish_reason":"stop"},'
     b'{"index":0,"message":{"content":"a"},"finish_reason":"length"}],"usage":%b}' % USAGE,
-    "escaped unicode": b'{"choices":[{"index":0,"message":{"content":"\\u00e9\\ud83d\\ude00\\/\\u0000 \xc3\xa9"},'
-    b'"finish_reason":"stop"}]}',
-    "white space": b'\n{ "choices" :\t[ {"index": 0,\r\n "message" : { "content":"hi" } ,"finish_reason":"stop"} ] }\n\n',
+    "escaped unicode": b'{"choices":[{"index":0,"message":{"content":'
+    b'"\\u00e9\\ud83d\\ude00\\/\\u0000 \xc3\xa9"},"finish_reason":"stop"}]}',
+    "white space": b'\n{ "choices" :\t[ {"index": 0,\r\n "message" : { "content":"hi" } ,'
+    b'"finish_reason":"stop"} ] }\n\n',
     "numbers": b'{"created":1.0,"choices":[{"index":0,"message":{"content":"hi"},"finish_reason":"stop"}],'
     b'"x":[1e400,-0,123456789012345678901234567890]}',
-    "reasoning": b'{"choices":[{"index":0,"message":{"content":"hi","reasoning_details":[{"type":"reasoning.encrypted",'
-    b'"data":"gAAA=="}]},"finish_reason":"stop"}]}',
-    "tool calls": b'{"choices":[{"index":0,"message":{"content":null,"tool_calls":[{"id":"c1","type":"function",'
-    b'"function":{"name":"f","arguments":"{ \\"a\\" : 1.0 }"},"x_signature":"s"}]},"finish_reason":"tool_calls"}]}',
+    "reasoning": b'{"choices":[{"index":0,"message":{"content":"hi","reasoning_details":[{'
+    b'"type":"reasoning.encrypted","data":"gAAA=="}]},"finish_reason":"stop"}]}',
+    "tool calls": b'{"choices":[{"index":0,"message":{"content":null,"tool_calls":[{"id":"c1",'
+    b'"type":"function","function":{"name":"f","arguments":"{ \\"a\\" : 1.0 }"},"x_signature":"s"}]},'
+    b'"finish_reason":"tool_calls"}]}',
     "no content": b'{"choices":[{"index":0,"message":{"content":""},"finish_reason":"stop"}]}',
 }
 
@@ -196,7 +198,8 @@ _IMAGE = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA
 _SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"x": 1.0}}}
 ASKS: dict[str, bytes] = {
     "odd fields": json.dumps(ask() | _ODD).encode(),
-    "white space": b'\n{ "messages":[ {"role":"user","content":"\\u00e9 \\/"} ] ,"model" :\t"m" , "x": 1.50, "tools" : [] }\n',
+    "white space": b'\n{ "messages":[ {"role":"user","content":"\\u00e9 \\/"} ] ,"model" :\t"m" , "x": 1.50,'
+    b' "tools" : [] }\n',
     "images": json.dumps(
         {"messages": [{"role": "user", "content": _IMAGE}], "model": "m"}, indent=1
     ).encode(),

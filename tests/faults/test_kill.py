@@ -1,4 +1,4 @@
-"""SIGKILL with a hundred calls in flight: no released reply is lost, no call is forgotten, no budget stays stuck."""
+"""SIGKILL with a hundred calls in flight: no released reply is lost, no call forgotten, no budget stuck."""
 
 from __future__ import annotations
 
@@ -25,12 +25,11 @@ CALLS = 100
 SPEEDS = 10
 STUCK_S = 35.0
 """After this long nothing of a killed process may be held any more: a lease is 30 s."""
-SCRIPT = "models:\n" + "".join(
-    f"  speed-{n}: {{turns: [{{text: one two three four five six seven eight, usage: {{input: 40, output: 9}},"
+SCRIPT = "models:\n  m: {turns: [{text: I am back}]}\n" + "".join(
+    f"  speed-{n}: {{turns: [{{text: one two three four five six seven, usage: {{input: 40, output: 9}},"
     f" delta_s: {0.02 * n * n}, latency_s: {0.05 * n}}}]}}\n"
     for n in range(SPEEDS)
 )
-SCRIPT += "  m: {turns: [{text: I am back}]}\n"
 
 
 def _settings(upstream: Scripted, store: str) -> dict[str, object]:
@@ -39,7 +38,7 @@ def _settings(upstream: Scripted, store: str) -> dict[str, object]:
         upstream.base_url,
         store=store,
         models={name: {"targets": [target(name, upstream.base_url, name)], "retries": 0} for name in names},
-        prices=dict.fromkeys(names, {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6}),
+        prices={name: {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6} for name in names},
         budgets=[{"id": "day", "window": "day", "usd": 500, "requests": 100_000}],
     )
 
@@ -64,9 +63,12 @@ class Client:
 
 
 async def _kill_in_flight(proxy: ProxyProcess, prefix: str, finished: int) -> list[Client]:
-    """Sends a hundred calls, streamed and whole, and kills the proxy when so many of them have their reply."""
+    """Sends a hundred calls, streamed and whole; kills the proxy when so many of them have their reply."""
     clients = [
-        Client(f"{prefix}-{n}", json.dumps(ask(f"prompt {n}", model=f"speed-{n % SPEEDS}", stream=n % 3 > 0)).encode())
+        Client(
+            f"{prefix}-{n}",
+            json.dumps(ask(f"prompt {n}", model=f"speed-{n % SPEEDS}", stream=n % 3 > 0)).encode(),
+        )
         for n in range(CALLS)
     ]
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
@@ -149,12 +151,14 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 @pytest.mark.parametrize("workers", [1, 2])
 async def test_kill_again_and_again(tmp_path: Path, store: str, workers: int) -> None:
     chance = random.Random(7)
-    async with running(parse_script(SCRIPT)) as upstream:
-        async with ProxyProcess(tmp_path, _settings(upstream, store), workers=workers) as proxy:
-            everyone: list[Client] = []
-            for round_ in range(40):
-                everyone += await _kill_in_flight(proxy, f"call-{round_}", finished=chance.randrange(1, 80))
-                await proxy.restart()
-                await _answers(proxy)
-            cut_off = _check(proxy, everyone)
-            await _all_is_settled(proxy, cut_off, STUCK_S)
+    everyone: list[Client] = []
+    async with (
+        running(parse_script(SCRIPT)) as upstream,
+        ProxyProcess(tmp_path, _settings(upstream, store), workers=workers) as proxy,
+    ):
+        for round_ in range(40):
+            everyone += await _kill_in_flight(proxy, f"call-{round_}", finished=chance.randrange(1, 80))
+            await proxy.restart()
+            await _answers(proxy)
+        cut_off = _check(proxy, everyone)
+        await _all_is_settled(proxy, cut_off, STUCK_S)

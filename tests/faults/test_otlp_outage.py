@@ -1,11 +1,11 @@
-"""The OTLP backend is down for a whole run and comes back: every span arrives, once, with all it should say."""
+"""The OTLP backend is down for a whole run and comes back: every span arrives, once, with all in it."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from sqlalchemy import select
 from llm_proxy.records.tables import writers
 from llm_proxy.records.view import CallView, Status
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
+from llm_proxy.scripted.server import running
 from llm_proxy.telemetry.ids import span_id_of
 from tests.otlp_receiver import OtlpReceiver, attributes_of
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, ask, config, until
@@ -32,7 +32,7 @@ default:
     - when: {{last_user_contains: refund, turn: 0}}
       reasoning: {THOUGHT}
       tool_calls: [{{name: order_read, arguments: {{id: o-7}}}}, {{name: refund, arguments: {{amount: 5}}}}]
-    - {{when: {{last_user_contains: refund, turn: 1}}, reasoning: Nothing more to do., text: A person will see to it.}}
+    - {{when: {{last_user_contains: refund, turn: 1}}, reasoning: Done., text: A person will see to it.}}
     - {{text: Hello}}
 """
 POLICY = {
@@ -46,7 +46,7 @@ POLICY = {
 
 
 @asynccontextmanager
-async def _house(folder: Path, receiver: OtlpReceiver, workers: int = 1) -> AsyncIterator[ProxyProcess]:
+async def _house(folder: Path, receiver: OtlpReceiver, workers: int = 1) -> AsyncGenerator[ProxyProcess]:
     async with running(parse_script(SCRIPT)) as upstream:
         settings = config(
             upstream.base_url,
@@ -61,7 +61,7 @@ async def _house(folder: Path, receiver: OtlpReceiver, workers: int = 1) -> Asyn
 
 
 async def _a_run(proxy: ProxyProcess, run: str, stream: bool) -> None:
-    """Two turns with reasoning, an allowed and a denied tool call; a failure; in a stream, one in mid-reply."""
+    """Two turns with reasoning, an allowed and a denied tool call; then failures and a refusal."""
     async with proxy.sdk(default_headers={"x-run-id": run, "x-user-id": "ann"}) as sdk:
         messages: list[Any] = [{"role": "user", "content": "I want a refund"}]
         first = await _turn(sdk, messages, stream)
@@ -167,7 +167,7 @@ def _check_reasoning(receiver: OtlpReceiver, view: CallView) -> None:
 
 
 async def test_the_proxy_is_killed_while_the_backend_is_down(tmp_path: Path) -> None:
-    """What was not sent is sent by the next process, once the dead one's lease on the exporting has run out."""
+    """What was not sent is sent by the next process, once the dead one's lease on exporting has run out."""
     receiver = OtlpReceiver().reserve_port()
     async with _house(tmp_path, receiver) as proxy:
         async with proxy.sdk() as sdk:

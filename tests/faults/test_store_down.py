@@ -1,19 +1,19 @@
-"""The store is down: good keys get 503 and nothing is sent that can't be recorded; then all goes on by itself."""
+"""The store is down: good keys get 503, nothing is sent that could not be recorded, and it ends by itself."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
+import os
 import sqlite3
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-import pytest
-from sqlalchemy import make_url
+from sqlalchemy import make_url, text
 
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
@@ -32,7 +32,9 @@ default:
 LIMITS = [{"id": "day", "window": "day", "requests": 1000, "usd": 5}]
 
 
-async def _status(proxy: ProxyProcess, key: str = KEY, *, stream: bool = False) -> tuple[int, str, str | None]:
+async def _status(
+    proxy: ProxyProcess, key: str = KEY, *, stream: bool = False
+) -> tuple[int, str, str | None]:
     """Status, `code` and `retry-after` of one small call."""
     async with (
         aiohttp.ClientSession() as http,
@@ -46,7 +48,12 @@ async def _status(proxy: ProxyProcess, key: str = KEY, *, stream: bool = False) 
 async def _refuses(proxy: ProxyProcess, upstream: Scripted) -> None:
     """Whatever is asked while the store is down: 503, and nothing reaches the upstream."""
     before = upstream.stats.total
-    asked = [_status(proxy), _status(proxy, stream=True), _status(proxy, "sk-wrong"), *(_status(proxy) for _ in range(20))]
+    asked = [
+        _status(proxy),
+        _status(proxy, stream=True),
+        _status(proxy, "sk-wrong"),
+        *(_status(proxy) for _ in range(20)),
+    ]
     answers = set(await asyncio.gather(*asked))
     assert answers == {(503, "store_unavailable", "2")}
     assert upstream.stats.total == before, "a call was sent that could not be recorded"
@@ -105,8 +112,10 @@ async def test_sqlite_is_locked_for_longer_than_its_busy_timeout(tmp_path: Path)
             used = proxy.used("day", "requests")
             assert (await _status(proxy))[0] == 200
             await until(lambda: proxy.used("day", "requests") == used + 1, "the call is charged")
-            # What the closing record would have said is lost with it: the call is charged at least its prompt.
-            await until(lambda: proxy.views(run="cut")[0].status is Status.INTERRUPTED, "the cut call is closed", 35)
+            # What the closing record would have said is lost: the call is charged at least its prompt.
+            await until(
+                lambda: proxy.views(run="cut")[0].status is Status.INTERRUPTED, "the cut call is closed", 35
+            )
             await proxy.settled()
             assert proxy.held_amounts() == 0
             assert proxy.used("day", "micro_usd") == sum(view.cost_micro_usd for view in proxy.views())
@@ -131,7 +140,7 @@ class Relay:
         for writer in list(self._open):
             writer.transport.abort()
         await until(lambda: not self._open, "every connection is cut")
-        Path(self._path).unlink(missing_ok=True)
+        os.unlink(self._path)
 
     async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server = await asyncio.open_unix_connection(self._server)
@@ -152,7 +161,7 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def _relayed(url: str) -> AsyncIterator[tuple[Relay, str]]:
+async def _relayed(url: str) -> AsyncGenerator[tuple[Relay, str]]:
     """A relay to the server of `url`, and the URL that goes through it."""
     parsed = make_url(url)
     server = parsed.query["host"]
@@ -167,12 +176,11 @@ async def _relayed(url: str) -> AsyncIterator[tuple[Relay, str]]:
 async def test_postgresql_goes_away_and_comes_back(tmp_path: Path, postgres_url: str) -> None:
     async with running(parse_script(SCRIPT)) as upstream, _relayed(postgres_url) as (relay, url):
         settings = config(upstream.base_url, store=url, budgets=LIMITS)
-        async with ProxyProcess(tmp_path, settings, store_may_fail=True) as proxy:
+        async with ProxyProcess(tmp_path, settings, store_may_fail=True, read_from=postgres_url) as proxy:
             for _ in range(2):
                 assert (await _status(proxy))[0] == 200
                 await proxy.settled()
                 before = proxy.counters()
-                proxy.engine.dispose()
                 await relay.close()
                 await _refuses(proxy, upstream)
                 await relay.open()
@@ -180,7 +188,23 @@ async def test_postgresql_goes_away_and_comes_back(tmp_path: Path, postgres_url:
                 await proxy.settled()
                 used = proxy.used("day", "requests")
                 assert used > sum(row.get("used_requests", 0) for row in before.values())
-                assert used == len(proxy.views()), "what was refused was charged, or what was charged has no record"
+                assert used == len(proxy.views()), (
+                    "what was refused was charged, or what was charged has no record"
+                )
             await relay.close()
-            proxy.engine.dispose()
             await _refuses(proxy, upstream)
+
+
+async def test_postgresql_is_locked(tmp_path: Path, postgres_url: str) -> None:
+    async with running(parse_script(SCRIPT)) as upstream:
+        settings = config(upstream.base_url, store=postgres_url, budgets=LIMITS)
+        async with ProxyProcess(tmp_path, settings, store_may_fail=True) as proxy:
+            assert (await _status(proxy))[0] == 200
+            await proxy.settled()
+            with proxy.engine.connect() as other, other.begin():
+                other.execute(text("LOCK TABLE state_counters, records IN ACCESS EXCLUSIVE MODE"))
+                async with asyncio.timeout(60):
+                    await _refuses(proxy, upstream)
+            await _is_back(proxy)
+            await proxy.settled()
+            assert proxy.used("day", "requests") == len(proxy.views())
