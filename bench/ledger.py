@@ -86,7 +86,7 @@ class _Run:
             calls = [(f"{self.calls + n:032x}", self.bounds(self.calls + n)) for n in range(self.batch)]
             self.calls += self.batch
             self.commit([Hold(id_, at, _ASKED, _FLOOR, _NOW_US + 30_000_000) for id_, at in calls])
-            self.commit([Settle(id_, _USED) for id_, at in calls])
+            self.commit([Settle(id_, _USED) for id_, _ in calls])
         made = count * self.batch / 1e6
         return self.applied / made, (time.process_time() - cpu) / made, (time.perf_counter() - wall) / made
 

@@ -38,7 +38,7 @@ class Application:
             await self._worker.start()
             self._root = _root(self._worker)
             _settle_garbage()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whatever it was, the server must be told and end
             log.critical("the proxy can't start", error=f"{type(error).__name__}: {error}")
             await send({"type": "lifespan.startup.failed", "message": str(error)})
             return

@@ -20,7 +20,7 @@ from llm_proxy.wire.request import WireRequest
 class Spent:
     """What a call used, as far as it's known, and how well it's known."""
 
-    usage: Usage = Usage()
+    usage: Usage = field(default_factory=Usage)
     micro_usd: int = 0
     label: CostLabel | None = None
 

@@ -74,7 +74,7 @@ class Pipeline:
         if route is None:
             raise ProxyError(
                 Kind.MODEL_NOT_FOUND,
-                f"No model {request.model[:200]!r} is configured here. `GET /v1/models` lists those you may use.",
+                f"No model {request.model[:200]!r} is configured. `GET /v1/models` lists those you may use.",
                 param="model",
                 retryable=False,
             )
@@ -82,7 +82,7 @@ class Pipeline:
             raise ProxyError(
                 Kind.MODEL_NOT_ALLOWED,
                 f"Agent {caller.agent.id!r} may not use model {request.model!r}. "
-                "`GET /v1/models` lists those it may use; an operator adds others under the agent's `models`.",
+                "`GET /v1/models` lists those it may; an operator adds others under the agent's `models`.",
                 param="model",
                 retryable=False,
             )
@@ -95,7 +95,7 @@ class Pipeline:
         if admitted.rejected:
             raise ProxyError(
                 Kind.POLICY_DENIED,
-                f"The request holds a result for tool call {admitted.rejected[:80]!r}, which this proxy never "
+                f"The request holds a result for tool call {admitted.rejected[:80]!r}, which was never "
                 "released to the run (unknown_results: reject). Send results of released calls only.",
                 retryable=False,
             )

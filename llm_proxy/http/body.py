@@ -18,7 +18,7 @@ class ClientGone(Exception):
 
 
 async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body. Raises `ProxyError(body_too_large)` past `limit` bytes, `ClientGone` on a disconnect."""
+    """The whole body; `ProxyError(body_too_large)` past `limit` bytes, `ClientGone` on a disconnect."""
     announced = _length(headers)
     if announced is not None and announced > limit:
         if b"expect" not in headers:

@@ -19,6 +19,8 @@ from llm_proxy.services import Services
 from llm_proxy.wire.dialect import DIALECTS, OPENAI_CHAT, Dialect
 from llm_proxy.wire.openai_chat.errors import model_body, models_body
 
+_SERVED = ", ".join([*(f"POST {dialect.path}" for dialect in DIALECTS.values()), "GET /v1/models"])
+
 log = structlog.get_logger("llm_proxy.http")
 
 
@@ -128,8 +130,7 @@ class ModelApi:
             exchange.caller = await self._services.access.identify(dict(scope["headers"]))
             raise ProxyError(
                 Kind.UNSUPPORTED_FEATURE,
-                f"{scope['method']} {scope['path'][:200]} is not served by this version. "
-                f"Served: {', '.join(f'POST {dialect.path}' for dialect in DIALECTS.values())}, GET /v1/models.",
+                f"{scope['method']} {scope['path'][:200]} is not served by this version. Served: {_SERVED}.",
                 status=404,
                 retryable=False,
             )

@@ -1,4 +1,4 @@
-"""Notices that the caller has left, and cancels its call: the upstream stops at once, and what was used counts."""
+"""Notices that the caller has left and cancels its call: the upstream stops at once; what was used counts."""
 
 from __future__ import annotations
 

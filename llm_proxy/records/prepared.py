@@ -17,7 +17,9 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.dml import Insert, Update
 
 _NAMED = re.compile(r"%\((\w+)\)s")
-_ONE_ROW = re.compile(r"(INSERT INTO .+? VALUES )(\(\?(?:, \?)*\))(.*)", re.DOTALL)
+_INSERT = re.compile(r"(INSERT INTO .+? VALUES )(\(\?(?:, \?)*\))(.*)", re.DOTALL)
+_UPDATE = re.compile(r"UPDATE (\w+) SET (.+) WHERE \w+\.(\w+) = \?", re.DOTALL)
+_MARK = re.compile(r"\?")
 _MOST_PARAMETERS = 30_000
 """SQLite takes 32,766 in one statement."""
 
@@ -25,11 +27,11 @@ _MOST_PARAMETERS = 30_000
 class Prepared:
     """One INSERT or UPDATE: its SQL text, and the order of its parameters.
 
-    On SQLite the rows of an INSERT go in one statement: the driver gives up the interpreter lock for each
-    step it runs, and the event loop's thread would take it between any two rows.
+    On SQLite many rows go in one statement: the driver gives up the interpreter lock for each step it runs,
+    and the event loop's thread would take it between any two rows.
     """
 
-    __slots__ = ("_one_row", "names", "sql")
+    __slots__ = ("_many", "names", "sql")
 
     def __init__(self, statement: Insert | Update, dialect: Dialect) -> None:
         compiled = statement.compile(dialect=dialect)
@@ -40,20 +42,15 @@ class Prepared:
         else:
             self.names = tuple(compiled.positiontup)
         self.sql = sql
-        self._one_row = _ONE_ROW.fullmatch(sql) if dialect.name == "sqlite" else None
+        self._many = _many(sql, len(self.names)) if dialect.name == "sqlite" else None
 
     def run(self, connection: Connection, rows: list[tuple[Any, ...]]) -> int:
         """Executes for every row; values stand in the order of `names`. Returns how many rows it touched."""
         if not rows:
             return 0
-        if self._one_row is None or len(rows) == 1:
+        if self._many is None or len(rows) == 1:
             return connection.exec_driver_sql(self.sql, rows).rowcount
-        return self._run_together(connection, self._one_row, rows)
-
-    def _run_together(
-        self, connection: Connection, one_row: re.Match[str], rows: list[tuple[Any, ...]]
-    ) -> int:
-        head, marks, tail = one_row.groups()
+        head, marks, tail = self._many
         touched = 0
         most = _MOST_PARAMETERS // len(self.names)
         for start in range(0, len(rows), most):
@@ -61,6 +58,26 @@ class Prepared:
             sql = head + ",".join([marks] * len(some)) + tail
             touched += connection.exec_driver_sql(sql, tuple(chain.from_iterable(some))).rowcount
         return touched
+
+
+def _many(sql: str, width: int) -> tuple[str, str, str] | None:
+    """The statement for many rows: what stands before them, one row's marks, and what stands after.
+
+    An UPDATE takes them as a table to join with; no two rows of it may have one key.
+    """
+    insert = _INSERT.fullmatch(sql)
+    if insert is not None:
+        return insert[1], insert[2], insert[3]
+    update = _UPDATE.fullmatch(sql)
+    if update is None:
+        return None
+    table, key = update[1], update[3]
+    values = iter(f"v{n}" for n in range(width))
+    assignments = _MARK.sub(lambda _: f"new.{next(values)}", update[2])
+    columns = ", ".join(f"v{n}" for n in range(width))
+    marks = f"({', '.join('?' * width)})"
+    tail = f") UPDATE {table} SET {assignments} FROM new WHERE {table}.{key} = new.{next(values)}"  # noqa: S608
+    return f"WITH new({columns}) AS (VALUES ", marks, tail
 
 
 def upsert(table: Table, dialect: Dialect) -> postgresql.Insert | sqlite.Insert:

@@ -27,9 +27,9 @@ MAX_QUEUED = 4_096
 MAX_BATCH = 256
 ROOM_S = 2.0
 BUSY = 8
-LINGER_S = 0.0005
-"""After a batch of `BUSY` jobs, how long the next one gathers: a transaction costs as much as several calls do,
-and every statement hands the interpreter lock over. A single caller never waits for it."""
+LINGER_S = 0.001
+"""After a batch of `BUSY` jobs, how long the next one gathers: a transaction costs as much as several calls
+do, and every statement hands the interpreter lock over. A single caller never waits for it."""
 _RACES = 5
 """How often a batch is run again because another writer came between."""
 

@@ -139,7 +139,7 @@ def _words(body: bytes) -> tuple[str, str]:
     return str(error.code or ""), str(error.type or "")
 
 
-def _unreached(error: Exception) -> UpstreamFailure:
+def _unreached(error: Exception) -> UpstreamFailure:  # noqa: PLR0911  one answer for each kind of error
     """What went wrong before a status came."""
     match error:
         case aiohttp.ConnectionTimeoutError():

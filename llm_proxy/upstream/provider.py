@@ -40,7 +40,7 @@ class UpstreamFailure(Exception):
 
 
 class UpstreamReply(Protocol):
-    """A reply whose status was 2xx. `chunk` gives bytes as they arrive, b"" at the end, or UpstreamFailure."""
+    """A reply whose status was 2xx. `chunk` gives bytes as they come, b"" at the end, or UpstreamFailure."""
 
     streamed: bool
     """Whether the body is an event stream."""

@@ -83,7 +83,7 @@ async def send(
 
 
 def _given_up(error: BaseException, sink: Sink) -> Succeeded | Failed:
-    """What a try says of its target when the proxy itself ended it: a refusal of ours is none of its faults."""
+    """What a try that the proxy itself ended says of its target: a refusal of ours is not its fault."""
     if isinstance(error, ProxyError):
         return Succeeded()
     return Failed(FailureKind.CLIENT_GONE, released=sink.started)
@@ -201,8 +201,8 @@ def _note(
 class _Watch:
     """The clocks of one attempt: first event, idle and total. Time spent writing to the caller isn't idle.
 
-    One timer for the whole attempt: a deadline that moves later costs an assignment, and the timer sets itself
-    anew when it fires too early. (`asyncio.timeout` would cancel and make a timer for every chunk.)
+    One timer for the whole attempt: a deadline that moves later costs an assignment, and the timer sets
+    itself anew when it fires too early. (`asyncio.timeout` would make a timer for every chunk.)
     """
 
     __slots__ = ("_deadline", "_due", "_end", "_expired", "_idle", "_task", "_timeouts", "_timer")

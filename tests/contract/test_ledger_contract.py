@@ -373,7 +373,7 @@ def test_holds_settlements_renewals_and_expiries_at_once_lose_nothing(url: str) 
             mine = [(f"{worker}-{turn}-{n}", runs[(n * (worker + 1) + turn) % 6]) for n in range(5)]
             stores[worker].apply([hold(id_, bounds) for id_, bounds in mine], NOW)
             stores[worker].apply([Renew(tuple(id_ for id_, _ in mine[::-1]), LEASE), Expire(NOW)], NOW)
-            ops = [Settle(id_, ONE) for id_, bounds in mine[:: (-1) ** worker]]
+            ops = [Settle(id_, ONE) for id_, _ in mine[:: (-1) ** worker]]
             settled += sum(isinstance(r, Settled) for r in stores[worker].apply([*ops, Expire(NOW)], NOW))
         return settled
 

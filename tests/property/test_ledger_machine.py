@@ -130,16 +130,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(id_=ids, used=AMOUNTS)
     def settle(self, id_: str, used: Amount) -> None:
-        hold = self.held.get(id_)
         self.do(Settle(id_, used))
 
     @rule(subject=SUBJECTS, amounts=st.lists(AMOUNTS, min_size=1, max_size=4), used=AMOUNTS, taken=TAKEN)
     def many_at_once(self, subject: Subject, amounts: list[Amount], used: Amount, taken: Amount) -> None:
         holds = [self.a_hold(subject, amount, whole_floor=False) for amount in amounts]
         first = holds[0]
-        self.do(
-            *holds, Take("c", first.bounds, taken), Settle(first.id, used), Expire(self.now)
-        )
+        self.do(*holds, Take("c", first.bounds, taken), Settle(first.id, used), Expire(self.now))
 
     @rule(subject=SUBJECTS, amount=TAKEN)
     def take(self, subject: Subject, amount: Amount) -> None:

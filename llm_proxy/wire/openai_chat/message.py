@@ -155,8 +155,8 @@ def message_facts(raw: bytes) -> MessageFacts:
 def _read_plain(raw: bytes) -> MessageFacts | None:
     """The facts of a message that is a role and a text and nothing else; None for any other.
 
-    Each key stands in it once: a quote inside a string is escaped, so the bytes `"role"` are a key or the role's
-    value, and without `\\u` no other spelling of a key exists.
+    Each key stands in it once: a quote inside a string is escaped, so the bytes `"role"` are a key or the
+    role's value, and without `\\u` no other spelling of a key exists.
     """
     if raw.count(b'"role"') != 1 or raw.count(b'"content"') != 1 or b"\\u" in raw:
         return None
