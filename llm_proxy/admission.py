@@ -19,7 +19,7 @@ from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Answered, Evidence, RunUpdate, tool_call_key
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
 from llm_proxy.records.view import ToolResultView
-from llm_proxy.records.writer import Writer
+from llm_proxy.records.writer import Writer, unavailable
 from llm_proxy.upstream.prices import Price, PriceBook
 from routing.targets import Resolved
 
@@ -76,6 +76,9 @@ class Admission:
 
     async def admit(self, exchange: Exchange, route: Resolved, rules: Rules | None) -> Admitted:
         """Raises `ProxyError(budget_exceeded)` where a limit has no room; the refusal is recorded by then."""
+        if not self._writer.healthy:
+            # Recovery tries the store every few seconds; until it's back no caller need wait to be told.
+            raise unavailable()
         request, intake = exchange.request, exchange.intake
         assert request is not None
         assert intake is not None

@@ -286,7 +286,7 @@ def _within_budget(verdict: Verdict, result: Result) -> Verdict:
 def _note(decision: Decision) -> str:
     """What the model reads in place of a denied call. It quotes no argument."""
     text = f"[llm-proxy] The call to {decision.tool!r} was denied by rule {decision.rule!r}"
-    if decision.why:
+    if decision.why and decision.why not in decision.tell_model:
         text += f": {decision.why}"
     text = text.rstrip(".") + "."
     return f"{text} {decision.tell_model}".rstrip() if decision.tell_model else text

@@ -110,8 +110,10 @@ def _interrupted(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Eviden
             usage=usage,
             cost_micro_usd=cost,
             cost_label=CostLabel.PARTIAL,
-            problem=Problem(kind="interrupted", message="The proxy died during the call."),
-            released="-",
+            problem=Problem(
+                kind="interrupted",
+                message="The proxy died during the call; what the caller had received by then is not known.",
+            ),
         )
         drafts.append(Draft(RecordKind.CALL_CLOSED, now_us, id_, run, agent, bodies.encode(body)))
         closes.append(
