@@ -189,9 +189,7 @@ async def test_postgresql_goes_away_and_comes_back(tmp_path: Path, postgres_url:
                 used = proxy.used("day", "requests")
                 assert used > sum(row.get("used_requests", 0) for row in before.values())
                 called = [view for view in proxy.views() if view.status != "refused"]
-                assert used == len(called), (
-                    "what was refused was charged, or what was charged has no record"
-                )
+                assert used == len(called), "what was refused was charged, or what was charged has no record"
             await relay.close()
             await _refuses(proxy, upstream)
 
