@@ -85,8 +85,8 @@ class Metrics:
         self._queue = self._gauge("writer_queue_depth", "Writes waiting for the store")
         self._spans = self._counter("otlp_spans", "Spans by what became of them", "outcome")
         self._retries = self._counter("otlp_retries", "Export requests to be tried again", "why")
-        self._unsent = self._gauge("otlp_unsent", "Calls whose span was not sent yet")
-        self._oldest = self._gauge("otlp_oldest_unsent_seconds", "Age of the oldest call not sent yet")
+        self._unsent = self._gauge("otlp_unsent", "Records that the exporter has not passed yet")
+        self._oldest = self._gauge("otlp_oldest_unsent_seconds", "Age of the oldest of them")
 
     def render(self) -> bytes:
         """The exposition text, of type `CONTENT_TYPE`."""

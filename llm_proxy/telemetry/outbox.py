@@ -37,7 +37,7 @@ class Batch(msgspec.Struct, frozen=True):
 
 
 class Backlog(msgspec.Struct, frozen=True):
-    """Calls not sent yet, and when the oldest of them ended (Unix microseconds; None where there is none)."""
+    """What the exporter has not passed yet, and how old the oldest of it is (Unix µs; None: nothing)."""
 
     count: int
     oldest_us: int | None

@@ -18,8 +18,8 @@ class OutboxLimits:
     """
 
     max_share: float = 0.05
-    hurried_share: float = 0.50
-    hurry_after_s: float = 30.0
+    hurried_share: float = 0.25
+    hurry_after_s: float = 60.0
     idle_s: float = 0.2
     linger_s: float = 0.02
     request_bytes: int = 3_670_016
