@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
-from sqlalchemy import Connection, and_, or_, select
+from itertools import chain
+from typing import Any
 
-from llm_proxy.records.tables import runs, tool_calls
+import msgspec
+from sqlalchemy import Connection
 
 
 class RunKey(msgspec.Struct, frozen=True, gc=False):
@@ -45,39 +46,59 @@ UNKNOWN = RunState()
 _labels = msgspec.json.Decoder(tuple[str, ...])
 
 
+_RUN = "agent_id, run_id, revision, started_us, role_at_start, sensitivity, untrusted, labels, denials"
+_CALL = "agent_id, run_id, tool_call_id, tool, decision, effect, digest, at_us, answered_us"
+
+
 def load_runs(connection: Connection, keys: set[RunKey]) -> dict[RunKey, RunState]:
-    """The states of `keys`, read in two statements and locked: no other writer can change them first."""
+    """The states of `keys`, read in two statements and locked: no other writer can change them first.
+
+    Every reply with tool calls pays for this, so the statements go to the driver as text: SQLAlchemy would
+    build and compile an expression per key.
+    """
     found = dict.fromkeys(keys, UNKNOWN)
     if not keys:
         return found
-    ordered = sorted(keys, key=lambda key: (key.agent_id, key.run_id))
-    is_run = or_(*(and_(runs.c.agent_id == k.agent_id, runs.c.run_id == k.run_id) for k in ordered))
-    query = select(runs).where(is_run).order_by(runs.c.agent_id, runs.c.run_id).with_for_update()
-    rows = connection.execute(query).all()
+    ordered = sorted((key.agent_id, key.run_id) for key in keys)
+    lock = " FOR UPDATE OF state_runs" if connection.dialect.name == "postgresql" else ""
+    rows = _among(connection, _RUN, "state_runs", ordered, f"agent_id, run_id{lock}")
+    if not rows:
+        return found
     history = _histories(connection, ordered)
-    for row in rows:
-        key = RunKey(row.agent_id, row.run_id)
+    for agent, run, revision, started, role, sensitivity, untrusted, labels, denials in rows:
+        key = RunKey(agent, run)
         found[key] = RunState(
-            revision=row.revision,
-            started_us=row.started_us,
-            role_at_start=row.role_at_start,
-            sensitivity=row.sensitivity,
-            untrusted=row.untrusted,
-            labels=_labels.decode(row.labels),
-            denials=row.denials,
+            revision=revision,
+            started_us=started,
+            role_at_start=role,
+            sensitivity=sensitivity,
+            untrusted=bool(untrusted),
+            labels=_labels.decode(labels),
+            denials=denials,
             history=tuple(history.get(key, ())),
         )
     return found
 
 
-def _histories(connection: Connection, keys: list[RunKey]) -> dict[RunKey, list[JudgedCall]]:
-    c = tool_calls.c
-    of_run = or_(*(and_(c.agent_id == k.agent_id, c.run_id == k.run_id) for k in keys))
-    query = select(tool_calls).where(of_run).order_by(c.at_us, c.call_id, c.choice, c.position)
+def _histories(connection: Connection, keys: list[tuple[str, str]]) -> dict[RunKey, list[JudgedCall]]:
     histories: dict[RunKey, list[JudgedCall]] = {}
-    for row in connection.execute(query):
-        judged = JudgedCall(
-            row.tool_call_id, row.tool, row.decision, row.effect, row.digest, row.at_us, row.answered_us
-        )
-        histories.setdefault(RunKey(row.agent_id, row.run_id), []).append(judged)
+    rows = _among(connection, _CALL, "state_tool_calls", keys, "at_us, call_id, choice, position")
+    for agent, run, *judged in rows:
+        histories.setdefault(RunKey(agent, run), []).append(JudgedCall(*judged))
     return histories
+
+
+def _among(
+    connection: Connection, columns: str, table: str, keys: list[tuple[str, str]], order: str
+) -> list[Any]:
+    """Rows of `table` whose (agent, run) is one of `keys`. The names are constants of ours.
+
+    Joined, since SQLite reads the whole table for a row value that is IN a list.
+    """
+    mark = "(%s, %s)" if connection.dialect.name == "postgresql" else "(?, ?)"
+    marks = ", ".join([mark] * len(keys))
+    sql = (
+        f"WITH wanted(agent, run) AS (VALUES {marks}) SELECT {columns} FROM wanted "  # noqa: S608
+        f"JOIN {table} ON {table}.agent_id = wanted.agent AND {table}.run_id = wanted.run ORDER BY {order}"
+    )
+    return list(connection.exec_driver_sql(sql, tuple(chain.from_iterable(keys))).fetchall())
