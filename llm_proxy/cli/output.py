@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from typing import NoReturn
@@ -30,6 +31,10 @@ def stop(what: object, status: int = WRONG_USE) -> NoReturn:
     """Complains and ends the command."""
     complain(what)
     raise typer.Exit(status)
+
+
+_PIPE_WIDTH = 400
+"""A pipe has no width: a listing in it has one line a row."""
 
 
 def console() -> Console:
@@ -66,6 +71,9 @@ def print_table(columns: Sequence[Column], rows: Iterable[Sequence[str | Text]],
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(line(cell)) for cell in row))
     if table.row_count:
-        console().print(Gutter(table))
+        out = console()
+        if not out.is_terminal and "COLUMNS" not in os.environ:
+            out.width = _PIPE_WIDTH
+        out.print(Gutter(table))
     else:
         complain(none)
