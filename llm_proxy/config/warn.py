@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from llm_proxy.config.check import Entries, credentials, nearest
-from llm_proxy.config.choices import Unpriced
+from llm_proxy.config.choices import Translation, Unpriced
 from llm_proxy.config.credentials import SHORT_CHARS
 from llm_proxy.config.names import meets
 from llm_proxy.config.schema import ConfigFile, ModelConfig, PriceConfig
@@ -26,6 +26,7 @@ def warnings(config: ConfigFile, document: Document, has_price: HasPrice | None 
         yield document.issue(
             ("policy",), "no policy: tool calls are recorded and none is judged; name a policy file"
         )
+    yield from _without_effect(config, document)
     yield from _agents(config, document)
     yield from _budgets(config, document)
     yield from _cycles(config.models, document)
@@ -33,6 +34,20 @@ def warnings(config: ConfigFile, document: Document, has_price: HasPrice | None 
     yield from _dear_prices(config.prices, document)
     if has_price and config.unpriced is Unpriced.REFUSE:
         yield from _unpriced(config, document, has_price)
+
+
+def _without_effect(config: ConfigFile, document: Document) -> Iterator[Issue]:
+    """Keys that are read and checked, and that nothing acts on yet: who sets one must know."""
+    message = "is checked and has no effect in this version"
+    records = config.records.model_fields_set & {"retention_days", "signing_key"}
+    keys: list[tuple[str | int, ...]] = [("records", key) for key in sorted(records)]
+    if config.translation is Translation.STRICT:
+        keys.append(("translation",))
+    keys += [
+        ("budgets", n, "warn_at") for n, b in enumerate(config.budgets) if "warn_at" in b.model_fields_set
+    ]
+    for key in keys:
+        yield document.issue(key, message)
 
 
 def _agents(config: ConfigFile, document: Document) -> Iterator[Issue]:
