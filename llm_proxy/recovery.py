@@ -17,7 +17,7 @@ from llm_proxy.chat.events import Usage
 from llm_proxy.errors import ProxyError
 from llm_proxy.records import bodies
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.evidence import CallClose, Draft, Evidence, RecordKind
+from llm_proxy.records.evidence import NOTHING, CallClose, Draft, Evidence, RecordKind
 from llm_proxy.records.leases import Lease
 from llm_proxy.records.tables import calls, records
 from llm_proxy.records.view import CostLabel, Problem, Status
@@ -56,7 +56,8 @@ class Recovery:
         now = self._now_us()
         old = tuple(id_ for id_, began in self._active.items() if began < now - RENEW_AFTER_US)
         renew = (Renew(old, now + LEASE_US),) if old else ()
-        await self._writer.submit(Job(lambda _: Wrote(None), ops=(*renew, Expire(now))))
+        evidence = NOTHING if self._writer.healthy else _back(now)
+        await self._writer.submit(Job(lambda _: Wrote(None, evidence), ops=(*renew, Expire(now))))
         if not await asyncio.to_thread(self._lease.lead):
             return 0
         dead = await asyncio.to_thread(self._dead)
@@ -69,6 +70,11 @@ class Recovery:
         """Open calls that nobody holds any more: id, run, agent and the body of their opening record."""
         with self._engine.connect() as connection:
             return _open_without_hold(connection)
+
+
+def _back(now_us: int) -> Evidence:
+    """Written where the store could not be: only a record that is taken proves that it can be again."""
+    return Evidence(records=(Draft(RecordKind.STORE_BACK, now_us, None, None, None, b"{}"),))
 
 
 def _open_without_hold(connection: Connection) -> list[tuple[str, str, str, bytes]]:

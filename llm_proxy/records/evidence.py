@@ -18,8 +18,8 @@ class RecordKind(StrEnum):
     VERDICTS = "call.verdicts"
     KEY_ISSUED = "key.issued"
     KEY_REVOKED = "key.revoked"
-    STARTED = "proxy.started"
-    STOPPED = "proxy.stopped"
+    STORE_BACK = "store.back"
+    """The store takes records again after it didn't."""
 
 
 TOOL_CALL_ID_CHARS = 256
