@@ -26,7 +26,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 
 def noting(number: int) -> Job:
-    draft = Draft(RecordKind.STARTED, NOW, None, None, None, b"%d" % number)
+    draft = Draft(RecordKind.STORE_BACK, NOW, None, None, None, b"%d" % number)
     return Job(lambda _: Wrote(number, Evidence(records=(draft,))))
 
 
