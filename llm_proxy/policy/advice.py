@@ -59,6 +59,10 @@ def _not_yet(file: PolicyFile) -> _Found:
             ("redact",),
             "redaction is not applied in this release: values pass and are recorded as they are",
         )
+    caps = {("caps", "day"): file.caps.day.model_fields_set, ("caps", "sums"): file.caps.sums}
+    for path, given in caps.items():
+        if given:
+            yield path, "is not counted in this release: only the caps of a run bind"
     for n, step in enumerate(file.sequence):
         if isinstance(step, Prerequisite) and step.require.event is not None:
             yield (
