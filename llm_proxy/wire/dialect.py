@@ -17,18 +17,6 @@ Denied = Mapping[tuple[int, int], str]
 """(choice, call index) of each denied call → the text that stands in its place."""
 
 
-class UpstreamBody(Protocol):
-    """The body as sent on; the caller's own bytes object where nothing has to change."""
-
-    def __call__(
-        self,
-        request: WireRequest,
-        model: str,
-        cap: tuple[str, int] | None = None,
-        ask_usage: bool = False,  # noqa: FBT001
-    ) -> bytes: ...
-
-
 class UpstreamEdits(Protocol):
     """How the body as sent on differs from the caller's: slices to replace, none where nothing changes."""
 
@@ -58,7 +46,6 @@ class Dialect:
     """The key that limits completion tokens in a body which has none."""
     parse: Callable[[bytes], WireRequest]
     message_facts: Callable[[bytes], MessageFacts]
-    upstream_body: UpstreamBody
     upstream_edits: UpstreamEdits
     read_body: Callable[[bytes], Frame]
     read_frame: Callable[[SseFrame], Frame]
@@ -77,7 +64,6 @@ OPENAI_CHAT = Dialect(
     cap_field="max_completion_tokens",
     parse=request.parse,
     message_facts=request.message_facts,
-    upstream_body=request.upstream_body,
     upstream_edits=upstream.upstream_edits,
     read_body=reply.read_body,
     read_frame=reply.read_frame,
