@@ -62,7 +62,7 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate $(if $(UPGRADE),--upgrade)
 lock: $(DEV) ## write requirements*.txt anew from pyproject.toml; UPGRADE=1 for the newest versions
 	$(LOCK) --group build -o requirements.txt pyproject.toml
-	$(LOCK) --group build --group dev -c requirements.txt -o requirements-dev.txt pyproject.toml
+	$(LOCK) --group build --group dev --group clients -c requirements.txt -o requirements-dev.txt pyproject.toml
 
 venv: $(DEV) ## only set up .venv, for an editor
 

@@ -13,7 +13,7 @@ from llm_proxy.config import Config, find_config, load_config
 from llm_proxy.http.asgi import App, Receive, Scope, Send
 from llm_proxy.http.model_api import ModelApi
 from llm_proxy.http.root import Root
-from llm_proxy.wire.dialect import DIALECTS
+from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.worker import Worker
 
 log = structlog.get_logger("llm_proxy")

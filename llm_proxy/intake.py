@@ -18,15 +18,10 @@ _APART = 512
 """Bytes from which a top-level value (tools, a schema) is stored apart from the envelope, by its hash."""
 
 
-DECLARED = frozenset({"tools", "functions", "response_format"})
-"""What the caller declares to the model beside the messages: it costs tokens too."""
-
-
 class Memo(NamedTuple):
     """What is remembered of one message. `tokens` is None until someone needed it."""
 
-    role: str
-    result_of: str
+    results: tuple[str, ...]
     tokens: int | None
 
 
@@ -79,24 +74,30 @@ class Reader:
             else:
                 self._memos.move_to_end(id_)
             tokens += memo.tokens or 0
-            if memo.result_of:
-                results[memo.result_of] = None
-        tokens += await self._apart(request, new, holes, count=count)
+            for result in memo.results:
+                results[result] = None
+        tokens += await self._apart(request, dialect, new, holes, count=count)
         holes.sort(key=lambda hole: hole.start)
         return Intake(tuple(holes), tuple(new), tuple(addresses), tuple(results), tokens if count else None)
 
     async def _apart(
-        self, request: WireRequest, new: list[BlobDraft], holes: list[Hole], *, count: bool
+        self,
+        request: WireRequest,
+        dialect: Dialect,
+        new: list[BlobDraft],
+        holes: list[Hole],
+        *,
+        count: bool,
     ) -> int:
         """Stores large top-level values apart; returns the tokens of what is declared."""
         tokens = 0
         for key, (start, end) in request.spans.items():
-            if key == "messages" or (end - start < _APART and key not in DECLARED):
+            if key == request.messages_key or (end - start < _APART and key not in dialect.declared):
                 continue
             content = request.body[start:end]
             id_ = self._addresser.draft(content, new)
             holes.append(Hole(start, end, id_))
-            if count and key in DECLARED:
+            if count and key in dialect.declared:
                 tokens += await self._count(id_, content)
         return tokens
 
@@ -114,7 +115,7 @@ class Reader:
         tokens = None
         if count:
             tokens = await self._counter.count(facts.texts) + PER_MESSAGE + IMAGE * len(facts.images)
-        memo = self._memos[id_] = Memo(facts.role, facts.result_of, tokens)
+        memo = self._memos[id_] = Memo(tuple([result.id for result in facts.results]), tokens)
         if len(self._memos) > _REMEMBERED:
             self._memos.popitem(last=False)
         return memo

@@ -8,7 +8,6 @@ from budgets import Amount
 from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Assembly, Reply
 from llm_proxy.exchange import Exchange, Spent
-from llm_proxy.intake import DECLARED
 from llm_proxy.records.view import CostLabel
 from llm_proxy.upstream.prices import Price, PriceBook
 from llm_proxy.upstream.send import LostTry
@@ -69,7 +68,8 @@ class Settler:
             return 0
         facts = [exchange.dialect.message_facts(bytes(raw)) for raw in request.messages]
         texts = [text for message in facts for text in message.texts]
-        texts += [request.body[slice(*at)].decode() for key, at in request.spans.items() if key in DECLARED]
+        declared = exchange.dialect.declared
+        texts += [request.body[slice(*at)].decode() for key, at in request.spans.items() if key in declared]
         around = PER_REPLY + sum(PER_MESSAGE + IMAGE * len(message.images) for message in facts)
         return around + await self._counter.count(tuple(texts))
 

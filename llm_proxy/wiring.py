@@ -16,7 +16,7 @@ from llm_proxy.policy.load import load_policy
 from llm_proxy.upstream.prices import PriceBook
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.version import VERSION
-from llm_proxy.wire.dialect import OPENAI_CHAT
+from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from routing.targets import Route, RouteTable, Target, Timeouts
 
 OPENAI_URL = "https://api.openai.com/v1"

@@ -25,7 +25,7 @@ from llm_proxy.records.tables import records, writers
 from llm_proxy.records.writer import Writer
 from llm_proxy.upstream.prices import PriceBook
 from llm_proxy.upstream.tokens import TokenCounter
-from llm_proxy.wire.dialect import OPENAI_CHAT
+from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from routing.targets import Route, RouteTable, Target
 
 NOW = 1_800_000_000_000_000

@@ -10,7 +10,8 @@ from llm_proxy.archive.content import fold
 from llm_proxy.chat.reply import Reply
 from llm_proxy.errors import ProxyError
 from llm_proxy.records.view import CallView
-from llm_proxy.wire.dialect import DIALECTS, Dialect
+from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.request import MessageFacts
 
 
@@ -58,25 +59,29 @@ class Story:
             messages = dialect.parse(body).messages
         except ProxyError:
             return (NewMessage(role="unreadable", text=body.decode("utf-8", "replace")),)
-        new = [self._read(dialect, raw) for raw in map(bytes, messages) if raw not in self._seen]
-        self._seen.update(map(bytes, messages))
-        return tuple(message for message in new if message is not None)
+        new = [self._read(dialect, raw) for raw in messages if raw not in self._seen]
+        self._seen.update(messages)
+        return tuple(message for read in new for message in read)
 
-    def _read(self, dialect: Dialect, raw: bytes) -> NewMessage | None:
-        """None where the message only repeats what the agent received from this run."""
+    def _read(self, dialect: Dialect, raw: bytes) -> list[NewMessage]:
+        """Nothing where the message only repeats what the agent received from this run."""
         try:
             facts = dialect.message_facts(raw)
         except ProxyError:
-            return NewMessage(role="unreadable", text=raw.decode("utf-8", "replace"))
+            return [NewMessage(role="unreadable", text=raw.decode("utf-8", "replace"))]
         if facts.role == "assistant" and self._repeats(facts):
-            return None
-        if facts.result_of:
-            tool = self._tools.get(facts.result_of, "")
-            return NewMessage(
-                role=facts.role, text=facts.result_text, tool=tool, tool_call_id=facts.result_of
+            return []
+        told = [
+            NewMessage(
+                role="tool", text=result.text, tool=self._tools.get(result.id, ""), tool_call_id=result.id
             )
+            for result in facts.results
+        ]
         media = [f"[{item.kind}]" for item in facts.images]
-        return NewMessage(role=facts.role, text="\n".join((*facts.texts, *media)))
+        texts = [facts.user_text] if told and facts.user_text else [] if told else facts.texts
+        if texts or media or not told:
+            told.append(NewMessage(role=facts.role, text="\n".join((*texts, *media))))
+        return told
 
     def _repeats(self, facts: MessageFacts) -> bool:
         if facts.proposed:

@@ -14,7 +14,7 @@ from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
 from llm_proxy.records.view import CallView, CostLabel, Decision, Status
-from llm_proxy.wire.dialect import DIALECTS
+from llm_proxy.wire.dialects import DIALECTS
 
 _COLUMNS = "kind, at_us, call_id, run_id, agent_id, body, writer, seq"
 

@@ -55,26 +55,68 @@ class Refusal(msgspec.Struct, frozen=True, tag="refusal", gc=False):
 
 
 class Reasoning(msgspec.Struct, frozen=True, tag="reasoning", gc=False):
+    """A piece of one reasoning part: its words, or what seals it.
+
+    `text` of kind encrypted or redacted is the vendor's opaque data. `part` tells the parts of a choice
+    apart (a content block's index, an output item's); pieces of one part and kind belong together.
+    """
+
     choice: int
     text: str
     kind: ReasoningKind = ReasoningKind.RAW
+    part: int = 0
+    signature: str = ""
+    """What proves a raw or summary part to the vendor that wrote it; may come in a piece without text."""
+    id: str = ""
+    """The vendor's id of the part (`rs_…`), needed to send it back."""
+    format: str = ""
+    """Whose seal it is, in OpenRouter's words (`ANTHROPIC_FORMAT` …); empty where unknown."""
+
+
+ANTHROPIC_FORMAT = "anthropic-claude-v1"
+RESPONSES_FORMAT = "openai-responses-v1"
+GEMINI_FORMAT = "google-gemini-v1"
 
 
 class CallDelta(msgspec.Struct, frozen=True, tag="call", gc=False):
-    """Part of a proposed tool call, or all of it. `arguments` is raw JSON text to append to what came."""
+    """Part of a proposed tool call, or all of it. `arguments` is raw JSON text to append to what came.
+
+    `index` tells the calls of a choice apart; it only has to be unique and to rise.
+    """
 
     choice: int
     index: int
     id: str = ""
     name: str = ""
     arguments: str = ""
+    custom: bool = False
+    """A freeform tool's call: `arguments` is plain text."""
+    signature: str = ""
+    """Gemini's thought signature, which has to come back with the call."""
+
+
+class ServerTool(msgspec.Struct, frozen=True, tag="server_tool", gc=False):
+    """A tool that the provider ran itself (web search, code, an MCP server of its own), as far as reported.
+
+    `raw` is the dialect's own JSON of the whole item or block, empty where only its start is known.
+    """
+
+    choice: int
+    index: int
+    name: str
+    id: str = ""
+    raw: bytes = b""
 
 
 class Finished(msgspec.Struct, frozen=True, tag="finished", gc=False):
-    """A choice ended. `reason`: stop, length, content_filter, tool_call or the dialect's own word."""
+    """A choice ended. `reason`: stop, length, content_filter, tool_call or the dialect's own word.
+
+    `detail` is what the dialect adds: the stop sequence that was met.
+    """
 
     choice: int
     reason: str
+    detail: str = ""
 
 
 class UsageSeen(msgspec.Struct, frozen=True, tag="usage"):
@@ -102,7 +144,19 @@ class Unreadable(msgspec.Struct, frozen=True, tag="unreadable", gc=False):
     why: str
 
 
-Event = Started | Text | Refusal | Reasoning | CallDelta | Finished | UsageSeen | Failed | Ended | Unreadable
+Event = (
+    Started
+    | Text
+    | Refusal
+    | Reasoning
+    | CallDelta
+    | ServerTool
+    | Finished
+    | UsageSeen
+    | Failed
+    | Ended
+    | Unreadable
+)
 
 
 class Frame(msgspec.Struct, frozen=True):
@@ -110,3 +164,5 @@ class Frame(msgspec.Struct, frozen=True):
 
     raw: bytes
     events: tuple[Event, ...] = ()
+    inert: bool = False
+    """A comment or a ping: it may pass frames that wait. Read only where a dialect is `ordered`."""

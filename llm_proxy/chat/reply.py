@@ -13,6 +13,7 @@ from llm_proxy.chat.events import (
     Reasoning,
     ReasoningKind,
     Refusal,
+    ServerTool,
     Started,
     Text,
     Unreadable,
@@ -21,7 +22,7 @@ from llm_proxy.chat.events import (
 )
 
 
-class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
+class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A tool call that a model proposed. `arguments` is the raw JSON text, unparsed and unjudged."""
 
     choice: int
@@ -29,11 +30,29 @@ class ToolCall(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     name: str
     arguments: str
+    custom: bool = False
+    signature: str = ""
 
 
-class ReasoningPart(msgspec.Struct, frozen=True, kw_only=True):
+class ReasoningPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One part of the reasoning, in a reply or sent back in the history.
+
+    `text` of kind encrypted or redacted is opaque. `signature`, `id` and `format` as in `events.Reasoning`.
+    """
+
     kind: ReasoningKind
-    text: str
+    text: str = ""
+    signature: str = ""
+    id: str = ""
+    format: str = ""
+
+
+class ServerToolUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool that the provider ran itself."""
+
+    index: int
+    name: str
+    id: str = ""
 
 
 class ChoiceReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -42,6 +61,7 @@ class ChoiceReply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     refusal: str = ""
     reasoning: tuple[ReasoningPart, ...] = ()
     calls: tuple[ToolCall, ...] = ()
+    server_tools: tuple[ServerToolUse, ...] = ()
     finish: str = ""
     """Empty while the choice has not ended, and for ever where the reply was cut."""
 
@@ -59,22 +79,41 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Call:
-    __slots__ = ("arguments", "id", "name")
+    __slots__ = ("arguments", "custom", "id", "name", "signature")
 
     def __init__(self) -> None:
         self.id = ""
         self.name = ""
         self.arguments: list[str] = []
+        self.custom = False
+        self.signature = ""
+
+
+class _Thought:
+    __slots__ = ("format", "id", "signature", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.signature = ""
+        self.id = ""
+        self.format = ""
+
+    def add(self, piece: Reasoning) -> None:
+        self.text.append(piece.text)
+        self.signature += piece.signature
+        self.id = self.id or piece.id
+        self.format = self.format or piece.format
 
 
 class _Choice:
-    __slots__ = ("calls", "finish", "reasoning", "refusal", "text")
+    __slots__ = ("calls", "finish", "reasoning", "refusal", "server_tools", "text")
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.refusal: list[str] = []
-        self.reasoning: list[tuple[ReasoningKind, str]] = []
+        self.reasoning: dict[tuple[int, ReasoningKind], _Thought] = {}
         self.calls: dict[int, _Call] = {}
+        self.server_tools: dict[int, ServerToolUse] = {}
         self.finish = ""
 
 
@@ -98,9 +137,8 @@ class Assembly:
             case Text(choice, text):
                 self._choice(choice).text.append(text)
                 self.output_chars += len(text)
-            case Reasoning(choice, text, kind):
-                self._choice(choice).reasoning.append((kind, text))
-                self.output_chars += len(text)
+            case Reasoning():
+                self._add_reasoning(event)
             case CallDelta():
                 self._add_call(event)
             case Finished(choice, reason):
@@ -113,6 +151,9 @@ class Assembly:
             case Refusal(choice, text):
                 self._choice(choice).refusal.append(text)
                 self.output_chars += len(text)
+            case ServerTool(choice, index, name, id_):
+                used = ServerToolUse(index=index, name=name, id=id_)
+                self._choice(choice).server_tools.setdefault(index, used)
             case Failed(message):
                 self.error = message
             case Ended():
@@ -126,6 +167,15 @@ class Assembly:
             choice = self._choices[index] = _Choice()
         return choice
 
+    def _add_reasoning(self, piece: Reasoning) -> None:
+        parts = self._choice(piece.choice).reasoning
+        key = (piece.part, piece.kind)
+        thought = parts.get(key)
+        if thought is None:
+            thought = parts[key] = _Thought()
+        thought.add(piece)
+        self.output_chars += len(piece.text)
+
     def _add_call(self, delta: CallDelta) -> None:
         calls = self._choice(delta.choice).calls
         call = calls.get(delta.index)
@@ -134,6 +184,8 @@ class Assembly:
         call.id = call.id or delta.id
         call.name += delta.name
         call.arguments.append(delta.arguments)
+        call.custom = call.custom or delta.custom
+        call.signature = call.signature or delta.signature
         self.output_chars += len(delta.arguments) + len(delta.name)
 
     def finished(self, choices: int = 1) -> bool:
@@ -149,7 +201,15 @@ class Assembly:
     def calls(self) -> tuple[ToolCall, ...]:
         """Every proposed call so far, by choice and index."""
         return tuple(
-            ToolCall(choice=c, index=i, id=call.id, name=call.name, arguments="".join(call.arguments))
+            ToolCall(
+                choice=c,
+                index=i,
+                id=call.id,
+                name=call.name,
+                arguments="".join(call.arguments),
+                custom=call.custom,
+                signature=call.signature,
+            )
             for c, choice in sorted(self._choices.items())
             for i, call in sorted(choice.calls.items())
         )
@@ -167,8 +227,9 @@ class Assembly:
                     index=index,
                     text="".join(choice.text),
                     refusal="".join(choice.refusal),
-                    reasoning=_merge(choice.reasoning),
+                    reasoning=_parts(choice),
                     calls=tuple(c for c in calls if c.choice == index),
+                    server_tools=tuple(use for _, use in sorted(choice.server_tools.items())),
                     finish=choice.finish,
                 )
                 for index, choice in sorted(self._choices.items())
@@ -176,11 +237,14 @@ class Assembly:
         )
 
 
-def _merge(parts: list[tuple[ReasoningKind, str]]) -> tuple[ReasoningPart, ...]:
-    merged: list[tuple[ReasoningKind, list[str]]] = []
-    for kind, text in parts:
-        if merged and merged[-1][0] is kind:
-            merged[-1][1].append(text)
-        else:
-            merged.append((kind, [text]))
-    return tuple(ReasoningPart(kind=kind, text="".join(texts)) for kind, texts in merged)
+def _parts(choice: _Choice) -> tuple[ReasoningPart, ...]:
+    return tuple(
+        ReasoningPart(
+            kind=kind,
+            text="".join(thought.text),
+            signature=thought.signature,
+            id=thought.id,
+            format=thought.format,
+        )
+        for (_, kind), thought in choice.reasoning.items()
+    )

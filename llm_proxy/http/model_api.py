@@ -16,7 +16,9 @@ from llm_proxy.identity.headers import Headers, checked_id, read_hints
 from llm_proxy.pipeline import Pipeline
 from llm_proxy.records.ids import uuid7
 from llm_proxy.services import Services
-from llm_proxy.wire.dialect import DIALECTS, OPENAI_CHAT, Dialect
+from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.dialects import DIALECTS
+from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from llm_proxy.wire.openai_chat.errors import model_body, models_body
 
 _SERVED = ", ".join([*(f"POST {dialect.path}" for dialect in DIALECTS.values()), "GET /v1/models"])

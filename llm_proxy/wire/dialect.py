@@ -1,4 +1,4 @@
-"""The dialects served: for each, the functions that read and write it. A new one is a row in `DIALECTS`."""
+"""What a dialect is: the functions that read and write one wire format. The registry is `wire.dialects`."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from llm_proxy.chat.events import Frame
+import msgspec
+
+from llm_proxy.chat.events import Event, Frame
+from llm_proxy.chat.prompt import Prompt, Written
 from llm_proxy.errors import ProxyError
-from llm_proxy.wire.openai_chat import edit, errors, reply, request, upstream
 from llm_proxy.wire.request import MessageFacts, WireRequest
-from llm_proxy.wire.spans import Edit
+from llm_proxy.wire.spans import Edit, Span
 from llm_proxy.wire.sse import SseFrame
 
 Denied = Mapping[tuple[int, int], str]
@@ -33,6 +35,56 @@ class EditFrames(Protocol):
     ) -> list[bytes]: ...
 
 
+class About(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reply that is written anew says of itself beside what the model said."""
+
+    call_id: str
+    model: str
+    """The model's name where the upstream reports none."""
+    created: int
+    """Unix seconds."""
+    include_usage: bool = True
+    """The caller asked for usage at the end of a stream (chat completions alone lets it choose)."""
+    request: WireRequest
+    """The caller's own request, some of which the Responses dialect repeats in its reply."""
+
+
+class Renderer(Protocol):
+    """Writes one streamed reply anew, event by event. Stateful: one per reply.
+
+    Every failure is the stage's to report (`error_frame`): `Failed` and `Unreadable` are not rendered.
+    """
+
+    def render(self, events: Sequence[Event]) -> bytes:
+        """The frames that these events come to; empty where they come to none yet."""
+        ...
+
+    def close(self) -> bytes:
+        """The frames that end the stream, once every event has been rendered."""
+        ...
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """Reasoning in a request that only the provider which gave it accepts: where it stands in its message.
+
+    `span` covers what has to go so that another provider accepts the message, a comma included.
+    """
+
+    span: Span
+    seal: str
+    """The signature or encrypted content."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Translation:
+    """What makes a dialect one side of a translation. The readers of requests raise `ProxyError`."""
+
+    read_prompt: Callable[[WireRequest], Prompt]
+    write_prompt: Callable[[Prompt], Written]
+    renderer: Callable[[About], Renderer]
+    render_body: Callable[[Sequence[Event], About], bytes]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
     """One wire format. Every function is pure; the ones that read a request raise `ProxyError`."""
@@ -42,8 +94,14 @@ class Dialect:
     """Where it is served."""
     upstream_path: str
     """Where it is found below a base URL that ends in `/v1`."""
-    cap_field: str
-    """The key that limits completion tokens in a body which has none."""
+    operation: str = "chat"
+    """`gen_ai.operation.name`."""
+    cap_field: str = ""
+    """The key that limits completion tokens in a body which has none; empty where no key does."""
+    declared: frozenset[str] = frozenset()
+    """Top-level keys that cost tokens beside the messages."""
+    ordered: bool = False
+    """Frames mean something by their order: once one waits, all that follow wait."""
     parse: Callable[[bytes], WireRequest]
     message_facts: Callable[[bytes], MessageFacts]
     upstream_edits: UpstreamEdits
@@ -53,24 +111,9 @@ class Dialect:
     edit_frames: EditFrames
     error_body: Callable[[ProxyError, str], bytes]
     error_frame: Callable[[ProxyError], bytes]
-    body_type: str = "application/json"
-    stream_type: str = "text/event-stream; charset=utf-8"
-
-
-OPENAI_CHAT = Dialect(
-    name="openai_chat",
-    path="/v1/chat/completions",
-    upstream_path="/chat/completions",
-    cap_field="max_completion_tokens",
-    parse=request.parse,
-    message_facts=request.message_facts,
-    upstream_edits=upstream.upstream_edits,
-    read_body=reply.read_body,
-    read_frame=reply.read_frame,
-    edit_body=edit.edit_body,
-    edit_frames=edit.edit_frames,
-    error_body=errors.error_body,
-    error_frame=errors.error_frame,
-)
-
-DIALECTS: Mapping[str, Dialect] = {dialect.name: dialect for dialect in (OPENAI_CHAT,)}
+    signed: Callable[[bytes], tuple[Signed, ...]]
+    """The sealed reasoning of one message, in order; none where the dialect has no such thing."""
+    translation: Translation | None = None
+    """None where the dialect is only served as it is."""
+    passes: frozenset[bytes] = frozenset()
+    """The caller's headers (lower case) that go upstream where the dialect stays the same."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.wire.spans import Span
 
 
@@ -19,9 +20,11 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     n: int = 1
     """How many choices were asked for."""
-    messages: tuple[bytes, ...]
+    messages: tuple[bytes, ...] = ()
     """Each message's own bytes, in order, undecoded: see the dialect's `message_facts`."""
-    message_spans: tuple[Span, ...]
+    message_spans: tuple[Span, ...] = ()
+    messages_key: str = "messages"
+    """The top-level key whose value holds the messages."""
     spans: Mapping[str, Span]
     """Where the value of each top-level key stands."""
     max_output: int | None = None
@@ -38,6 +41,8 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     run: str = ""
     """The run that the body names. A header may name another."""
+    previous: str = ""
+    """The stored response that this one goes on from (`previous_response_id`), kept where it was made."""
 
 
 class MediaKind(StrEnum):
@@ -64,6 +69,13 @@ class Proposed(NamedTuple):
     arguments: str
 
 
+class Answered(NamedTuple):
+    """A tool's result in the history: the id of its call (or the function's name in the legacy form)."""
+
+    id: str
+    text: str
+
+
 class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What one message says. Depends on its bytes alone, so that it can be cached by their hash."""
 
@@ -72,9 +84,9 @@ class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that costs tokens as text, once each."""
     images: tuple[Media, ...] = ()
     """Images, audio and files."""
-    result_of: str = ""
-    """Where the message is a tool's result: the call id (or the function's name in the legacy form)."""
-    result_text: str = ""
+    results: tuple[Answered, ...] = ()
     proposed: tuple[Proposed, ...] = ()
+    reasoning: tuple[ReasoningPart, ...] = ()
+    """Reasoning that the caller sends back."""
     user_text: str = ""
     """What a person wrote, empty for every other role."""

@@ -14,7 +14,7 @@ from llm_proxy.config.providers import SERVED
 from llm_proxy.errors import Kind
 from llm_proxy.policy.load import load_policy
 from llm_proxy.scripted.script import load_script
-from llm_proxy.wire.dialect import DIALECTS
+from llm_proxy.wire.dialects import DIALECTS
 from routing.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,7 +36,7 @@ REGISTRIES: dict[str, Iterable[str]] = {
     "routing.strategies.STRATEGIES": STRATEGIES,
     "budgets.windows.WINDOWS": WINDOWS,
     "llm_proxy.config.providers.SERVED": SERVED,
-    "llm_proxy.wire.dialect.DIALECTS": DIALECTS,
+    "llm_proxy.wire.dialects.DIALECTS": DIALECTS,
 }
 
 

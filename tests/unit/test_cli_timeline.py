@@ -18,7 +18,7 @@ from llm_proxy.chat.events import Usage
 from llm_proxy.cli.timeline import run_timeline
 from llm_proxy.config import AgentConfig
 from llm_proxy.records.view import Attempt, CallView, CostLabel, Decision, Problem, Status, ToolResultView
-from llm_proxy.wire.dialect import OPENAI_CHAT
+from llm_proxy.wire.openai_chat import OPENAI_CHAT
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]markup[/red]\x9b1A\u202eevil :bomb:"
 

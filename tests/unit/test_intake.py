@@ -19,7 +19,7 @@ from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.bodies import Content
 from llm_proxy.upstream.tokens import PER_MESSAGE, PER_REPLY, TokenCounter
-from llm_proxy.wire.dialect import OPENAI_CHAT
+from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from llm_proxy.wire.openai_chat.request import _Body
 from tests.stores import AGENT, Caller, body_of
 

@@ -9,7 +9,8 @@ import openai
 import pytest
 
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.wire.dialect import DIALECTS, OPENAI_CHAT
+from llm_proxy.wire.dialects import DIALECTS
+from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from llm_proxy.wire.openai_chat.errors import error_body, error_frame, model_body, models_body
 
 EXPECTED = {

@@ -68,19 +68,19 @@ def test_a_tools_result() -> None:
     read = facts(
         role="tool", tool_call_id="c1", content=[{"type": "text", "text": "4"}, {"type": "text", "text": "2"}]
     )
-    assert (read.result_of, read.result_text) == ("c1", "4\n2")
+    assert read.results == (("c1", "4\n2"),)
     legacy = facts(role="function", name="lookup", content="42")
-    assert (legacy.result_of, legacy.result_text) == ("lookup", "42")
+    assert legacy.results == (("lookup", "42"),)
 
 
 def test_an_odd_result_is_still_a_result() -> None:
     read = facts(role="tool", tool_call_id=5, content={"rows": [1]})
-    assert (read.result_of, read.result_text) == ("5", '{"rows": [1]}')
+    assert read.results == (("5", '{"rows": [1]}'),)
 
 
 def test_escapes_hide_no_role() -> None:
     read = message_facts(b'{"r\\u006fle":"t\\u006fol","tool_call_id":"c1","content":"x"}')
-    assert (read.role, read.result_of) == ("tool", "c1")
+    assert (read.role, read.results[0].id) == ("tool", "c1")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from typing import TypeVar
 import msgspec
 
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.wire.request import Media, MediaKind, MessageFacts, Proposed
+from llm_proxy.wire.dialect import Signed
+from llm_proxy.wire.request import Answered, Media, MediaKind, MessageFacts, Proposed
 from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
 
 T = TypeVar("T")
@@ -145,11 +146,20 @@ def message_facts(raw: bytes) -> MessageFacts:
         role=role,
         texts=tuple([text for text in texts if text]),
         images=tuple(content.media),
-        result_of=_text(message.tool_call_id) if role == "tool" else name if role == "function" else "",
-        result_text=said if role in ("tool", "function") else "",
+        results=_results(role, _text(message.tool_call_id), name, said),
         proposed=tuple(proposed),
         user_text=said if role == "user" else "",
     )
+
+
+def signed(raw: bytes) -> tuple[Signed, ...]:
+    """The entries of `reasoning_details` that carry a seal."""
+    return ()
+
+
+def _results(role: str, call_id: str, name: str, said: str) -> tuple[Answered, ...]:
+    id_ = call_id if role == "tool" else name if role == "function" else ""
+    return (Answered(id_, said),) if id_ else ()
 
 
 def _read_plain(raw: bytes) -> MessageFacts | None:
