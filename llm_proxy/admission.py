@@ -83,9 +83,12 @@ class Admission:
         assert request is not None
         assert intake is not None
         prices = self._priced(route)
-        if self._refuse_unpriced and None in prices and limits_usd(exchange):
+        dialect = exchange.dialect
+        if self._refuse_unpriced and None in prices and dialect.priced and limits_usd(exchange):
             raise _unpriced(request.model)
-        worst = quote(intake.tokens or 0, request.max_output, request.n, prices)
+        most = request.max_output if dialect.generates else 0
+        tokens = (intake.tokens or 0) + exchange.earlier_tokens if dialect.priced else 0
+        worst = quote(tokens, most, request.n, prices, exchange.units)
         for attempt in range(_SHRINKS + 1):
             outcome = await self._writer.submit(self._job(exchange, worst, rules, last=attempt == _SHRINKS))
             match outcome:
@@ -100,6 +103,11 @@ class Admission:
                 case _:
                     raise AssertionError(f"a hold was answered by {type(outcome).__name__}")
         raise AssertionError("the last hold is either taken or refused")
+
+    def largest_output(self, provider: str, model: str) -> int | None:
+        """The longest reply that a model gives, in tokens, where that's known."""
+        price = self._prices.find(provider, model)
+        return None if price is None else price.max_output
 
     def _priced(self, route: Resolved) -> tuple[Price | None, ...]:
         """The prices of every target of `route`, looked up once."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from budgets import ZERO, Amount, Bound, Left
 from llm_proxy.chat.events import Usage
+from llm_proxy.chat.prompt import Prompt
 from llm_proxy.chat.reply import Assembly
 from llm_proxy.identity.caller import Caller
 from llm_proxy.identity.headers import Hints
 from llm_proxy.intake import Intake
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
+from llm_proxy.upstream.prices import NO_UNITS
 from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.passthrough import Units
 from llm_proxy.wire.request import WireRequest
 
 
@@ -48,8 +52,33 @@ class Exchange:
     left: tuple[Left, ...] = ()
     floor: Amount = ZERO
     opened: bool = False
+    method: str = "POST"
+    upstream_path: str = ""
+    """Where the call goes below a base URL, where that isn't the dialect's own path."""
+    query: str = ""
+    """The request's query, which goes upstream where the dialect stays the same."""
+    passed: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The caller's headers that go upstream where the dialect stays the same."""
+    prompt: Prompt | None = None
+    """The request in neutral form, once a translation needed it."""
+    body_model: str | None = None
+    """The model that the body names, empty where it names none and a default serves."""
+    units: Units = NO_UNITS
+    """What the request asks for that is priced by the piece."""
+    answered_here: bool = False
+    """The proxy answers itself; no target is asked."""
+    earlier_tokens: int = 0
+    """Tokens of the conversation that the request goes on from without holding it."""
+    upstream: Dialect | None = None
+    """What the last target that was asked speaks."""
     edits: tuple[tuple[int, int, bytes], ...] = ()
     """How the body sent upstream differs from the one received."""
+    sent: bytes | None = None
+    """The body as sent, where it was written anew."""
+    dropped: tuple[str, ...] = ()
+    """What of the request the last target was not told."""
+    reply_headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Headers of the upstream's reply that pass on."""
     target: str = ""
     provider: str = ""
     server: str = ""

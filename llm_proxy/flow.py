@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from llm_proxy.chat.events import (
-    CallDelta,
-    Ended,
-    Failed,
-    Finished,
-    Frame,
-    Reasoning,
-    Text,
-    Unreadable,
-    UsageSeen,
-)
+from llm_proxy.chat.events import Ended, Failed, Frame, Unreadable, UsageSeen
 from llm_proxy.chat.reply import Assembly, ToolCall
-from llm_proxy.exchange import Exchange
+from llm_proxy.output import Output
 from llm_proxy.policy.gate import Gate, GateOverflow
-from llm_proxy.upstream.provider import UpstreamFailure
+from llm_proxy.upstream.provider import UpstreamFailure, UpstreamReply
+from llm_proxy.wire.dialect import Denied, Dialect
+from llm_proxy.wire.request import WireRequest
 from llm_proxy.wire.sse import FrameTooLarge, SseReader
 from routing.failures import FailureKind, classify_in_band
 
-Denied = Mapping[tuple[int, int], str]
-"""Notes that stand in place of denied calls, by (choice, index)."""
 Judge = Callable[[tuple[ToolCall, ...]], Awaitable[Denied]]
 
 MAX_REPLY = 256 << 20
@@ -42,43 +32,48 @@ class Sink(Protocol):
     async def finish(self, tail: bytes) -> None: ...
 
 
-_MEANS = (Text, Reasoning, CallDelta, Finished)
-
-
 class Flow:
     """One attempt's reply. `feed` its bytes, then `end` it; `tail` is what waits for the record's commit.
 
-    Raises UpstreamFailure for what makes the attempt a failed one.
+    `dialect` is what the target speaks, `output` how the caller gets it. Raises UpstreamFailure for what
+    makes the attempt a failed one.
     """
 
     def __init__(
-        self, exchange: Exchange, sink: Sink, judge: Judge, *, judging: bool, choices: int, hide_usage: bool
+        self,
+        dialect: Dialect,
+        output: Output,
+        sink: Sink,
+        judge: Judge,
+        *,
+        judging: bool,
+        request: WireRequest,
     ) -> None:
-        self._exchange = exchange
-        self._dialect = exchange.dialect
+        self._output = output
         self._sink = sink
         self._judge = judge
-        self._gate = Gate(judging=judging)
-        self._choices = choices
-        self._hide_usage = hide_usage
-        self._reader: SseReader | None = None
-        self._whole: list[bytes] = []
+        self._gate = Gate(judging=judging, ordered=dialect.ordered)
+        self._choices = request.n
+        self._wants_stream = request.stream
+        self._hide_usage = request.stream and not request.include_usage and not output.anew
+        self._sse: SseReader | None = None
+        self._read_frame = dialect.frame_reader()
+        self._read_body = dialect.read_body
+        self._body: Frame | None = None
         self._size = 0
         self._early: list[bytes] = []
         self._meant = False
         self._released: list[bytes] = []
-        self._tail: list[bytes] = []
-        self._changed = False
-        self._edited: list[bytes] | None = None
+        self._tail: list[Frame] = []
+        self._changed = output.anew
         self.assembly = Assembly()
         self.emitted: list[bytes] = []
         self.streamed = True
-        self._wants_stream = exchange.request is not None and exchange.request.stream
 
-    def begin(self, *, streamed: bool) -> None:
+    def begin(self, reply: UpstreamReply) -> None:
         """The reply's head has come: it's an event stream or a whole body."""
-        self.streamed = streamed
-        if streamed and not self._wants_stream:
+        self.streamed = reply.streamed
+        if reply.streamed and not self._wants_stream:
             raise UpstreamFailure(
                 FailureKind.MALFORMED, "the target streamed a reply that was asked for whole"
             )
@@ -92,32 +87,37 @@ class Flow:
         if not self.streamed:
             return
         try:
-            if self._reader is None:
-                self._reader = SseReader()
-            frames = self._reader.feed(chunk)
+            if self._sse is None:
+                self._sse = SseReader()
+            frames = self._sse.feed(chunk)
         except FrameTooLarge as error:
             raise UpstreamFailure(FailureKind.MALFORMED, "one event of the stream is too large") from error
-        read = self._dialect.read_frame
-        ready = [frame.raw for sse in frames if self._admit(frame := read(sse))]
+        read, output = self._read_frame, self._output
+        ready = [output.pass_on(frame) for sse in frames if self._admit(frame := output.read(read(sse)))]
         if not self._meant:
             self._early += ready
             ready = self._early if self._seen_meaning() else []
-        if ready:
-            self._released += ready
-            await self._sink.release(b"".join(ready))
+        if ready and (data := b"".join(ready)):
+            self._released.append(data)
+            await self._sink.release(data)
 
     async def end(self) -> bytes:
         """The reply ended. Judges what was held; returns the bytes that wait for the record's commit."""
         if self.streamed:
             self._close_stream()
         else:
-            self._admit(self._dialect.read_body(b"".join(self.emitted)))
-            if self._wants_stream:  # a whole body would look to its SDK like a stream without events
-                raise UpstreamFailure(FailureKind.MALFORMED, "the target did not stream the reply as asked")
+            self._take_body()
         if not self.assembly.finished(self._choices):
             raise UpstreamFailure(FailureKind.TRUNCATED, "the reply stopped before its end")
-        await self._judge_held()
-        return b"".join([*self._early_left(), *self._tail])
+        denied = await self._judged()
+        output = self._output
+        if self._body is not None:
+            return output.whole(self._body, denied)
+        pieces = self._early_left()
+        pieces.append(output.judged(self._gate.open(), denied, self._spoken() if denied else ()))
+        pieces += [output.pass_on(frame) for frame in self._tail]
+        pieces.append(output.close())
+        return b"".join(pieces)
 
     def released(self, tail: bytes) -> list[bytes] | None:
         """What the caller received, `tail` included, or None where it's all that the model's server sent."""
@@ -127,6 +127,15 @@ class Flow:
     def ended(self) -> bool:
         """True once nothing of meaning can follow."""
         return self.assembly.ended
+
+    def _take_body(self) -> None:
+        body = b"".join(self.emitted)
+        self.emitted[:] = [body]
+        frame = self._output.read(self._read_body(body))
+        self._admit(frame)
+        if self._wants_stream:  # a whole body would look to its SDK like a stream without events
+            raise UpstreamFailure(FailureKind.MALFORMED, "the target did not stream the reply as asked")
+        self._body = frame
 
     def _admit(self, frame: Frame) -> bool:
         """Folds a frame in; True where it may be released now."""
@@ -146,7 +155,7 @@ class Flow:
         except GateOverflow as error:
             raise UpstreamFailure(FailureKind.MALFORMED, "the proposed tool calls are too large") from error
         if flows and self.assembly.finished(self._choices):
-            self._tail.append(frame.raw)
+            self._tail.append(frame)
             return False
         return flows
 
@@ -159,30 +168,20 @@ class Flow:
         return [] if self._meant and self._released else self._early
 
     def _close_stream(self) -> None:
-        for sse in self._reader.close() if self._reader else ():
-            frame = self._dialect.read_frame(sse)
+        for sse in self._sse.close() if self._sse else ():
+            frame = self._output.read(self._read_frame(sse))
             # Some servers close right behind their end marker, without its blank line.
             if sse.truncated and Ended() not in frame.events:
                 raise UpstreamFailure(FailureKind.TRUNCATED, "the stream stopped in the middle of an event")
             if self._admit(frame):
-                self._tail.append(frame.raw)
+                self._tail.append(frame)
 
-    async def _judge_held(self) -> None:
+    async def _judged(self) -> Denied:
+        """The notes for the calls that are denied, once every verdict is committed."""
         calls = self.assembly.calls()
-        if not calls:
-            return
-        denied = await self._judge(calls)
-        held = self._gate.open()
-        if denied:
-            self._changed = True
-            edited = (
-                self._dialect.edit_frames(held, denied, self._spoken())
-                if self.streamed
-                else [self._dialect.edit_body(held[0].raw, denied)]
-            )
-        else:
-            edited = [frame.raw for frame in held]
-        self._tail = edited + self._tail
+        denied: Denied = await self._judge(calls) if calls else {}
+        self._changed = self._changed or bool(denied)
+        return denied
 
     def _spoken(self) -> frozenset[int]:
         """Choices of which the caller has read some text already."""

@@ -44,6 +44,21 @@ class Intake(msgspec.Struct, frozen=True):
     """Ids of the tool calls whose results stand in the request, each once."""
     tokens: int | None
     """Prompt tokens, where they were counted."""
+    whole: bytes | None = None
+    """Address of the whole body, where it is no JSON object and so is not taken apart."""
+
+
+def holes(request: WireRequest, addresser: Addresser, new: list[BlobDraft]) -> list[Hole]:
+    """Where a body's messages and large values are cut out of it, in order; adds drafts of them to `new`."""
+    cut = [
+        Hole(start, end, addresser.draft(raw, new))
+        for raw, (start, end) in zip(request.messages, request.message_spans, strict=True)
+    ]
+    for key, (start, end) in request.spans.items():
+        if key != request.messages_key and end - start >= _APART:
+            cut.append(Hole(start, end, addresser.draft(request.body[start:end], new)))
+    cut.sort(key=lambda hole: hole.start)
+    return cut
 
 
 class Reader:
@@ -60,6 +75,9 @@ class Reader:
         if count:
             await self._counter.ready()
         new: list[BlobDraft] = []
+        if request.body and not request.spans:
+            whole = self._addresser.draft(request.body, new)
+            return Intake((), tuple(new), (), (), 0, whole)
         holes: list[Hole] = []
         addresses: list[bytes] = []
         results: dict[str, None] = {}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from budgets import Amount
+from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
-from llm_proxy.intake import Intake
+from llm_proxy.intake import Hole, Intake, holes
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import (
@@ -68,7 +71,8 @@ def closed(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
     blobs: list[BlobDraft] = []
     emitted = addresser.fresh(b"".join(exchange.emitted), now_us, blobs).hex() if exchange.emitted else ""
     released = _released(exchange, addresser, now_us, blobs)
-    body = bodies.encode(_closed_body(exchange, emitted, released))
+    sent = _sent(exchange, addresser, blobs)
+    body = bodies.encode(_closed_body(exchange, emitted, released, sent))
     return Evidence(
         records=(_draft(exchange, RecordKind.CALL_CLOSED, now_us, body),),
         blobs=tuple(blobs),
@@ -126,7 +130,7 @@ def _opened_body(exchange: Exchange) -> bodies.Opened:
         run_inferred=exchange.run_inferred,
         tags=exchange.hints.tags,
         traceparent=exchange.hints.traceparent,
-        content=_content(exchange.body, exchange.intake) if exchange.intake else None,
+        content=_received(exchange, exchange.intake) if exchange.intake else None,
         held=units(exchange.held),
         floor=units(exchange.floor),
         policy=exchange.policy,
@@ -134,20 +138,39 @@ def _opened_body(exchange: Exchange) -> bodies.Opened:
     )
 
 
-def _content(body: bytes, intake: Intake) -> bodies.Content:
-    """The body with every hole cut out; `records.content.rebuild` puts them back."""
+def _received(exchange: Exchange, intake: Intake) -> bodies.Content:
+    if intake.whole is not None:
+        return bodies.Content(whole=intake.whole.hex())
+    return _content(exchange.body, intake.holes)
+
+
+def _content(body: bytes, cut: Sequence[Hole]) -> bodies.Content:
+    """The body with every hole cut out; `archive.content.rebuild` puts them back."""
     envelope: list[bytes] = []
-    holes: list[tuple[int, str]] = []
+    at: list[tuple[int, str]] = []
     end = 0
-    for hole in intake.holes:
+    for hole in cut:
         envelope.append(body[end : hole.start])
-        holes.append((hole.start, hole.id.hex()))
+        at.append((hole.start, hole.id.hex()))
         end = hole.end
     envelope.append(body[end:])
-    return bodies.Content(envelope=b"".join(envelope).decode(), holes=tuple(holes))
+    return bodies.Content(envelope=b"".join(envelope).decode(), holes=tuple(at))
 
 
-def _closed_body(exchange: Exchange, emitted: str, released: str) -> bodies.Closed:
+def _sent(exchange: Exchange, addresser: Addresser, blobs: list[BlobDraft]) -> bodies.Content | None:
+    """A translated body, its messages apart: an agent's history is stored once in each dialect."""
+    if exchange.sent is None or exchange.upstream is None:
+        return None
+    try:
+        request = exchange.upstream.parse(exchange.sent)
+    except ProxyError:
+        return bodies.Content(whole=addresser.draft(exchange.sent, blobs).hex())
+    return _content(exchange.sent, holes(request, addresser, blobs))
+
+
+def _closed_body(
+    exchange: Exchange, emitted: str, released: str, sent: bodies.Content | None = None
+) -> bodies.Closed:
     spent = exchange.spent
     return bodies.Closed(
         status=exchange.status,
@@ -164,10 +187,18 @@ def _closed_body(exchange: Exchange, emitted: str, released: str) -> bodies.Clos
         cost_micro_usd=spent.micro_usd,
         cost_label=spent.label or "",
         problem=exchange.problem,
+        upstream=_other_dialect(exchange),
         edits=tuple(bodies.Edit(start, end, text.decode()) for start, end, text in exchange.edits),
+        sent=sent,
+        dropped=exchange.dropped,
         emitted=emitted,
         released=released,
     )
+
+
+def _other_dialect(exchange: Exchange) -> str:
+    upstream = exchange.upstream
+    return "" if upstream is None or upstream is exchange.dialect else upstream.name
 
 
 def _released(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[BlobDraft]) -> str:

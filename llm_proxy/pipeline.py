@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Set
+from dataclasses import replace
 from time import monotonic
 
 from budgets import Late, Settle
@@ -13,16 +14,25 @@ from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow, Sink
 from llm_proxy.judge import Judge, Rules
+from llm_proxy.outgoing import Outgoing, issuer, read_prompt, spoken, unsayable
+from llm_proxy.output import Output, Translated, Verbatim
 from llm_proxy.quote import counts_tokens
+from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.view import Problem, Status
 from llm_proxy.services import Services
 from llm_proxy.settle import amount, total
-from llm_proxy.upstream.send import LostTry, send
-from llm_proxy.wire.spans import splice
+from llm_proxy.upstream.provider import Endpoint
+from llm_proxy.upstream.send import AnyFlow, LostTry, send
+from llm_proxy.wire.anthropic_messages import COUNT_TOKENS
+from llm_proxy.wire.anthropic_messages.count_tokens import count_body
+from llm_proxy.wire.dialect import About, Dialect
+from llm_proxy.wire.openai_responses.continued import continued
 from routing.failures import FailureKind
-from routing.plan import Plan
+from routing.plan import Plan, Try
 from routing.targets import Resolved
+
+AnySink = Sink | RawSink
 
 
 class Pipeline:
@@ -31,7 +41,7 @@ class Pipeline:
     def __init__(self, services: Services) -> None:
         self._services = services
 
-    async def run(self, exchange: Exchange, sink: Sink) -> None:
+    async def run(self, exchange: Exchange, sink: AnySink) -> None:
         """One call whose request is parsed, from its admission to its last byte.
 
         Raises `ProxyError` where it was refused or failed; what happened is committed by then.
@@ -43,6 +53,11 @@ class Pipeline:
         services.admission.bind(exchange)
         request = exchange.request
         assert request is not None
+        first = services.upstreams.endpoints[route.chain[0].targets[0].key]
+        if not exchange.answered_here and spoken(exchange.dialect, first) is not exchange.dialect:
+            if request.previous:
+                await self._go_on(exchange, request.previous)
+            read_prompt(exchange)  # what can't be translated is refused before anything is held
         exchange.intake = await services.reader.read(
             request, exchange.dialect, count=counts_tokens(exchange.bounds)
         )
@@ -86,10 +101,53 @@ class Pipeline:
                 param="model",
                 retryable=False,
             )
-        return route
+        return self._able(exchange, route)
+
+    def _able(self, exchange: Exchange, route: Resolved) -> Resolved:
+        """The route without the targets that can't be asked in any dialect this request translates to."""
+        endpoints, dialect = self._services.upstreams.endpoints, exchange.dialect
+        if dialect.raw and exchange.body_model == "":
+            first = route.chain[0]  # files and the like are kept by one server
+            route = replace(route, chain=(replace(first, targets=first.targets[:1]),))
+        if all(spoken(dialect, endpoints[target.key]) for target in route.targets()):
+            return route
+        legs = [
+            replace(leg, targets=tuple(t for t in leg.targets if spoken(dialect, endpoints[t.key])))
+            for leg in route.chain
+        ]
+        chain = tuple(leg for leg in legs if leg.targets)
+        if not chain and dialect is COUNT_TOKENS:
+            exchange.answered_here = True
+            return route
+        if not chain:
+            raise unsayable(exchange, endpoints[next(route.targets()).key])
+        return replace(route, chain=chain)
+
+    async def _go_on(self, exchange: Exchange, response: str) -> None:
+        """Makes the request whole where it goes on from a response that only the proxy's record holds."""
+        assert exchange.caller is not None
+        earlier = await self._services.recall(exchange.caller.agent.id, response)
+        if earlier is None:
+            raise ProxyError(
+                Kind.INVALID_REQUEST,
+                f"Previous response {response[:100]!r} is none that you had here and that is still kept: "
+                "send the whole conversation as input.",
+                param="previous_response_id",
+                retryable=False,
+            )
+        whole = exchange.dialect.parse(continued(exchange.body, earlier.items))
+        translation = exchange.dialect.translation
+        assert translation is not None
+        exchange.prompt = translation.read_prompt(whole)
+        exchange.earlier_tokens = earlier.tokens
 
     async def _carry(
-        self, exchange: Exchange, sink: Sink, route: Resolved, rules: Rules | None, admitted: Admitted
+        self,
+        exchange: Exchange,
+        sink: AnySink,
+        route: Resolved,
+        rules: Rules | None,
+        admitted: Admitted,
     ) -> bytes:
         services = self._services
         if admitted.rejected:
@@ -101,43 +159,48 @@ class Pipeline:
             )
         request = exchange.request
         assert request is not None
+        if exchange.answered_here:
+            return await self._count(exchange)
         judge = Judge(exchange, rules, admitted.state, services.writer, services.now_us, services.environment)
         judging = rules is not None or any(bound.limit.gate_caps for bound in exchange.bounds)
-        flows: list[Flow] = []
+        flows: list[AnyFlow] = []
 
-        def new_flow() -> Flow:
-            flow = Flow(
-                exchange,
-                sink,
-                judge,
-                judging=judging,
-                choices=request.n,
-                hide_usage=request.stream and not request.include_usage,
-            )
+        def new_flow(outgoing: Outgoing) -> AnyFlow:
+            if isinstance(sink, RawSink):
+                flow = RawFlow(outgoing.dialect, sink)
+            else:
+                output = _output(exchange, outgoing.dialect)
+                flow = Flow(outgoing.dialect, output, sink, judge, judging=judging, request=request)
             flows[:] = [flow]
             return flow
 
+        def compose(step: Try, endpoint: Endpoint, absent: Set[str]) -> Outgoing:
+            model = step.target.model
+            largest = services.admission.largest_output(endpoint.provider, model)
+            return services.composer.compose(exchange, endpoint, model, admitted.cap, largest, absent)
+
         lost: list[LostTry] = []
-
-        def body_for(model: str) -> bytes:
-            dialect = exchange.dialect
-            cap = None if admitted.cap is None else (dialect.cap_field, admitted.cap)
-            edits = dialect.upstream_edits(request, model, cap, ask_usage=request.stream)
-            exchange.edits = tuple(edits)
-            return splice(request.body, edits) if edits else request.body
-
         plan = Plan(route.chain, services.health, now=monotonic(), random=services.random)
         try:
-            tail = await send(exchange, sink, plan, services.upstreams, body_for, new_flow, lost)
+            tail = await send(exchange, sink, plan, services.upstreams, compose, new_flow, lost)
         finally:
             for attempt in lost:
                 exchange.lost.append(await services.settler.lost(exchange, attempt))
             if flows:
                 exchange.released = flows[0].released(b"")
         exchange.released = flows[0].released(tail)
+        services.composer.seals.remember(
+            exchange.assembly.seals(), issuer(services.upstreams.endpoints[exchange.target])
+        )
         return tail
 
-    async def _close_then(self, exchange: Exchange, sink: Sink, tail: bytes) -> None:
+    async def _count(self, exchange: Exchange) -> bytes:
+        """The prompt's tokens, counted here, since no server of the model counts them."""
+        body = count_body(await self._services.settler.prompt(exchange))
+        exchange.emitted = [body]
+        return body
+
+    async def _close_then(self, exchange: Exchange, sink: AnySink, tail: bytes) -> None:
         """Commits the settlement and the closing record; then, and only then, the last bytes go out.
 
         Nothing shields the commit from cancellation, since what is submitted is written all the same.
@@ -151,7 +214,7 @@ class Pipeline:
         finally:
             await self._close(exchange)
 
-    async def _failed(self, exchange: Exchange, sink: Sink, error: BaseException) -> None:
+    async def _failed(self, exchange: Exchange, sink: AnySink, error: BaseException) -> None:
         """Settles and records a call that did not end well, whatever ended it."""
         exchange.status, exchange.problem = _ending(exchange, error)
         settler = self._services.settler
@@ -196,6 +259,22 @@ class Pipeline:
 
 
 _UNSETTLED = Wrote(False)
+
+
+def _output(exchange: Exchange, upstream: Dialect) -> Output:
+    """How the caller gets what a target that speaks `upstream` says."""
+    request = exchange.request
+    assert request is not None
+    if upstream is exchange.dialect:
+        return Verbatim(upstream)
+    about = About(
+        call_id=exchange.id,
+        model=exchange.served_model or request.model,
+        created=exchange.started_us // 1_000_000,
+        include_usage=request.include_usage,
+        request=request,
+    )
+    return Translated(exchange.dialect, upstream, about)
 
 
 def _came_whole(exchange: Exchange) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import msgspec
 
 from budgets import Amount, Bound, Refused, Unit
-from llm_proxy.upstream.prices import FREE, Price
+from llm_proxy.upstream.prices import FREE, NO_UNITS, Price
+from llm_proxy.wire.passthrough import Units
 
 COUNTED = frozenset({Unit.USD, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS})
 """Units for which a prompt has to be counted."""
@@ -29,6 +30,8 @@ class Quote(msgspec.Struct, frozen=True):
     prices: tuple[Price, ...]
     capped: bool
     """Whether the cap is the caller's own."""
+    flat: int = 0
+    """Micro-dollars for what is priced by the piece: images, characters, queries."""
 
     def amount(self) -> Amount:
         output = self.cap * self.choices
@@ -57,11 +60,11 @@ class Quote(msgspec.Struct, frozen=True):
         cap = self._fitting(refused.unit, left)
         if cap is None or cap < LEAST_OUTPUT or cap >= self.cap:
             return None
-        return Quote(self.input, cap, self.choices, self.prices, self.capped)
+        return Quote(self.input, cap, self.choices, self.prices, self.capped, self.flat)
 
     def _worst(self, output: int) -> int:
         dearest = max(price.worst_micro_usd(self.input, output) for price in self.prices)
-        return min(dearest, _MOST_MICRO_USD)
+        return min(dearest + self.flat, _MOST_MICRO_USD)
 
     def _fitting(self, unit: Unit, left: int) -> int | None:
         match unit:
@@ -86,13 +89,20 @@ class Quote(msgspec.Struct, frozen=True):
         return low
 
 
-def quote(input_tokens: int, max_output: int | None, choices: int, prices: Iterable[Price | None]) -> Quote:
+def quote(
+    input_tokens: int,
+    max_output: int | None,
+    choices: int,
+    prices: Iterable[Price | None],
+    units: Units = NO_UNITS,
+) -> Quote:
     """The worst case of a call over every target of its route. A missing price counts as free."""
     known = tuple(price or FREE for price in prices) or (FREE,)
+    flat = max(price.flat_micro_usd(units) for price in known)
     if max_output is not None:
-        return Quote(input_tokens, max_output, choices, known, True)
+        return Quote(input_tokens, max_output, choices, known, True, flat)
     cap = min(max(price.max_output for price in known), _MOST_OUTPUT)
-    return Quote(input_tokens, cap, choices, known, False)
+    return Quote(input_tokens, cap, choices, known, False, flat)
 
 
 def counts_tokens(bounds: Iterable[Bound]) -> bool:

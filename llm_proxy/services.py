@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from llm_proxy.admission import Admission
 from llm_proxy.identity.access import Access
 from llm_proxy.intake import Reader
 from llm_proxy.judge import Rules
+from llm_proxy.outgoing import Composer
 from llm_proxy.records.writer import Writer
 from llm_proxy.settle import Settler
 from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.upstream.send import Upstreams
 from routing.health import Health
 from routing.targets import RouteTable
+
+
+class Earlier(Protocol):
+    """A conversation so far: its items, and the tokens of all of it."""
+
+    @property
+    def items(self) -> tuple[bytes, ...]: ...
+
+    @property
+    def tokens(self) -> int: ...
 
 
 @dataclass(slots=True)
@@ -29,6 +41,9 @@ class Services:
     settler: Settler
     writer: Writer
     upstreams: Upstreams
+    composer: Composer
+    recall: Callable[[str, str], Awaitable[Earlier | None]]
+    """What an agent said and heard up to a response that it names."""
     metrics: Metrics
     rules: Rules | None
     active: dict[str, int]
@@ -37,4 +52,6 @@ class Services:
     now_us: Callable[[], int]
     random: Callable[[], float]
     max_body: int
+    default_model: str | None
+    """The model whose target serves paths that name none."""
     strict: bool

@@ -9,9 +9,10 @@ from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Assembly, Reply
 from llm_proxy.exchange import Exchange, Spent
 from llm_proxy.records.view import CostLabel
-from llm_proxy.upstream.prices import Price, PriceBook
+from llm_proxy.upstream.prices import NO_UNITS, Price, PriceBook
 from llm_proxy.upstream.send import LostTry
 from llm_proxy.upstream.tokens import IMAGE, PER_MESSAGE, PER_REPLY, TokenCounter
+from llm_proxy.wire.passthrough import billed
 from routing.failures import Charge
 
 
@@ -27,12 +28,17 @@ class Settler:
         price = self._price(exchange)
         usage = exchange.assembly.usage
         if usage is not None:
-            return _spent(usage, price, CostLabel.REPORTED)
+            spent = _spent(usage, price, CostLabel.REPORTED)
+            return _plus(spent, exchange, price) if exchange.dialect.raw else spent
+        if not exchange.dialect.priced:
+            return _by_the_piece(exchange, price)
         return _spent(await self._seen(exchange, exchange.assembly), price, CostLabel.ESTIMATED)
 
     async def cut(self, exchange: Exchange) -> Spent:
         """A reply that stopped early, or whose caller left: at least what was seen of it."""
         price = self._price(exchange)
+        if not exchange.dialect.priced:
+            return _by_the_piece(exchange, price)
         seen = await self._seen(exchange, exchange.assembly)
         reported = exchange.assembly.usage
         if reported is not None:
@@ -48,6 +54,8 @@ class Settler:
         usage = await self._seen(exchange, attempt.assembly)
         if attempt.charge is Charge.MAYBE:
             usage = Usage(input=usage.input)
+        if not exchange.dialect.priced:
+            return _by_the_piece(exchange, price)
         return _spent(usage, price, CostLabel.PARTIAL)
 
     def _price(self, exchange: Exchange) -> Price | None:
@@ -62,7 +70,7 @@ class Settler:
     async def prompt(self, exchange: Exchange) -> int:
         """The prompt's tokens, counted now if they weren't needed before."""
         if exchange.intake is not None and exchange.intake.tokens is not None:
-            return exchange.intake.tokens
+            return exchange.intake.tokens + exchange.earlier_tokens
         request = exchange.request
         if request is None:
             return 0
@@ -70,8 +78,27 @@ class Settler:
         texts = [text for message in facts for text in message.texts]
         declared = exchange.dialect.declared
         texts += [request.body[slice(*at)].decode() for key, at in request.spans.items() if key in declared]
-        around = PER_REPLY + sum(PER_MESSAGE + IMAGE * len(message.images) for message in facts)
-        return around + await self._counter.count(tuple(texts))
+        around = (
+            PER_REPLY
+            + exchange.earlier_tokens
+            + sum(PER_MESSAGE + IMAGE * len(message.images) for message in facts)
+        )
+        return around + exchange.earlier_tokens + await self._counter.count(tuple(texts))
+
+
+def _by_the_piece(exchange: Exchange, price: Price | None) -> Spent:
+    """What passes through without usage costs what its pieces cost, where these have a price."""
+    return _plus(Spent(), exchange, price)
+
+
+def _plus(spent: Spent, exchange: Exchange, price: Price | None) -> Spent:
+    """With the cost of what is priced by the piece, unless reported tokens stand for it."""
+    told = billed(exchange.emitted[0]) if len(exchange.emitted) == 1 else NO_UNITS
+    units = exchange.units if told == NO_UNITS else told
+    if price is None or spent.micro_usd or units == NO_UNITS:
+        return spent
+    flat = price.flat_micro_usd(units)
+    return Spent(spent.usage, flat, spent.label or CostLabel.ESTIMATED) if flat else spent
 
 
 def total(spent: Spent, lost: list[Spent]) -> Spent:

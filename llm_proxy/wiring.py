@@ -6,6 +6,7 @@ from yarl import URL
 
 from budgets import Limit, LimitBook, Scope, window_named
 from llm_proxy.config import Config
+from llm_proxy.config.providers import LITELLM
 from llm_proxy.config.schema import ModelConfig, TargetConfig
 from llm_proxy.identity.caller import Agent
 from llm_proxy.identity.keyring import Credential
@@ -16,10 +17,23 @@ from llm_proxy.policy.load import load_policy
 from llm_proxy.upstream.prices import PriceBook
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.version import VERSION
-from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from routing.targets import Route, RouteTable, Target, Timeouts
 
 OPENAI_URL = "https://api.openai.com/v1"
+ANTHROPIC_URL = "https://api.anthropic.com"
+ANTHROPIC_VERSION = "2023-06-01"
+
+_CHAT, _RESPONSES, _MESSAGES = "openai_chat", "openai_responses", "anthropic_messages"
+_COMPLETIONS, _EMBEDDINGS, _COUNT = "openai_completions", "openai_embeddings", "anthropic_count_tokens"
+_PASSING = "passthrough"
+_SPEAKS = {
+    "openai": (_CHAT, _RESPONSES, _COMPLETIONS, _EMBEDDINGS, _PASSING),
+    "anthropic": (_MESSAGES, _COUNT, _PASSING),
+}
+_SCRIPTED_SPEAKS = (_CHAT,)
+_LITELLM_SPEAKS = (_CHAT, _EMBEDDINGS)
+_NOT_EVERYWHERE = frozenset({_RESPONSES})
+"""What copies of OpenAI's API often lack: it is tried, and where it isn't there the next dialect is used."""
 
 
 def routes(config: Config) -> RouteTable:
@@ -44,18 +58,49 @@ def endpoints(config: Config) -> dict[str, Endpoint]:
 
 
 def _endpoint(target: TargetConfig) -> Endpoint:
+    provider = target.provider
+    key = target.api_key.get_secret_value() if target.api_key is not None else ""
     if target.script is not None:
-        return Endpoint(target.id, target.provider, address="in-process", script=str(target.script))
-    url = URL(f"{target.base_url or OPENAI_URL}{OPENAI_CHAT.upstream_path}")
+        return Endpoint(
+            target.id, provider, address="in-process", script=str(target.script), dialects=_SCRIPTED_SPEAKS
+        )
+    if provider in LITELLM:
+        url = target.base_url or ""
+        address = _address(url) if url else provider
+        return Endpoint(target.id, provider, url, address, api_key=key, dialects=_LITELLM_SPEAKS)
+    url = _base(target)
     headers = {
         "content-type": "application/json",
         "accept": "*/*",
         "accept-encoding": "identity",
         "user-agent": f"llm-proxy/{VERSION}",
     }
-    if target.api_key is not None:
-        headers["authorization"] = f"Bearer {target.api_key.get_secret_value()}"
-    return Endpoint(target.id, target.provider, str(url), f"{url.host}:{url.port}", headers)
+    if provider == "anthropic":
+        headers["anthropic-version"] = ANTHROPIC_VERSION
+    if key:
+        headers |= {"x-api-key": key} if provider == "anthropic" else {"authorization": f"Bearer {key}"}
+    dialects = (*(d.value for d in target.dialects), _PASSING) if target.dialects else ()
+    if _MESSAGES in dialects:
+        dialects = (*dialects, _COUNT)
+    maybe: frozenset[str] = frozenset()
+    if not dialects:
+        dialects = _SPEAKS[provider]
+        if provider == "openai" and target.base_url is not None:
+            maybe = _NOT_EVERYWHERE
+    return Endpoint(target.id, provider, url, _address(url), headers, dialects=dialects, maybe=maybe)
+
+
+def _base(target: TargetConfig) -> str:
+    """The base URL that ends in the API's version."""
+    if target.provider == "openai":
+        return target.base_url or OPENAI_URL
+    url = target.base_url or ANTHROPIC_URL
+    return url if url.endswith("/v1") else f"{url}/v1"
+
+
+def _address(url: str) -> str:
+    parsed = URL(url)
+    return f"{parsed.host}:{parsed.port}"
 
 
 def agents(config: Config) -> dict[str, Agent]:

@@ -14,24 +14,30 @@ from sqlalchemy import Engine, select
 from llm_proxy import wiring
 from llm_proxy.admission import Admission
 from llm_proxy.archive.outbox import StoreOutbox
+from llm_proxy.archive.recall import Recalled, recall
 from llm_proxy.config import Config
-from llm_proxy.config.choices import Durability, Unpriced
+from llm_proxy.config.choices import Durability, Translation, Unpriced
+from llm_proxy.config.providers import LITELLM
 from llm_proxy.identity.access import Access
 from llm_proxy.identity.keyring import Credential, Keyring
 from llm_proxy.intake import Reader
+from llm_proxy.outgoing import Composer
 from llm_proxy.records.engine import open_engine
 from llm_proxy.records.ids import now_us, uuid7
 from llm_proxy.records.migrate import upgrade
 from llm_proxy.records.tables import keys
 from llm_proxy.records.writer import Writer
 from llm_proxy.recovery import Recovery
+from llm_proxy.seals import Seals
 from llm_proxy.services import Services
 from llm_proxy.settle import Settler
 from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.telemetry.outbox import OutboxExporter
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.transport import headers_from, open_transport
-from llm_proxy.upstream.openai import OpenAIProvider
+from llm_proxy.upstream.http import HttpProvider
+from llm_proxy.upstream.litellm import LiteLLMProvider
+from llm_proxy.upstream.provider import Provider
 from llm_proxy.upstream.scripted import ScriptedProvider
 from llm_proxy.upstream.send import Upstreams
 from llm_proxy.upstream.tokens import TokenCounter
@@ -39,6 +45,18 @@ from llm_proxy.version import VERSION
 from routing.health import Health
 
 log = structlog.get_logger("llm_proxy")
+
+
+def _providers(config: Config) -> dict[str, Provider]:
+    """Each provider that the config names; those that go through the litellm package share one."""
+    http = HttpProvider()
+    providers: dict[str, Provider] = {"openai": http, "anthropic": http, "scripted": ScriptedProvider()}
+    named = {target.provider for model in config.models.values() for target in model.targets}
+    if foreign := named & LITELLM:
+        litellm = LiteLLMProvider()
+        litellm.start()
+        providers |= dict.fromkeys(foreign, litellm)
+    return providers
 
 
 class Worker:
@@ -82,9 +100,7 @@ class Worker:
     async def _services(self, stack: AsyncExitStack, writer: Writer) -> Services:
         config = self.config
         counter, prices = TokenCounter(), wiring.prices(config)
-        upstreams = Upstreams(
-            {"openai": OpenAIProvider(), "scripted": ScriptedProvider()}, wiring.endpoints(config)
-        )
+        upstreams = Upstreams(_providers(config), wiring.endpoints(config))
         stack.push_async_callback(upstreams.close)
         metrics = Metrics()
         metrics.track_writer_queue(lambda: writer.queued)
@@ -104,15 +120,25 @@ class Worker:
             settler=Settler(prices, counter),
             writer=writer,
             upstreams=upstreams,
+            recall=self._recall,
+            composer=Composer(Seals(), strict=config.translation is Translation.STRICT),
             metrics=metrics,
             rules=wiring.rules(config),
             active={},
             environment=config.server.environment,
             now_us=now_us,
             random=random.random,
+            default_model=config.default_model,
             max_body=config.server.max_body_mb << 20,
             strict=config.records.durability is Durability.STRICT,
         )
+
+    async def _recall(self, agent_id: str, response: str) -> Recalled | None:
+        return await asyncio.to_thread(self._recall_now, agent_id, response)
+
+    def _recall_now(self, agent_id: str, response: str) -> Recalled | None:
+        with self.engine.connect() as connection:
+            return recall(connection, agent_id, response)
 
     def _issued(self) -> list[Credential]:
         with self.engine.connect() as connection:

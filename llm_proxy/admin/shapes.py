@@ -93,6 +93,13 @@ class CallOutline(msgspec.Struct, frozen=True, kw_only=True):
     total_s: float | None
     overhead_ms: float | None
     dialect: str
+    upstream_dialect: str
+    """What the target spoke, where that is not the caller's dialect."""
+    operation: str
+    dropped: tuple[str, ...]
+    """What of the request the target was not told."""
+    reasoning_withheld: bool
+    """Reasoning tokens were counted and no words of it came."""
     stream: bool
     parent_run_id: str
     run_inferred: bool

@@ -104,6 +104,7 @@ def _outline(call: CallView, received: Reply | None) -> Mapping[str, Any]:
         "problem": _as(ProblemShown, call.problem) if call.problem else None,
         "decisions": tuple(_as(DecisionShown, decision) for decision in call.decisions),
         "results": tuple(_as(ResultShown, result) for result in call.results),
+        "reasoning_withheld": call.reasoning_withheld,
         "reply": _reply(call.reply),
         "released_differs": received is not None,
         "received": _reply(received),

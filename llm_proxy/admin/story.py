@@ -112,4 +112,20 @@ def received_reply(call: CallView) -> Reply | None:
     if not call.released:
         return Reply() if call.reply.choices else None
     received = fold(DIALECTS[call.dialect], call.released, stream=call.stream)
-    return None if received.choices == call.reply.choices else received
+    same = _meaning(received) == _meaning(call.reply) if call.upstream_dialect else False
+    return None if same or received.choices == call.reply.choices else received
+
+
+def _meaning(reply: Reply) -> list[tuple[str, list[tuple[str, str]]]]:
+    """What every dialect can say of a reply: its text and its calls, arguments without their spacing."""
+    return [
+        (choice.text + choice.refusal, [(call.name, _compact(call.arguments)) for call in choice.calls])
+        for choice in reply.choices
+    ]
+
+
+def _compact(arguments: str) -> str:
+    try:
+        return msgspec.json.encode(msgspec.json.decode(arguments)).decode()
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return arguments

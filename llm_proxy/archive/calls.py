@@ -78,6 +78,7 @@ def _needed(found: Iterable[_Evidence]) -> set[bytes]:
         if evidence.opened is not None:
             needed |= addresses(evidence.opened.content)
         if evidence.closed is not None:
+            needed |= addresses(evidence.closed.sent)
             hexes = (evidence.closed.emitted, evidence.closed.released)
             needed |= {bytes.fromhex(hex_) for hex_ in hexes if hex_ and hex_ != NOTHING_RELEASED}
     return needed
@@ -90,7 +91,7 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
     emitted = blobs.get(bytes.fromhex(closed.emitted)) if closed.emitted else None
     reply = None
     if emitted is not None:
-        reply = fold(DIALECTS[opened.dialect], emitted, stream=opened.stream)
+        reply = fold(DIALECTS[closed.upstream or opened.dialect], emitted, stream=opened.stream)
     return CallView(
         id=evidence.call_id,
         run_id=evidence.run_id,
@@ -106,6 +107,9 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         tags=opened.tags,
         traceparent=opened.traceparent,
         dialect=opened.dialect,
+        upstream_dialect=closed.upstream,
+        dropped=closed.dropped,
+        operation=DIALECTS[opened.dialect].operation,
         stream=opened.stream,
         model=opened.model,
         served_model=closed.served_model,
@@ -126,7 +130,7 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         policy=opened.policy,
         held=opened.held,
         request=body,
-        sent=as_sent(body, closed.edits),
+        sent=(rebuild(closed.sent, blobs) if content else None) or as_sent(body, closed.edits),
         emitted=emitted,
         released=_released(closed.released, blobs) if content else None,
         reply=reply,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from llm_proxy.chat.events import Unreadable
-from llm_proxy.chat.reply import Assembly, Reply
+from msgspec import structs
+
+from llm_proxy.chat.events import ReasoningKind, Unreadable
+from llm_proxy.chat.reply import Assembly, ChoiceReply, ReasoningPart, Reply
+from llm_proxy.chat.thinking import split_inline
 from llm_proxy.records.bodies import Content, Edit
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.spans import splice
@@ -57,15 +60,32 @@ def fold(dialect: Dialect, emitted: bytes, *, stream: bool) -> Reply:
     assembly = Assembly()
     if stream and emitted.lstrip()[:1] != b"{":
         try:
+            read = dialect.frame_reader()
             for sse in _frames(emitted):
-                for event in dialect.read_frame(sse).events:
+                for event in read(sse).events:
                     assembly.add(event)
         except FrameTooLarge as error:
             assembly.add(Unreadable(str(error)))
     else:
         for event in dialect.read_body(emitted).events:
             assembly.add(event)
-    return assembly.reply()
+    reply = assembly.reply()
+    return _told_apart(reply) if dialect.inline_reasoning else reply
+
+
+def _told_apart(reply: Reply) -> Reply:
+    """The reply with reasoning that stood inside its text, between tags, as reasoning."""
+    return structs.replace(reply, choices=tuple(map(_choice_told_apart, reply.choices)))
+
+
+def _choice_told_apart(choice: ChoiceReply) -> ChoiceReply:
+    if "</" not in choice.text:
+        return choice
+    words, text = split_inline(choice.text)
+    if not words:
+        return choice
+    thought = ReasoningPart(kind=ReasoningKind.INLINE_TAG, text=words)
+    return structs.replace(choice, text=text, reasoning=(*choice.reasoning, thought))
 
 
 def _frames(emitted: bytes) -> Iterator[SseFrame]:

@@ -22,6 +22,10 @@ from llm_proxy.chat.events import (
 )
 
 
+OPAQUE = frozenset({ReasoningKind.ENCRYPTED, ReasoningKind.REDACTED})
+"""Kinds whose text only the vendor can read."""
+
+
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A tool call that a model proposed. `arguments` is the raw JSON text, unparsed and unjudged."""
 
@@ -213,6 +217,15 @@ class Assembly:
             for c, choice in sorted(self._choices.items())
             for i, call in sorted(choice.calls.items())
         )
+
+    def seals(self) -> list[str]:
+        """The signatures and encrypted reasoning that came."""
+        return [
+            seal
+            for choice in self._choices.values()
+            for (_, kind), thought in choice.reasoning.items()
+            if (seal := "".join(thought.text) if kind in OPAQUE else thought.signature)
+        ]
 
     def reply(self) -> Reply:
         calls = self.calls()

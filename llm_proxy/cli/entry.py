@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from llm_proxy.admin.story import NewMessage, Step
-from llm_proxy.chat.reply import Reply, ToolCall
+from llm_proxy.chat.events import ReasoningKind
+from llm_proxy.chat.reply import OPAQUE, ReasoningPart, Reply, ToolCall
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.text import clean, clip, cost, duration, line
 from llm_proxy.records.view import CallView, Decision, Status
@@ -99,6 +100,8 @@ def _rows(step: Step, cut: Cut) -> Iterator[Row]:
             yield "tried", _failed_try(attempt.target, attempt.failure, attempt.detail)
     if call.reply is not None:
         yield from _said(call.reply, call.decisions, cut)
+    if call.reasoning_withheld:
+        yield "thinks", Text("the provider counts reasoning tokens and gives none of its words", "dim")
     if step.received is not None:
         yield "received", _received(step.received, call.reply)
     spent = _spent(call)
@@ -137,7 +140,9 @@ def _said(reply: Reply, decisions: Iterable[Decision], cut: Cut) -> Iterator[Row
     for choice in reply.choices:
         mark = f" {choice.index}" if len(reply.choices) > 1 else ""
         for part in choice.reasoning:
-            yield "thinks" + mark, Text(clean(clip(part.text, cut.words)).strip(), "dim italic")
+            yield "thinks" + mark, _thought(part, cut)
+        for tool in choice.server_tools:
+            yield "used" + mark, Text.assemble((line(tool.name), "bold"), ", run by the provider")
         if choice.text.strip():
             yield "says" + mark, Text(clean(clip(choice.text, cut.words)).strip())
         if choice.refusal:
@@ -146,6 +151,16 @@ def _said(reply: Reply, decisions: Iterable[Decision], cut: Cut) -> Iterator[Row
             yield "proposes" + mark, _proposal(call, judged.get((call.choice, call.index)), cut)
     if reply.error:
         yield "error", Text(line(reply.error), "red")
+
+
+def _thought(part: ReasoningPart, cut: Cut) -> Text:
+    if part.kind in OPAQUE:
+        return Text(f"{part.kind.value} reasoning, {len(part.text):,} characters", "dim")
+    if not part.text.strip():
+        return Text("reasoning without words, signed by the provider", "dim")
+    text = Text(clean(clip(part.text, cut.words)).strip(), "dim italic")
+    kind = "" if part.kind is ReasoningKind.RAW else f" ({part.kind.value.replace('_', ' ')})"
+    return text.append(kind, "not italic")
 
 
 def _proposal(call: ToolCall, decision: Decision | None, cut: Cut) -> Text:

@@ -79,6 +79,9 @@ def errors_between(entries: Entries, document: Document) -> Iterator[Issue]:
     yield from _twice(document, _ids(data, "operators"), "keep one entry")
     yield from _shared_keys(document, entries)
     names = tuple(name for name, _ in models)
+    default = data.get("default_model")
+    if isinstance(default, str) and not resolves(default, names):
+        yield document.issue(("default_model",), f"no model is named {default!r}: {nearest(default, names)}")
     for name, model in models:
         fallbacks = model.get("fallbacks") if isinstance(model, dict) else None
         for n, fallback in _numbered(fallbacks):

@@ -39,6 +39,16 @@ class Translation(StrEnum):
     STRICT = "strict"
 
 
+class DialectName(StrEnum):
+    """A wire format that a target speaks."""
+
+    OPENAI_CHAT = "openai_chat"
+    OPENAI_RESPONSES = "openai_responses"
+    ANTHROPIC_MESSAGES = "anthropic_messages"
+    OPENAI_COMPLETIONS = "openai_completions"
+    OPENAI_EMBEDDINGS = "openai_embeddings"
+
+
 class StrategyName(StrEnum):
     ORDERED = "ordered"
     WEIGHTED = "weighted"

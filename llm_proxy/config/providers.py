@@ -1,11 +1,11 @@
-"""Which providers a target may name: those that are served, and those that are known but not served yet."""
+"""Which providers a target may name: those served natively, and those that the litellm package serves."""
 
 from __future__ import annotations
 
 import difflib
 
-SERVED: frozenset[str] = frozenset({"openai", "scripted"})
-"""To serve another provider, add its name here."""
+NATIVE: frozenset[str] = frozenset({"anthropic", "openai", "scripted"})
+"""Served by this project itself; every other known name goes through the litellm package."""
 
 _NAMES = """
     a2a a2a_agent ai21 ai21_chat aiml amazon_nova anthropic anthropic_text azure azure_ai azure_text baseten
@@ -19,24 +19,19 @@ _NAMES = """
     synthetic text-completion-openai together_ai triton v0 vercel_ai_gateway vertex_ai vertex_ai_beta vllm
     volcengine voyage wandb watsonx watsonx_text xai xinference zai
 """
-_KNOWN: frozenset[str] = frozenset(_NAMES.split())
+LITELLM: frozenset[str] = frozenset(_NAMES.split()) - NATIVE
 """Names that the litellm package knows (its `LlmProviders`); importing it to ask would take seconds."""
 
 
 def check_provider(name: str) -> str:
     """`name` where it is served. Raises ValueError saying what to do."""
-    if name in SERVED:
+    if name in NATIVE or name in LITELLM:
         return name
-    served = " and ".join(sorted(SERVED))
-    if name in _KNOWN:
-        raise ValueError(
-            f"provider {name} is not served by this version, which serves {served}: "
-            "if it has an OpenAI-compatible endpoint, use provider openai with its base_url"
-        )
-    near = difflib.get_close_matches(name, SERVED | _KNOWN, n=1)
+    near = difflib.get_close_matches(name, NATIVE | LITELLM, n=1)
     hint = (
         f"did you mean {near[0]!r}?"
         if near
         else "for an OpenAI-compatible server, use openai with its base_url"
     )
-    raise ValueError(f"unknown provider; this version serves {served}: {hint}")
+    served = ", ".join(sorted(NATIVE))
+    raise ValueError(f"unknown provider; served are {served} and what litellm knows: {hint}")

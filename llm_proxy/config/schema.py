@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 from budgets.amounts import MICRO, Unit
 from llm_proxy.config.choices import (
     Content,
+    DialectName,
     Durability,
     Protocol,
     Role,
@@ -21,7 +22,7 @@ from llm_proxy.config.choices import (
 )
 from llm_proxy.config.credentials import Key, OptionalKey, Secret
 from llm_proxy.config.places import Address, ExistingFile, KeyFile, StoreUrl
-from llm_proxy.config.providers import check_provider
+from llm_proxy.config.providers import LITELLM, check_provider
 from llm_proxy.config.shapes import (
     EntryName,
     Float,
@@ -104,6 +105,8 @@ class TargetConfig(Section):
     base_url: Address | None = None
     api_key: Secret = None
     weight: Annotated[Float, Field(gt=0, le=1e6)] = 1
+    dialects: Items[DialectName] = ()
+    """What it speaks, the preferred one first; empty is what its provider is known to speak."""
     script: ExistingFile = None
 
     @model_validator(mode="after")
@@ -115,9 +118,17 @@ class TargetConfig(Section):
                 raise ValueError("provider scripted is served in-process: leave out base_url and api_key")
         elif self.script is not None:
             raise ValueError(f"script is for provider scripted: leave it out of provider {self.provider}")
-        elif self.base_url is None and self.api_key is None:
-            raise ValueError("needs an api_key for api.openai.com, or the base_url of another server")
+        elif self.provider in _HOSTS and self.base_url is None and self.api_key is None:
+            host = _HOSTS[self.provider]
+            raise ValueError(f"needs an api_key for {host}, or the base_url of another server")
+        if self.dialects and (self.provider == "scripted" or self.provider in LITELLM):
+            raise ValueError(
+                f"dialects is for providers openai and anthropic: leave it out of {self.provider}"
+            )
         return self
+
+
+_HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
 
 
 class TimeoutsConfig(Section):
@@ -209,6 +220,8 @@ class ConfigFile(Section):
     identity: IdentityConfig = IdentityConfig()
     webhooks: Annotated[tuple[()], none_yet("webhooks")] = ()
     translation: Translation = Translation.LENIENT
+    default_model: Text | None = None
+    """The model whose first target serves paths under /v1/ that name none (files, batches)."""
     prices: Table[EntryName, PriceConfig] = Field(default_factory=dict[str, PriceConfig])
     models: Table[EntryName, ModelConfig] = Field(default_factory=dict[str, ModelConfig])
     agents: Table[Name, AgentConfig] = Field(default_factory=dict[str, AgentConfig])

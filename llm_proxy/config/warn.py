@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 
 from llm_proxy.config.check import Entries, credentials, nearest
-from llm_proxy.config.choices import Translation, Unpriced
+from llm_proxy.config.choices import Unpriced
 from llm_proxy.config.credentials import SHORT_CHARS
 from llm_proxy.config.names import meets
 from llm_proxy.config.schema import ConfigFile, ModelConfig, PriceConfig
@@ -41,8 +41,6 @@ def _without_effect(config: ConfigFile, document: Document) -> Iterator[Issue]:
     message = "is checked and has no effect in this version"
     records = config.records.model_fields_set & {"retention_days", "signing_key"}
     keys: list[tuple[str | int, ...]] = [("records", key) for key in sorted(records)]
-    if config.translation is Translation.STRICT:
-        keys.append(("translation",))
     keys += [
         ("budgets", n, "warn_at") for n, b in enumerate(config.budgets) if "warn_at" in b.model_fields_set
     ]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Set as AbstractSet
 
 import structlog
+from msgspec import structs
 
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.http.asgi import App, Receive, Scope, Send, respond
 from llm_proxy.http.body import ClientGone, read_body
-from llm_proxy.http.sinks import BodySink, StreamSink, respond_error
+from llm_proxy.http.sinks import BodySink, RawSink, StreamSink, respond_error
 from llm_proxy.http.watch import Watch
 from llm_proxy.identity.headers import Headers, checked_id, read_hints
 from llm_proxy.pipeline import Pipeline
@@ -20,8 +22,21 @@ from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from llm_proxy.wire.openai_chat.errors import model_body, models_body
+from llm_proxy.wire.passthrough import (
+    PASSTHROUGH,
+    checked_path,
+    is_model_path,
+    parse_request,
+    returns_calls,
+    units,
+)
+from llm_proxy.wire.request import WireRequest
 
-_SERVED = ", ".join([*(f"POST {dialect.path}" for dialect in DIALECTS.values()), "GET /v1/models"])
+_SERVED = ", ".join(
+    [*(f"POST {dialect.path}" for dialect in DIALECTS.values() if dialect.path), "GET /v1/models"]
+)
+
+AnySink = BodySink | StreamSink | RawSink
 
 log = structlog.get_logger("llm_proxy.http")
 
@@ -49,7 +64,11 @@ class ModelApi:
         services.metrics.call_started()
         sink: BodySink | StreamSink = BodySink(exchange, send)
         try:
-            await self._prepare(exchange, dict(scope["headers"]), receive)
+            headers = dict(scope["headers"])
+            exchange.query = checked_query(scope["query_string"])
+            if not dialect.passes.isdisjoint(headers):
+                exchange.passed = _passed(headers, dialect.passes)
+            await self._prepare(exchange, headers, receive)
             assert exchange.request is not None
             if exchange.request.stream:
                 sink = StreamSink(exchange, send)
@@ -68,13 +87,25 @@ class ModelApi:
     async def _prepare(self, exchange: Exchange, headers: Headers, receive: Receive) -> None:
         """Everything up to a parsed request: a refusal here is recorded with what is known by then."""
         services = self._services
-        exchange.caller = caller = await services.access.identify(headers)
+        exchange.caller = await services.access.identify(headers)
+        self._identify_run(exchange, headers)
+        exchange.body = await read_body(receive, headers, services.max_body)
+        exchange.request = request = exchange.dialect.parse(exchange.body)
+        self._settle_run(exchange, request)
+
+    def _identify_run(self, exchange: Exchange, headers: Headers) -> None:
+        """What credential and headers say of the run and the user."""
+        caller = exchange.caller
+        assert caller is not None
         exchange.hints = hints = read_hints(headers)
         exchange.run_id = caller.run_id or hints.run_id
         exchange.parent_run_id = hints.parent_run_id
         exchange.user_id = hints.user_id
-        exchange.body = await read_body(receive, headers, services.max_body)
-        exchange.request = request = exchange.dialect.parse(exchange.body)
+
+    def _settle_run(self, exchange: Exchange, request: WireRequest) -> None:
+        """The run and the user at last: as the body names them where nothing else did."""
+        caller = exchange.caller
+        assert caller is not None
         if not exchange.run_id:
             exchange.run_id = checked_id(request.run, "metadata.run_id")
         if not exchange.user_id:
@@ -90,7 +121,7 @@ class ModelApi:
             exchange.run_id = exchange.id
             exchange.run_inferred = True
 
-    async def _refuse(self, exchange: Exchange, sink: BodySink | StreamSink, error: ProxyError) -> None:
+    async def _refuse(self, exchange: Exchange, sink: AnySink, error: ProxyError) -> None:
         if not exchange.opened and not exchange.run_id:
             exchange.run_id, exchange.run_inferred = exchange.id, True
         try:
@@ -124,20 +155,97 @@ class ModelApi:
             return
         await respond(send, 200, [(b"content-type", b"application/json")], body)
 
-    async def unserved(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Any other path under `/v1/`."""
-        now = self._services.now_us()
-        exchange = Exchange(id=uuid7(now), started_us=now, dialect=OPENAI_CHAT, clock0=time.perf_counter())
+    async def other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Any other path under `/v1/`: it passes through, under the same identity, budgets and record."""
+        services = self._services
+        now = services.now_us()
+        exchange = Exchange(id=uuid7(now), started_us=now, dialect=PASSTHROUGH, clock0=time.perf_counter())
+        services.metrics.call_started()
+        sink = RawSink(exchange, send)
         try:
-            exchange.caller = await self._services.access.identify(dict(scope["headers"]))
+            await self._prepare_other(exchange, scope, receive)
+            async with Watch(exchange, receive):
+                await self._pipeline.run(exchange, sink)
+        except ProxyError as error:
+            await self._refuse(exchange, sink, error)
+        except ClientGone:
+            return
+        except Exception as error:
+            log.error("a call failed inside the proxy", call_id=exchange.id, exc_info=error)
+            await self._refuse(exchange, sink, _internal())
+        finally:
+            services.metrics.call_ended()
+
+    async def _prepare_other(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
+        services = self._services
+        headers: Headers = dict(scope["headers"])
+        exchange.caller = await services.access.identify(headers)
+        self._identify_run(exchange, headers)
+        exchange.method = scope["method"]
+        exchange.query = checked_query(scope["query_string"])
+        raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
+        path = exchange.upstream_path = checked_path(raw_path.partition(b"?")[0].decode("latin-1"))
+        if is_model_path(path):
             raise ProxyError(
-                Kind.UNSUPPORTED_FEATURE,
-                f"{scope['method']} {scope['path'][:200]} is not served by this version. Served: {_SERVED}.",
+                Kind.INVALID_REQUEST,
+                f"{exchange.method} /v1{path} is not served. Served: {_SERVED}.",
                 status=404,
                 retryable=False,
             )
-        except ProxyError as error:
-            await self._refuse(exchange, BodySink(exchange, send), error)
+        if services.rules is not None and (why := returns_calls(path)):
+            raise ProxyError(
+                Kind.POLICY_DENIED,
+                f"/v1{path} does not pass while a policy is in force: {why}. Use /v1/chat/completions, "
+                "/v1/responses or /v1/messages.",
+                retryable=False,
+            )
+        exchange.passed = _passed(headers, PASSTHROUGH.passes | _DESCRIBING)
+        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        exchange.body = await read_body(receive, headers, services.max_body)
+        request = parse_request(exchange.method, path, content_type, exchange.body)
+        exchange.body_model = request.model
+        if not request.model:
+            request = structs.replace(request, model=self._default_model())
+        exchange.request = request
+        exchange.units = units(path, exchange.body, content_type)
+        self._settle_run(exchange, request)
+
+    def _default_model(self) -> str:
+        model = self._services.default_model
+        if model is None:
+            raise ProxyError(
+                Kind.MODEL_NOT_FOUND,
+                "The request names no model, and no default is set: name one in the body, or have an "
+                "operator set `default_model` in the configuration.",
+                param="model",
+                retryable=False,
+            )
+        return model
+
+
+_MAX_QUERY = 2_048
+_DESCRIBING = frozenset({b"content-type", b"accept", b"range", b"idempotency-key"})
+"""Headers that say what a body is and which reply is wanted."""
+
+
+def checked_query(query: bytes) -> str:
+    """A query that may go upstream as it is, since it is printable ASCII without a fragment."""
+    if not query:
+        return ""
+    text = query.decode("latin-1")
+    if len(query) > _MAX_QUERY or not (text.isascii() and text.isprintable()) or set(' #"<>') & set(text):
+        raise ProxyError(
+            Kind.INVALID_REQUEST,
+            f"The query of the request's address is over {_MAX_QUERY} bytes or holds characters that have to "
+            "be percent-encoded: send it shorter, or encoded.",
+            retryable=False,
+        )
+    return text
+
+
+def _passed(headers: Headers, names: AbstractSet[bytes]) -> dict[str, str]:
+    found = {name.decode(): headers[name].decode("latin-1") for name in names if name in headers}
+    return {name: value for name, value in found.items() if value.isprintable()}
 
 
 def _internal() -> ProxyError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llm_proxy.http.asgi import App, Receive, Scope, Send
+from llm_proxy.http.asgi import App, Receive, Scope, Send, respond
 
 MODELS = "/v1/models"
 
@@ -12,10 +12,10 @@ MODELS = "/v1/models"
 class Root:
     """Dispatches requests. The model routes go around FastAPI's routing, which costs more than they do."""
 
-    def __init__(self, model_routes: Mapping[str, App], models: App, unserved: App, rest: App) -> None:
+    def __init__(self, model_routes: Mapping[str, App], models: App, other: App, rest: App) -> None:
         self._model_routes = dict(model_routes)
         self._models = models
-        self._unserved = unserved
+        self._other = other
         self._rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -26,7 +26,10 @@ class Root:
             await endpoint(scope, receive, send)
         elif method == "GET" and (path == MODELS or path.startswith(MODELS + "/")):
             await self._models(scope, receive, send)
+        elif path == "/" and method in ("GET", "HEAD"):
+            # Agents' SDKs probe the base URL before they use it.
+            await respond(send, 200, [(b"content-type", b"application/json")], b'{"name":"llm-proxy"}')
         elif path.startswith("/v1/"):
-            await self._unserved(scope, receive, send)
+            await self._other(scope, receive, send)
         else:
             await self._rest(scope, receive, send)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from budgets import Unit
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
@@ -72,6 +74,58 @@ class StreamSink:
         await self._send({"type": "http.response.start", "status": 200, "headers": headers})
 
 
+class RawSink:
+    """Sends a reply of any kind on as it comes, under its own status and type."""
+
+    def __init__(self, exchange: Exchange, send: Send) -> None:
+        self._exchange = exchange
+        self._send = send
+        self._status = 200
+        self._headers: HeaderList = []
+        self.started = False
+
+    def head(self, status: int, content_type: str, headers: Mapping[str, str]) -> None:
+        """What the reply says of itself; nothing is sent yet."""
+        self._status = status
+        self._headers = [(b"content-type", content_type.encode("latin-1", "replace"))] if content_type else []
+        for name in _PASSED:
+            value = headers.get(name)
+            if value:
+                self._headers.append((name.encode(), value.encode("latin-1", "replace")))
+
+    async def release(self, data: bytes) -> None:
+        await self._start()
+        await self._send({"type": "http.response.body", "body": data, "more_body": True})
+
+    async def finish(self, tail: bytes) -> None:
+        self._exchange.replied = True
+        if self.started:
+            await self._send({"type": "http.response.body", "body": tail, "more_body": False})
+            return
+        self.started = True
+        await respond(self._send, self._status, [*self._headers, *reply_headers(self._exchange)], tail)
+
+    async def fail(self, error: ProxyError) -> None:
+        """After the first byte nothing can be said any more: the connection breaks, so that it looks cut."""
+        if not self.started:
+            await respond_error(self._exchange, self._send, error)
+            return
+        raise ReplyCut
+
+    async def _start(self) -> None:
+        if not self.started:
+            self.started = True
+            headers = [*self._headers, *reply_headers(self._exchange)]
+            await self._send({"type": "http.response.start", "status": self._status, "headers": headers})
+
+
+class ReplyCut(Exception):
+    """A reply of unknown shape broke off. The server closes the connection without ending the body."""
+
+
+_PASSED = ("content-disposition", "content-range", "location")
+
+
 def reply_headers(exchange: Exchange) -> HeaderList:
     """Ids, target and what is left, on a reply that came."""
     exchange.overhead_ms = round(exchange.overhead(), 3)
@@ -79,8 +133,21 @@ def reply_headers(exchange: Exchange) -> HeaderList:
         *call_headers(exchange),
         (b"x-served-by", exchange.target.encode()),
         (b"x-overhead-ms", b"%.3f" % exchange.overhead_ms),
+        *_dropped(exchange),
+        *exchange.reply_headers,
         *_limits(exchange),
     ]
+
+
+_MOST_DROPPED = 2_000
+"""Bytes of `x-dropped-fields`; the record holds them all."""
+
+
+def _dropped(exchange: Exchange) -> HeaderList:
+    if not exchange.dropped:
+        return []
+    names = ", ".join(exchange.dropped).encode("ascii", "replace")
+    return [(b"x-dropped-fields", b"".join(names.splitlines())[:_MOST_DROPPED])]
 
 
 def call_headers(exchange: Exchange) -> HeaderList:

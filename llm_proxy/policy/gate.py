@@ -16,13 +16,15 @@ class Gate:
     """Pure state machine over the frames of one reply. With `judging` false everything flows.
 
     Once a tool call has begun, every frame that holds part of a call, or that ends a choice, is held;
-    what remains (text, reasoning, comments) flows past them.
+    what remains (text, reasoning, comments) flows past them. In an `ordered` dialect only comments and pings
+    flow past.
     """
 
-    __slots__ = ("_judging", "_size", "held")
+    __slots__ = ("_judging", "_ordered", "_size", "held")
 
-    def __init__(self, *, judging: bool) -> None:
+    def __init__(self, *, judging: bool, ordered: bool = False) -> None:
         self._judging = judging
+        self._ordered = ordered
         self._size = 0
         self.held: list[Frame] = []
 
@@ -31,15 +33,20 @@ class Gate:
         if not self._judging:
             return True
         held = self.held
+        if held and self._ordered and not frame.inert:
+            return self._hold(frame)
         for event in frame.events:
             kind = type(event)
             if kind is CallDelta or (kind is Finished and held):
-                held.append(frame)
-                self._size += len(frame.raw)
-                if self._size > MAX_HELD:
-                    raise GateOverflow
-                return False
+                return self._hold(frame)
         return True
+
+    def _hold(self, frame: Frame) -> bool:
+        self.held.append(frame)
+        self._size += len(frame.raw)
+        if self._size > MAX_HELD:
+            raise GateOverflow
+        return False
 
     def open(self) -> list[Frame]:
         """Takes everything that was held."""

@@ -76,7 +76,12 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_micro_usd: int = 0
     cost_label: str = ""
     problem: Problem | None = None
+    upstream: str = ""
+    """The dialect that the last target spoke, where it is not the caller's: `emitted` is in it."""
     edits: tuple[Edit, ...] = ()
+    sent: Content | None = None
+    """The body as sent, where it was written anew in another dialect."""
+    dropped: tuple[str, ...] = ()
     emitted: str = ""
     released: str = ""
     """Empty where it's what was emitted; `-` where nothing of the reply was released."""

@@ -7,7 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from llm_proxy.chat.events import Usage
-from llm_proxy.chat.reply import Reply
+from llm_proxy.chat.reply import OPAQUE, Reply
 
 
 class Status(StrEnum):
@@ -102,6 +102,10 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     traceparent: str = ""
     dialect: str = "openai_chat"
+    upstream_dialect: str = ""
+    """What the last target spoke, where it is not `dialect`; `sent` and `emitted` are in it."""
+    dropped: tuple[str, ...] = ()
+    """What of the request the last target was not told, since its dialect or provider can't take it."""
     operation: str = "chat"
     stream: bool = False
     model: str = ""
@@ -134,3 +138,14 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the agent received, where it differed from `emitted`."""
     reply: Reply | None = None
     """`emitted`, folded into typed parts."""
+
+    @property
+    def reasoning_withheld(self) -> bool:
+        """The model reasoned (its tokens are counted), and its provider gave none of the words."""
+        if self.reply is None or self.usage is None or not self.usage.reasoning:
+            return False
+        return not any(
+            part.text and part.kind not in OPAQUE
+            for choice in self.reply.choices
+            for part in choice.reasoning
+        )

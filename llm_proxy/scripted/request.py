@@ -1,113 +1,127 @@
-"""A chat completions request, as far as a script looks at it."""
+"""What a script looks at in a request, in whatever dialect it came."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from hashlib import sha256
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
 
 import msgspec
 
+from llm_proxy.scripted.script import JsonObject
 
+
+class Dialect(StrEnum):
+    """By the path that it is served at, without `/v1/`."""
+
+    CHAT = "chat/completions"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+    COUNT_TOKENS = "messages/count_tokens"
+
+
+@dataclass(slots=True)
 class RequestError(ValueError):
-    """A body that no chat completions API would take."""
+    """A request that the vendor refuses, and how its error says so."""
+
+    message: str
+    code: str = "invalid_request"
+    param: str | None = None
+    status: int = 400
+
+    def __post_init__(self) -> None:
+        ValueError.__init__(self, self.message)
 
 
-class _ContentPart(msgspec.Struct):
-    text: str | None = None
+class Line(msgspec.Struct, frozen=True):
+    """One message. `calls` are tools' names by call id, `answers` the calls that it gives results of."""
 
-
-class _Function(msgspec.Struct):
-    name: str = ""
-
-
-class _Call(msgspec.Struct):
-    id: str = ""
-    function: _Function = msgspec.field(default_factory=_Function)
-
-
-class _Message(msgspec.Struct):
     role: str
-    content: str | list[_ContentPart] | None = None
-    tool_calls: list[_Call] | None = None
-    tool_call_id: str | None = None
+    text: str = ""
+    calls: dict[str, str] = {}
+    answers: tuple[str, ...] = ()
 
 
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
+class Talk(msgspec.Struct, frozen=True):
+    """A conversation, as far as `when:` may ask about it."""
+
+    turn: int = 0
+    """The number of assistant messages."""
+    last: dict[str, str] = {}
+    """Text of the last message of each role."""
+    calls: dict[str, str] = {}
+    answered: frozenset[str] = frozenset()
+    has_tool_result: bool = False
+
+    @property
+    def tools_answered(self) -> frozenset[str]:
+        """Names of the tools whose calls stand answered."""
+        return frozenset(self.calls[id_] for id_ in self.answered if id_ in self.calls)
+
+    def then(self, later: Talk) -> Talk:
+        """This conversation, and how it went on."""
+        return Talk(
+            turn=self.turn + later.turn,
+            last=self.last | later.last,
+            calls=self.calls | later.calls,
+            answered=self.answered | later.answered,
+            has_tool_result=self.has_tool_result or later.has_tool_result,
+        )
 
 
-class _Body(msgspec.Struct):
-    model: str
-    messages: list[_Message]
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    n: int | None = None
+def talk_of(lines: Iterable[Line]) -> Talk:
+    """What a script may ask of these messages."""
+    turn, last, calls, answered, results = 0, dict[str, str](), dict[str, str](), set[str](), False
+    for line in lines:
+        turn += line.role == "assistant"
+        results = results or line.role == "tool"
+        last[line.role] = line.text
+        calls |= line.calls
+        answered.update(line.answers)
+    return Talk(turn, last, calls, frozenset(answered), results)
 
 
-class _Sizes(msgspec.Struct):
-    messages: msgspec.Raw
-    tools: msgspec.Raw = msgspec.Raw(b"")
+class EmbeddingAsk(msgspec.Struct, frozen=True):
+    """What is to be embedded, and how the vectors are to look."""
+
+    texts: tuple[str, ...]
+    dimensions: int
+    as_base64: bool
 
 
 class ScriptedRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What `when:` may ask about, and what the reply's ids and token counts are made from."""
+    """What `when:` may ask about, and what the reply is made from."""
 
     model: str
+    dialect: Dialect = Dialect.CHAT
     stream: bool = False
     include_usage: bool = False
     n: int = 1
-    turn: int = 0
-    last: dict[str, str] = {}
-    """Text of the last message of each role."""
-    tools_answered: frozenset[str] = frozenset()
-    has_tool_result: bool = False
+    talk: Talk = Talk()
     headers: dict[str, str] = {}
     """By lower-case name."""
     input_bytes: int = 0
-    """Size of the messages and tools."""
+    """Size of the messages, system prompt and tools."""
     digest: bytes = b""
-
-
-_body = msgspec.json.Decoder(_Body)
-_sizes = msgspec.json.Decoder(_Sizes)
-
-
-def parse_request(body: bytes, headers: Mapping[str, str] | None = None) -> ScriptedRequest:
-    """Read a request's body. RequestError where it isn't JSON or has no model or messages."""
-    try:
-        parsed, sizes = _body.decode(body), _sizes.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RequestError(f"the request is no chat completion: {error}") from None
-    n = 1 if parsed.n is None else parsed.n
-    if not 1 <= n <= 128:
-        raise RequestError(f"n is {n}; use 1 to 128")
-    options = parsed.stream_options
-    return ScriptedRequest(
-        model=parsed.model,
-        stream=bool(parsed.stream),
-        include_usage=options is not None and bool(options.include_usage),
-        n=n,
-        turn=sum(message.role == "assistant" for message in parsed.messages),
-        last={message.role: _text(message) for message in parsed.messages},
-        tools_answered=_answered(parsed.messages),
-        has_tool_result=any(message.role == "tool" for message in parsed.messages),
-        headers={name.lower(): value for name, value in (headers or {}).items()},
-        input_bytes=len(bytes(sizes.messages)) + len(bytes(sizes.tools)),
-        digest=sha256(body).digest(),
-    )
-
-
-def _text(message: _Message) -> str:
-    match message.content:
-        case str(text):
-            return text
-        case None:
-            return ""
-        case parts:
-            return "\n".join(part.text for part in parts if part.text is not None)
-
-
-def _answered(messages: list[_Message]) -> frozenset[str]:
-    names = {call.id: call.function.name for m in messages for call in m.tool_calls or ()}
-    answered = (m.tool_call_id for m in messages if m.role == "tool")
-    return frozenset(names[id_] for id_ in answered if id_ in names)
+    custom_tools: frozenset[str] = frozenset()
+    namespaces: frozenset[str] = frozenset()
+    thoughtless: int | None = None
+    """Chat: the first assistant message with calls and without `reasoning_content`."""
+    thinking: str = ""
+    """Messages: `enabled`, `adaptive`, or empty where no thinking was asked for."""
+    thinking_omitted: bool = False
+    unsigned: str = ""
+    """Messages: the place of the first thinking block whose signature is empty."""
+    encrypted: bool = False
+    """Responses: `include` asks for `reasoning.encrypted_content`."""
+    store: bool = True
+    background: bool = False
+    previous: str = ""
+    """Responses: `previous_response_id`."""
+    known_items: tuple[str, ...] = ()
+    """Responses: ids of items that the vendor is taken to have kept."""
+    echo: JsonObject = {}
+    """Responses: the request's settings, which the reply repeats."""
+    embedding: EmbeddingAsk | None = None

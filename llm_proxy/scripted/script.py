@@ -47,14 +47,35 @@ class ToolCallScript(_Part):
     name: str
     arguments: JsonObject | str = {}
     id: str | None = None
+    input: str | None = None
+    """Text for a tool that the request declares as custom; for any other tool it becomes `{"input": …}`."""
+    namespace: str | None = None
+    """Its own field where the request declares this namespace; for any other it becomes `namespace__name`."""
+
+    @model_validator(mode="after")
+    def _one_input(self) -> Self:
+        if self.input is not None and self.arguments:
+            raise ValueError("input and arguments exclude each other; keep one")
+        return self
+
+
+class ServerToolScript(_Part):
+    """A web search that the vendor ran by itself, before it answered."""
+
+    query: str
+    urls: tuple[str, ...] = ()
 
 
 class UsageScript(_Part):
-    """Tokens to report; the rest is counted from sizes. `input` includes cached, `output` reasoning."""
+    """Tokens to report; the rest is counted from sizes.
+
+    `input` includes `cached` and `cache_write`, `output` includes reasoning.
+    """
 
     input: Count | None = None
     output: Count | None = None
     cached: Count = 0
+    cache_write: Count = 0
     reasoning: Count | None = None
 
 
@@ -71,10 +92,15 @@ class Content(_Part):
     """What one choice says. `finish` is `tool_calls` or `stop` where it isn't given."""
 
     reasoning: str = ""
+    redacted: str = ""
+    """Reasoning that goes out sealed only, in dialects that have a place for it."""
     text: str = ""
     refusal: str = ""
     tool_calls: tuple[ToolCallScript, ...] = ()
+    server_tools: tuple[ServerToolScript, ...] = ()
     finish: str | None = None
+    stop_sequence: str | None = None
+    """The stop sequence that ended the reply; only Messages names it."""
 
 
 class Turn(Content):
@@ -93,7 +119,13 @@ class Turn(Content):
     delta_s: Seconds = 0.0
     deltas: Annotated[int, Field(ge=1)] | None = None
     """Pieces into which text (and reasoning) is split in a stream; without it, one per word."""
-    reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+    reasoning_field: Literal["reasoning_content", "reasoning", "reasoning_details"] = "reasoning_content"
+    think_tags: bool = False
+    """Chat: the reasoning stands in the content, in `<think>` tags."""
+    raw_reasoning: bool = False
+    """Responses: the reasoning goes out as `content` and not as a summary."""
+    signature: bool = True
+    """Whether reasoning is signed where the dialect signs it."""
     extra: JsonObject = {}
     choice_extra: JsonObject = {}
     message_extra: JsonObject = {}
@@ -117,6 +149,9 @@ class Turn(Content):
 
 
 class ModelScript(_Part):
+    """One model. `requires_reasoning_content`: chat refuses calls sent back without it, as DeepSeek does."""
+
+    requires_reasoning_content: bool = False
     turns: Annotated[tuple[Turn, ...], Field(min_length=1)]
 
 

@@ -16,15 +16,17 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 from aiohttp import web
 
-from llm_proxy.scripted.model import ScriptedModel, play, refuse
-from llm_proxy.scripted.render import CREATED
+from llm_proxy.scripted.elsewhere import Asked
+from llm_proxy.scripted.model import ScriptedModel, parse_request, play, refuse
 from llm_proxy.scripted.reply import FaultKind, ScriptedFault, ScriptedReply
-from llm_proxy.scripted.request import RequestError, parse_request
+from llm_proxy.scripted.request import Dialect, RequestError
 from llm_proxy.scripted.script import Script
+from llm_proxy.scripted.text import CREATED, pretty
 
 _KEPT = 1000
 _MAX_BODY = 256 * 2**20
 _FLUSH_S = 0.01
+_SCRIPTED = frozenset(Dialect)
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 
 
@@ -34,6 +36,10 @@ class Seen(msgspec.Struct, frozen=True):
     model: str
     headers: dict[str, str]
     body: bytes
+    method: str = "POST"
+    path: str = "/v1/chat/completions"
+    query: str = ""
+    """As it was sent, without the `?`."""
 
 
 class Stats(msgspec.Struct):
@@ -62,6 +68,11 @@ class Scripted:
         """What an OpenAI SDK takes as `base_url`."""
         return self.origin + "/v1"
 
+    @property
+    def anthropic_url(self) -> str:
+        """What Anthropic's SDK takes as `base_url`."""
+        return self.origin
+
     def reset(self) -> None:
         """Forget every request and count, `fail_times` too. What is in flight stays counted as that."""
         self._model.reset()
@@ -77,16 +88,18 @@ class Scripted:
         app = web.Application(client_max_size=_MAX_BODY)
         app.add_routes(
             [
-                web.post("/v1/chat/completions", self._chat),
+                *(web.post(f"/v1/{dialect}", self._counted) for dialect in Dialect),
                 web.get("/v1/models", self._models),
+                web.get("/v1/models/{id}", self._model_card),
                 web.get("/stats", self._stats),
                 web.get("/requests", self._requests),
                 web.post("/reset", self._reset),
+                web.route("*", "/v1/{path:.*}", self._counted),
             ]
         )
         return app
 
-    async def _chat(self, request: web.Request) -> web.StreamResponse:
+    async def _counted(self, request: web.Request) -> web.StreamResponse:
         self.stats.in_flight += 1
         try:
             return await self._answer(request)
@@ -100,16 +113,43 @@ class Scripted:
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
-        try:
-            parsed = parse_request(body, headers)
-        except RequestError as error:
-            self._note(Seen("", headers, body))
-            reply = refuse(400, str(error), "invalid_request")
+        path = request.path.removeprefix("/v1/")
+        if request.method == "POST" and path in _SCRIPTED:
+            model, reply = self._scripted(body, headers, Dialect(path))
+        elif path.startswith("responses/"):
+            model, reply = "", self._stored(request.method, path.removeprefix("responses/"))
         else:
-            self._note(Seen(parsed.model, headers, body))
-            reply = self._model.answer(parsed)
+            sort = headers.get("content-type", "")
+            asked = Asked(request.method, path, request.query_string, sort, body)
+            model, reply = asked.field("model"), self._model.elsewhere(asked)
+        self._note(Seen(model, headers, body, request.method, request.path, request.query_string))
         await self._notify()
         return await self._send(request, reply)
+
+    def _scripted(self, body: bytes, headers: dict[str, str], dialect: Dialect) -> tuple[str, ScriptedReply]:
+        """The model that was asked for, empty where the body was no request, and the reply."""
+        try:
+            parsed = parse_request(body, headers, dialect)
+        except RequestError as error:
+            return "", refuse(error, dialect)
+        return parsed.model, self._model.answer(parsed)
+
+    def _stored(self, method: str, path: str) -> ScriptedReply:
+        """A kept response: fetched, deleted, or cancelled, which changes nothing, as it is finished."""
+        id_, _, action = path.partition("/")
+        kept = self._model.kept.body(id_)
+        if kept is None:
+            missing = f"Response with id '{id_}' not found."
+            return refuse(RequestError(missing, "invalid_request_error", status=404), Dialect.RESPONSES)
+        if method == "DELETE":
+            self._model.kept.forget(id_)
+            kept = pretty({"id": id_, "object": "response", "deleted": True})
+        elif (method, action) not in (("GET", ""), ("POST", "cancel")):
+            unknown = f"Invalid URL ({method} /v1/responses/{path})"
+            return refuse(RequestError(unknown, "unknown_url", status=404), Dialect.RESPONSES)
+        return ScriptedReply(
+            200, stream=False, frames=(kept,), headers=(("content-type", "application/json"),)
+        )
 
     def _note(self, seen: Seen) -> None:
         self.seen.append(seen)
@@ -141,11 +181,17 @@ class Scripted:
         return response
 
     async def _models(self, request: web.Request) -> web.Response:
-        models = [
-            {"id": name, "object": "model", "created": CREATED, "owned_by": "scripted"}
-            for name in self._model.names
-        ]
+        if "anthropic-version" in request.headers:
+            names = self._model.names
+            listed = [_anthropic_card(name) for name in names]
+            page = {"data": listed, "has_more": False, "first_id": names[0], "last_id": names[-1]}
+            return _json(msgspec.json.encode(page))
+        models = [_card(name) for name in self._model.names]
         return _json(msgspec.json.encode({"object": "list", "data": models}))
+
+    async def _model_card(self, request: web.Request) -> web.Response:
+        card = _anthropic_card if "anthropic-version" in request.headers else _card
+        return _json(msgspec.json.encode(card(request.match_info["id"])))
 
     async def _stats(self, request: web.Request) -> web.Response:
         return _json(msgspec.json.encode(self.stats))
@@ -154,12 +200,30 @@ class Scripted:
         """`body` is JSON where the body was, and text where it wasn't; the newest come last."""
         limit = request.query.get("limit", "")
         kept = list(self.seen)[-int(limit) :] if limit.isdecimal() and int(limit) else list(self.seen)
-        seen = [{"model": s.model, "headers": s.headers, "body": _as_json(s.body)} for s in kept]
+        seen = [
+            {
+                "model": s.model,
+                "headers": s.headers,
+                "body": _as_json(s.body),
+                "method": s.method,
+                "path": s.path,
+                "query": s.query,
+            }
+            for s in kept
+        ]
         return _json(msgspec.json.encode({"requests": seen}))
 
     async def _reset(self, request: web.Request) -> web.Response:
         self.reset()
         return _json(b"{}")
+
+
+def _card(name: str) -> dict[str, str | int]:
+    return {"id": name, "object": "model", "created": CREATED, "owned_by": "scripted"}
+
+
+def _anthropic_card(name: str) -> dict[str, str]:
+    return {"type": "model", "id": name, "display_name": name, "created_at": "2026-01-01T00:00:00Z"}
 
 
 def _json(body: bytes) -> web.Response:

@@ -18,14 +18,15 @@ from llm_proxy.telemetry.attributes import Attributes, Value, clean, put, put_al
 from llm_proxy.telemetry.chat_request import RequestContent, Sampling, chat_request
 from llm_proxy.telemetry.ids import parent_of, span_id_of, trace_id_of
 from llm_proxy.telemetry.parts import finish_reason, reply_messages
+from llm_proxy.telemetry.prompt_request import prompt_request
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.trim import Fitted, fit_items, fit_messages, fit_parts
+from llm_proxy.wire.dialects import DIALECTS
 
 MAX_EVENTS = 128
 """OpenTelemetry's default limit on events per span; the rest is counted in `dropped_events_count`."""
 
 _REMOTE_PARENT = 0x300
-_READERS = {"openai_chat": chat_request}
 _PROVIDERS = {
     "bedrock": "aws.bedrock",
     "azure": "azure.ai.openai",
@@ -69,7 +70,7 @@ def _terminal_span(call: CallView, settings: SpanSettings) -> Span:
     if parent := parent_of(call.traceparent):
         span.parent_span_id = parent[1]
         span.flags = parent[2] | _REMOTE_PARENT
-    content = _READERS[call.dialect](call.request) if call.request and call.dialect in _READERS else None
+    content = _content(call)
     put_all(span.attributes, _conventions(call))
     put_all(span.attributes, _backend_hints(call))
     put_all(span.attributes, _own(call))
@@ -79,6 +80,14 @@ def _terminal_span(call: CallView, settings: SpanSettings) -> Span:
     _put_events(span, call)
     _put_status(span, call)
     return span
+
+
+def _content(call: CallView) -> RequestContent | None:
+    if not call.request:
+        return None
+    if call.dialect == "openai_chat":
+        return chat_request(call.request)
+    return prompt_request(DIALECTS[call.dialect], call.request)
 
 
 def _conventions(call: CallView) -> dict[str, Value]:
@@ -157,6 +166,9 @@ def _own(call: CallView) -> dict[str, Value]:
         "llm_proxy.key.id": call.key_id,
         "llm_proxy.tags": call.tags,
         "llm_proxy.dialect": call.dialect,
+        "llm_proxy.upstream_dialect": call.upstream_dialect,
+        "llm_proxy.dropped_fields": call.dropped,
+        "llm_proxy.reasoning.withheld": call.reasoning_withheld or None,
         "llm_proxy.status": call.status.value,
         "llm_proxy.target": call.target,
         "llm_proxy.attempts": len(call.attempts),

@@ -15,8 +15,11 @@ from pathlib import Path
 import msgspec
 
 from llm_proxy.chat.events import Usage
+from llm_proxy.wire.passthrough import Units
 
 DEFAULT_MAX_OUTPUT = 4_096
+DEFAULT_MAX_INPUT = 128_000
+NO_UNITS = Units()
 _REMEMBERED = 10_000
 """Callers choose the model's name where a target is `*`, so what is remembered has to end somewhere."""
 _PICO = Decimal(10) ** 12
@@ -32,6 +35,13 @@ class PriceRow(msgspec.Struct, frozen=True, kw_only=True):
     cache_read_input_token_cost: float | None = None
     cache_creation_input_token_cost: float | None = None
     output_cost_per_reasoning_token: float | None = None
+    input_cost_per_image: float | None = None
+    output_cost_per_image: float | None = None
+    input_cost_per_character: float | None = None
+    input_cost_per_query: float | None = None
+    input_cost_per_second: float | None = None
+    output_cost_per_second: float | None = None
+    max_input_tokens: int | float | str | None = None
     max_output_tokens: int | float | str | None = None
     max_tokens: int | float | str | None = None
 
@@ -46,6 +56,22 @@ class Price:
     cache_write: int
     reasoning: int
     max_output: int
+    max_input: int = DEFAULT_MAX_INPUT
+    image: int = 0
+    """Pico-dollars for a generated image; below for a character, a query, a millisecond of sound."""
+    character: int = 0
+    query: int = 0
+    millisecond: int = 0
+
+    def flat_micro_usd(self, units: Units) -> int:
+        """What is priced by the piece."""
+        pico = (
+            units.images * self.image
+            + units.characters * self.character
+            + units.queries * self.query
+            + units.milliseconds * self.millisecond
+        )
+        return -(-pico // _PICO_PER_MICRO)
 
     def micro_usd(self, usage: Usage) -> int:
         """The cost of `usage` in micro-dollars, rounded up once."""
@@ -127,7 +153,17 @@ def table_path() -> Path:
 
 
 def _price(row: PriceRow) -> Price | None:
-    if row.input_cost_per_token is None and row.output_cost_per_token is None:
+    image = row.output_cost_per_image if row.output_cost_per_image is not None else row.input_cost_per_image
+    second = row.output_cost_per_second or row.input_cost_per_second
+    known = (
+        row.input_cost_per_token,
+        row.output_cost_per_token,
+        image,
+        row.input_cost_per_character,
+        row.input_cost_per_query,
+        second,
+    )
+    if all(rate is None for rate in known):
         return None
     plain, output = _pico(row.input_cost_per_token), _pico(row.output_cost_per_token)
     return Price(
@@ -136,7 +172,12 @@ def _price(row: PriceRow) -> Price | None:
         cached=_pico(row.cache_read_input_token_cost, plain),
         cache_write=_pico(row.cache_creation_input_token_cost, plain),
         reasoning=_pico(row.output_cost_per_reasoning_token, output),
-        max_output=_largest(row),
+        max_output=_largest((row.max_output_tokens, row.max_tokens), DEFAULT_MAX_OUTPUT),
+        max_input=_largest((row.max_input_tokens, row.max_tokens), DEFAULT_MAX_INPUT),
+        image=_pico(image),
+        character=_pico(row.input_cost_per_character),
+        query=_pico(row.input_cost_per_query),
+        millisecond=_pico(second) // 1_000,
     )
 
 
@@ -144,8 +185,5 @@ def _pico(dollars: float | None, otherwise: int = 0) -> int:
     return otherwise if dollars is None else int((Decimal(repr(dollars)) * _PICO).to_integral_value())
 
 
-def _largest(row: PriceRow) -> int:
-    for value in (row.max_output_tokens, row.max_tokens):
-        if isinstance(value, int | float) and value > 0:
-            return int(value)
-    return DEFAULT_MAX_OUTPUT
+def _largest(values: Iterable[int | float | str | None], otherwise: int) -> int:
+    return next((int(v) for v in values if isinstance(v, int | float) and v > 0), otherwise)

@@ -12,7 +12,11 @@ from routing.failures import FailureKind
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a target's calls go. `address` is the host and port, for spans and listings."""
+    """Where a target's calls go. `address` is the host and port, for spans and listings.
+
+    `url` is the base that paths are added to; `dialects` are those that it speaks, the preferred one first;
+    `maybe` are those of them that it may turn out not to serve.
+    """
 
     target_id: str
     provider: str
@@ -20,6 +24,23 @@ class Endpoint:
     address: str = ""
     headers: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
     script: str = ""
+    api_key: str = field(default="", repr=False)
+    dialects: tuple[str, ...] = ()
+    maybe: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What goes to one target: the path below its base URL, query included, and the body.
+
+    `headers` (lower case) stand beside the endpoint's own and win over them.
+    """
+
+    path: str
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
+    stream: bool = False
+    method: str = "POST"
 
 
 @dataclass(slots=True)
@@ -44,6 +65,11 @@ class UpstreamReply(Protocol):
 
     streamed: bool
     """Whether the body is an event stream."""
+    status: int
+    content_type: str
+    """The header's whole value, empty where there is none."""
+    headers: Mapping[str, str]
+    """The upstream's headers, whatever the case of their names."""
 
     async def chunk(self) -> bytes: ...
 
@@ -52,7 +78,7 @@ class Provider(Protocol):
     """Opens attempts. Leaving the context closes the connection, or gives it back where the reply ended."""
 
     def open(
-        self, endpoint: Endpoint, body: bytes, connect_s: float, extra: Mapping[str, str]
+        self, endpoint: Endpoint, sending: Sending, connect_s: float
     ) -> AbstractAsyncContextManager[UpstreamReply]: ...
 
     async def close(self) -> None: ...

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from llm_proxy.scripted.model import ScriptedFault, ScriptedModel, parse_request, play
 from llm_proxy.scripted.script import load_script
-from llm_proxy.upstream.provider import Endpoint, UpstreamFailure
+from llm_proxy.upstream.provider import Endpoint, Sending, UpstreamFailure
 from routing.failures import FailureKind, classify_status, retry_after_from
 
 
@@ -16,6 +16,9 @@ class _Playing:
     def __init__(self, frames: AsyncIterator[bytes], *, streamed: bool) -> None:
         self._frames = frames
         self.streamed = streamed
+        self.status = 200
+        self.content_type = "text/event-stream" if streamed else "application/json"
+        self.headers: Mapping[str, str] = {}
 
     async def chunk(self) -> bytes:
         try:
@@ -31,10 +34,8 @@ class ScriptedProvider:
         self._models: dict[str, ScriptedModel] = {}
 
     @asynccontextmanager
-    async def open(
-        self, endpoint: Endpoint, body: bytes, connect_s: float, extra: Mapping[str, str]
-    ) -> AsyncGenerator[_Playing]:
-        reply = self._model(endpoint.script).answer(parse_request(body))
+    async def open(self, endpoint: Endpoint, sending: Sending, connect_s: float) -> AsyncGenerator[_Playing]:
+        reply = self._model(endpoint.script).answer(parse_request(sending.body))
         frames = play(reply)
         if reply.status != 200:
             whole = b"".join([frame async for frame in frames])

@@ -4,32 +4,46 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from types import TracebackType
+
+import msgspec
+import structlog
 
 from llm_proxy.chat.reply import Assembly
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow, Sink
+from llm_proxy.outgoing import Outgoing, spoken
+from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.records.view import Attempt
-from llm_proxy.upstream.provider import Endpoint, Provider, UpstreamFailure, UpstreamReply
+from llm_proxy.upstream.provider import Endpoint, Provider, Sending, UpstreamFailure, UpstreamReply
 from routing.failures import MEANING, Charge, FailureKind
 from routing.plan import Exhausted, Failed, Plan, Stop, Succeeded, Try
 
 PASSED_ON = frozenset({400, 413, 422})
 """Statuses of an upstream that are the caller's to hear, body and all."""
+_RETRIEVAL = frozenset({404, 405, 409, 410, 415, 416})
+"""Statuses that are the caller's too where it names a thing of its own: a file, a stored response."""
+
+log = structlog.get_logger("llm_proxy.upstream")
 
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:
-    """Providers by name, and endpoints by target key."""
+    """Providers by name, and endpoints by target key.
+
+    `absent` holds the dialects that an endpoint turned out not to serve, by target key.
+    """
 
     providers: Mapping[str, Provider]
     endpoints: Mapping[str, Endpoint]
+    absent: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
 
     async def close(self) -> None:
-        for provider in self.providers.values():
+        for provider in {id(provider): provider for provider in self.providers.values()}.values():
             await provider.close()
 
 
@@ -43,19 +57,25 @@ class LostTry:
     model: str
 
 
+AnyFlow = Flow | RawFlow
+
+Compose = Callable[[Try, Endpoint, AbstractSet[str]], Outgoing]
+"""The request for a try's target at its endpoint, which lacks these dialects."""
+
+
 async def send(
     exchange: Exchange,
-    sink: Sink,
+    sink: Sink | RawSink,
     plan: Plan,
     upstreams: Upstreams,
-    body_for: Callable[[str], bytes],
-    new_flow: Callable[[], Flow],
+    compose: Compose,
+    new_flow: Callable[[Outgoing], AnyFlow],
     lost: list[LostTry],
 ) -> bytes:
     """Sends the call until a target answers whole; returns the tail that waits for the record's commit.
 
-    `body_for` gives the body for a model's name at the target; attempts that failed and may have cost
-    something are added to `lost`. Raises ProxyError when no target answered.
+    Attempts that failed and may have cost something are added to `lost`. Raises ProxyError when no target
+    answered.
     """
     failure: UpstreamFailure | None = None
     while True:
@@ -66,9 +86,8 @@ async def send(
             case Try():
                 if step.delay_s > 0:
                     await _pause(exchange, step.delay_s)
-                flow = new_flow()
                 try:
-                    outcome = await _attempt(exchange, step, upstreams, body_for(step.target.model), flow)
+                    outcome, flow = await _try(exchange, step, upstreams, compose, new_flow)
                 except BaseException as error:
                     plan.report(_given_up(error, sink), monotonic())
                     raise
@@ -82,7 +101,38 @@ async def send(
                 plan.report(Failed(failure.kind, failure.retry_after_s, sink.started), monotonic())
 
 
-def _given_up(error: BaseException, sink: Sink) -> Succeeded | Failed:
+async def _try(
+    exchange: Exchange,
+    step: Try,
+    upstreams: Upstreams,
+    compose: Compose,
+    new_flow: Callable[[Outgoing], AnyFlow],
+) -> tuple[bytes | UpstreamFailure, AnyFlow]:
+    """One try, in a dialect that the target serves: where one turns out to be missing, in the next."""
+    endpoint = upstreams.endpoints[step.target.key]
+    absent = upstreams.absent.setdefault(endpoint.target_id, set())
+    while True:
+        outgoing = compose(step, endpoint, absent)
+        flow = new_flow(outgoing)
+        outcome = await _attempt(exchange, step, upstreams, endpoint, outgoing, flow)
+        dialect = outgoing.dialect.name
+        if isinstance(outcome, bytes) or dialect not in endpoint.maybe or not _lacks_path(outcome):
+            return outcome, flow
+        absent.add(dialect)
+        log.info("a target does not serve a dialect", target=endpoint.target_id, dialect=dialect)
+        if spoken(exchange.dialect, endpoint, absent) is None:
+            return outcome, flow
+
+
+_NO_SUCH_PATH = frozenset({404, 405, 501})
+
+
+def _lacks_path(failure: UpstreamFailure) -> bool:
+    """Whether the server knows no such path, and not just no such model."""
+    return failure.status in _NO_SUCH_PATH and b"model" not in (failure.body or b"").lower()
+
+
+def _given_up(error: BaseException, sink: Sink | RawSink) -> Succeeded | Failed:
     """What a try that the proxy itself ended says of its target: a refusal of ours is not its fault."""
     if isinstance(error, ProxyError):
         return Succeeded()
@@ -96,11 +146,10 @@ async def _pause(exchange: Exchange, seconds: float) -> None:
 
 
 async def _attempt(
-    exchange: Exchange, step: Try, upstreams: Upstreams, body: bytes, flow: Flow
+    exchange: Exchange, step: Try, upstreams: Upstreams, endpoint: Endpoint, outgoing: Outgoing, flow: AnyFlow
 ) -> bytes | UpstreamFailure:
-    """One try at one target: the tail of its reply, or how it failed."""
-    endpoint = upstreams.endpoints[step.target.key]
-    _adopt(exchange, step, endpoint, flow)
+    """One request to one target: the tail of its reply, or how it failed."""
+    _adopt(exchange, step, endpoint, outgoing, flow)
     began = exchange.elapsed()
     first: float | None = None
     status: int | None = None
@@ -110,11 +159,12 @@ async def _attempt(
     try:
         with watch:
             provider = upstreams.providers[endpoint.provider]
-            extra = _trace(exchange)
-            async with provider.open(endpoint, body, step.timeouts.connect_s, extra) as reply:
-                status = 200
+            sending = _traced(exchange, outgoing.sending)
+            async with provider.open(endpoint, sending, step.timeouts.connect_s) as reply:
+                status = reply.status
                 exchange.reached_upstream = True
-                flow.begin(streamed=reply.streamed)
+                exchange.reply_headers = _passing(reply.headers)
+                flow.begin(reply)
                 while chunk := await watch.read(reply):
                     if first is None:
                         first = exchange.elapsed()
@@ -160,18 +210,33 @@ _AFTER_CONNECT = frozenset(
 )
 
 
-def _adopt(exchange: Exchange, step: Try, endpoint: Endpoint, flow: Flow) -> None:
+def _adopt(exchange: Exchange, step: Try, endpoint: Endpoint, outgoing: Outgoing, flow: AnyFlow) -> None:
     exchange.target = step.target.id
     exchange.provider = step.target.provider
     exchange.served_model = step.target.model
     exchange.server = endpoint.address
+    exchange.upstream = outgoing.dialect
+    exchange.edits = outgoing.edits
+    exchange.sent = outgoing.sending.body if outgoing.translated else None
+    exchange.dropped = outgoing.dropped
     exchange.assembly = flow.assembly
     exchange.emitted = flow.emitted
 
 
-def _trace(exchange: Exchange) -> dict[str, str]:
+def _traced(exchange: Exchange, sending: Sending) -> Sending:
     traceparent = exchange.hints.traceparent
-    return {"traceparent": traceparent} if traceparent else {}
+    if not traceparent:
+        return sending
+    return replace(sending, headers={**sending.headers, "traceparent": traceparent})
+
+
+_PASSED_BACK = ("x-request-id", "request-id", "openai-processing-ms", "openai-version")
+
+
+def _passing(headers: Mapping[str, str]) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers by which a vendor's support finds a call."""
+    found = [(name, headers.get(name)) for name in _PASSED_BACK]
+    return tuple([(name.encode(), value.encode("latin-1", "replace")) for name, value in found if value])
 
 
 def _note(
@@ -298,14 +363,8 @@ def _answer(exchange: Exchange, step: Exhausted, failure: UpstreamFailure | None
             retry_after_s=step.retry_after_s or 1.0,
         )
     where = f"target {exchange.target!r} of model {name!r}"
-    if failure.status in PASSED_ON and not MEANING[failure.kind].fall_back:
-        return ProxyError(
-            Kind.INVALID_REQUEST,
-            f"The {where} refused the request with status {failure.status}.",
-            status=failure.status or 0,
-            body=failure.body,
-            retryable=False,
-        )
+    if _is_the_callers(exchange, failure):
+        return _refused(exchange, failure, where)
     tried = f"after {len(exchange.attempts)} attempt{'s' if len(exchange.attempts) != 1 else ''}"
     message = (
         f"No target of model {name!r} answered {tried}; the last, {exchange.target!r}: {failure.detail}."
@@ -321,3 +380,42 @@ def _answer(exchange: Exchange, step: Exhausted, failure: UpstreamFailure | None
             )
         case _:
             return ProxyError(Kind.UPSTREAM_FAILED, message, retry_after_s=step.retry_after_s)
+
+
+def _is_the_callers(exchange: Exchange, failure: UpstreamFailure) -> bool:
+    if exchange.upstream_path and failure.status in _RETRIEVAL:
+        return True
+    return failure.status in PASSED_ON and not MEANING[failure.kind].fall_back
+
+
+class _Words(msgspec.Struct):
+    message: str = ""
+
+
+class _Told(msgspec.Struct):
+    error: _Words | str | None = None
+
+
+_told = msgspec.json.Decoder(_Told).decode
+
+
+def _refused(exchange: Exchange, failure: UpstreamFailure, where: str) -> ProxyError:
+    """The upstream's own refusal: its body where the caller reads that dialect, else what it says."""
+    body = failure.body if exchange.upstream is exchange.dialect else None
+    message = f"The {where} refused the request with status {failure.status}"
+    words = "" if body is not None else _message(failure.body or b"")
+    return ProxyError(
+        Kind.INVALID_REQUEST,
+        f"{message}: {words}" if words else f"{message}.",
+        status=failure.status or 0,
+        body=body,
+        retryable=False,
+    )
+
+
+def _message(body: bytes) -> str:
+    try:
+        error = _told(body).error
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
+    return (error.message if isinstance(error, _Words) else error or "")[:2000]

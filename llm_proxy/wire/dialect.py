@@ -102,11 +102,21 @@ class Dialect:
     """Top-level keys that cost tokens beside the messages."""
     ordered: bool = False
     """Frames mean something by their order: once one waits, all that follow wait."""
+    generates: bool = True
+    """Its replies hold what a model said; False for embeddings, counts and what passes through."""
+    priced: bool = True
+    """It costs tokens: a usd limit needs the model's price. False for counts and what passes through."""
+    raw: bool = False
+    """Replies are of any type and status, and pass as they come."""
+    inline_reasoning: bool = False
+    """Servers may put reasoning inside the text, between tags."""
     parse: Callable[[bytes], WireRequest]
     message_facts: Callable[[bytes], MessageFacts]
     upstream_edits: UpstreamEdits
     read_body: Callable[[bytes], Frame]
     read_frame: Callable[[SseFrame], Frame]
+    reader: Callable[[], Callable[[SseFrame], Frame]] | None = None
+    """Makes a stateful reader for one stream, where single frames can't be trusted by themselves."""
     edit_body: Callable[[bytes, Denied], bytes]
     edit_frames: EditFrames
     error_body: Callable[[ProxyError, str], bytes]
@@ -117,3 +127,7 @@ class Dialect:
     """None where the dialect is only served as it is."""
     passes: frozenset[bytes] = frozenset()
     """The caller's headers (lower case) that go upstream where the dialect stays the same."""
+
+    def frame_reader(self) -> Callable[[SseFrame], Frame]:
+        """What reads the frames of one stream, in order."""
+        return self.reader() if self.reader else self.read_frame

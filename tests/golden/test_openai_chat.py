@@ -8,22 +8,31 @@ import pytest
 
 from llm_proxy.chat.events import Ended, Failed, Frame, ReasoningKind, Usage, UsageSeen
 from llm_proxy.chat.reply import Assembly, ChoiceReply, ReasoningPart, Reply, ToolCall
+from llm_proxy.chat.thinking import ThinkTags
 from llm_proxy.wire.openai_chat.reply import read_body, read_frame
 from llm_proxy.wire.sse import SseReader
 
 FIXTURES = Path(__file__).parent / "openai_chat"
 
 
-def call(index: int, id_: str, name: str, arguments: str) -> ToolCall:
-    return ToolCall(choice=0, index=index, id=id_, name=name, arguments=arguments)
+CLAUDE = "anthropic-claude-v1"
+RESPONSES = "openai-responses-v1"
+
+
+def call(index: int, id_: str, name: str, arguments: str, signature: str = "") -> ToolCall:
+    return ToolCall(choice=0, index=index, id=id_, name=name, arguments=arguments, signature=signature)
 
 
 def raw(text: str) -> ReasoningPart:
     return ReasoningPart(kind=ReasoningKind.RAW, text=text)
 
 
-def encrypted(text: str) -> ReasoningPart:
-    return ReasoningPart(kind=ReasoningKind.ENCRYPTED, text=text)
+def claude(text: str, signature: str) -> ReasoningPart:
+    return ReasoningPart(kind=ReasoningKind.RAW, text=text, signature=signature, format=CLAUDE)
+
+
+def redacted(text: str) -> ReasoningPart:
+    return ReasoningPart(kind=ReasoningKind.REDACTED, text=text, format=CLAUDE)
 
 
 def reply(id_: str, model: str, usage: Usage | None, *choices: ChoiceReply) -> Reply:
@@ -76,7 +85,7 @@ STREAMED = {
         ChoiceReply(
             index=0,
             text="Reading.",
-            reasoning=(raw("Need the file."), encrypted("Emwrq2==")),
+            reasoning=(claude("Need the file.", "EqoBCkgIARABGAIi"), redacted("Emwrq2==")),
             calls=(call(0, "toolu_01", "read_file", '{"path": "a.txt"}'),),
             finish="tool_call",
         ),
@@ -92,6 +101,37 @@ STREAMED = {
             calls=(call(0, "gSIMJiOkT", "store", '{"n": 4}'), call(1, "hTJNKjPlU", "notify", "{}")),
             finish="tool_call",
         ),
+    ),
+    "xai": reply(
+        "6ae2a4c1-0d1f-4b57-a9d5-2f1f7c3b9a10",
+        "grok-4-0709",
+        Usage(input=32, output=103, cached=6, reasoning=94),
+        ChoiceReply(
+            index=0,
+            text="Yes.",
+            reasoning=(
+                raw("Check it."),
+                ReasoningPart(kind=ReasoningKind.ENCRYPTED, text="oR0aBcD=", format="xai-chat-v1"),
+            ),
+            finish="stop",
+        ),
+    ),
+    "litellm": reply(
+        "chatcmpl-2b6d",
+        "claude-sonnet-4-5",
+        Usage(input=40, output=30, reasoning=12),
+        ChoiceReply(
+            index=0,
+            text="Four.",
+            reasoning=(claude("Two and two.", "EqoBCkgI"),),
+            finish="stop",
+        ),
+    ),
+    "groq": reply(
+        "chatcmpl-f51b2cd2",
+        "qwen/qwen3-32b",
+        Usage(input=20, output=15),
+        ChoiceReply(index=0, text="<think>\nSum.\n</think>\n\nFour.", finish="stop"),
     ),
     "legacy": reply(
         "chatcmpl-7legacy",
@@ -124,8 +164,8 @@ WHOLE = {
             index=0,
             text="Done.",
             reasoning=(
-                ReasoningPart(kind=ReasoningKind.SUMMARY, text="**Plan**"),
-                encrypted("gAAAAABo"),
+                ReasoningPart(kind=ReasoningKind.SUMMARY, text="**Plan**", format=RESPONSES),
+                ReasoningPart(kind=ReasoningKind.ENCRYPTED, text="gAAAAABo", id="rs_0a", format=RESPONSES),
             ),
             finish="stop",
         ),
@@ -140,8 +180,10 @@ WHOLE = {
         "k9kZaZ2VJ4y",
         "gemini-3-pro-preview",
         Usage(input=105, output=115, reasoning=84),
-        ChoiceReply(index=0, calls=(call(0, *FLIGHT), call(1, *TAXI)), finish="tool_call"),
+        ChoiceReply(index=0, calls=(call(0, *FLIGHT, "CvcBAVSoXO"), call(1, *TAXI)), finish="tool_call"),
     ),
+    "xai": STREAMED["xai"],
+    "litellm": STREAMED["litellm"],
     "legacy": reply(
         "chatcmpl-7legacy",
         "gpt-3.5-turbo-0613",
@@ -187,9 +229,26 @@ def test_a_body_means_what_its_server_meant(name: str) -> None:
 def test_calls_that_a_stream_leaves_unnumbered_stay_apart() -> None:
     whole = fold(read_stream((FIXTURES / "gemini.sse").read_bytes(), 50))
     (choice,) = whole.choices
-    assert {(c.id, c.name, c.arguments) for c in choice.calls} == {FLIGHT, TAXI}
+    assert {(c.id, c.name, c.arguments, c.signature) for c in choice.calls} == {
+        (*FLIGHT, "CvcBAVSoXO"),
+        (*TAXI, ""),
+    }
     assert choice.text == "<thought>Ask twice</thought>On it."
     assert whole.usage == Usage(input=105, output=115, reasoning=84)
+
+
+@pytest.mark.parametrize("size", [1, 50, 1 << 20])
+@pytest.mark.parametrize(
+    ("name", "thought", "text"), [("groq", "Sum.\n", "Four."), ("gemini", "Ask twice", "On it.")]
+)
+def test_tagged_reasoning_is_taken_out_of_the_text(name: str, thought: str, text: str, size: int) -> None:
+    tags = ThinkTags()
+    frames = read_stream((FIXTURES / f"{name}.sse").read_bytes(), size)
+    split = [Frame(frame.raw, tuple(tags.split(frame.events))) for frame in frames]
+    (choice,) = fold(split).choices
+    assert choice.reasoning == (ReasoningPart(kind=ReasoningKind.INLINE_TAG, text=thought),)
+    assert choice.text == text
+    assert tags.close() == []
 
 
 def test_an_error_in_the_stream_is_a_failure_and_no_finish() -> None:
@@ -214,6 +273,9 @@ def test_only_a_chunk_without_choices_is_usage_alone() -> None:
         "vllm": [True],
         "openrouter": [False],
         "mistral": [False],
+        "xai": [True],
+        "litellm": [False],
+        "groq": [False],
         "legacy": [],
     }
 

@@ -8,9 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llm_proxy.chat.events import ReasoningKind
+from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.wire.openai_chat.message import message_facts
+from llm_proxy.wire.openai_chat.message import message_facts, signed
 from llm_proxy.wire.request import Media, MediaKind, MessageFacts
+from llm_proxy.wire.spans import splice
 
 
 def facts(**message: object) -> MessageFacts:
@@ -103,6 +106,126 @@ def test_reasoning_sent_back_counts_once(fields: dict[str, object], texts: tuple
     assert facts(role="assistant", **fields).texts == texts
 
 
+CLAUDE = "anthropic-claude-v1"
+
+
+def part(kind: str, text: str = "", signature: str = "", id_: str = "", format_: str = "") -> ReasoningPart:
+    return ReasoningPart(kind=ReasoningKind(kind), text=text, signature=signature, id=id_, format=format_)
+
+
+@pytest.mark.parametrize(
+    ("fields", "parts"),
+    [
+        ({"reasoning_content": "a", "reasoning": "a"}, [part("raw", "a")]),
+        ({"reasoning": "a"}, [part("raw", "a")]),
+        (
+            {
+                "reasoning": "ab",
+                "reasoning_details": [
+                    {"type": "reasoning.text", "text": "a", "format": CLAUDE, "index": 0},
+                    {"type": "reasoning.text", "text": "b", "format": CLAUDE, "index": 0},
+                    {"type": "reasoning.text", "signature": "s", "format": CLAUDE, "index": 0},
+                    {"type": "reasoning.text", "text": "c", "signature": "t", "index": 0},
+                    {"type": "reasoning.encrypted", "data": "r", "format": CLAUDE, "index": 1},
+                    {"type": "reasoning.encrypted", "data": "q", "format": CLAUDE, "index": 1},
+                ],
+            },
+            [
+                part("raw", "ab", "s", "", CLAUDE),
+                part("raw", "c", "t"),
+                part("redacted", "r", format_=CLAUDE),
+                part("redacted", "q", format_=CLAUDE),
+            ],
+        ),
+        (
+            {
+                "reasoning_details": [
+                    {"type": "reasoning.summary", "summary": "a", "id": "rs_1", "index": 0},
+                    {"type": "reasoning.encrypted", "data": "e", "id": "rs_1", "index": 0},
+                    {"type": "reasoning.summary", "summary": "b", "id": "rs_2", "index": 0},
+                    {"type": "reasoning.text", "text": "c"},
+                    {"type": "reasoning.text", "text": "d"},
+                ]
+            },
+            [
+                part("summary", "a", id_="rs_1"),
+                part("encrypted", "e", id_="rs_1"),
+                part("summary", "b", id_="rs_2"),
+                part("raw", "c"),
+                part("raw", "d"),
+            ],
+        ),
+        (
+            {
+                "reasoning_content": "a",
+                "thinking_blocks": [
+                    {"type": "thinking", "thinking": "a", "signature": "s"},
+                    {"type": "redacted_thinking", "data": "r"},
+                ],
+            },
+            [part("raw", "a", "s", "", CLAUDE), part("redacted", "r", format_=CLAUDE)],
+        ),
+        (
+            {"reasoning_content": "a", "encrypted_content": "x"},
+            [part("raw", "a"), part("encrypted", "x", format_="xai-chat-v1")],
+        ),
+        (
+            {"extra_content": {"google": {"thought_signature": "g"}}},
+            [part("raw", signature="g", format_="google-gemini-v1")],
+        ),
+        (
+            {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "m"}]}]},
+            [part("raw", "m")],
+        ),
+        ({"content": "<think>\nhm\n</think>\n\nSo."}, [part("inline_tag", "hm")]),
+        ({"content": "hm\n</think>\n\nSo.", "name": "x"}, [part("inline_tag", "hm")]),
+        ({"content": "In HTML, a > b"}, []),
+        ({"reasoning": 5, "reasoning_details": "x", "thinking_blocks": [5], "encrypted_content": []}, []),
+    ],
+)
+def test_reasoning_sent_back(fields: dict[str, object], parts: list[ReasoningPart]) -> None:
+    assert list(facts(role="assistant", **fields).reasoning) == parts
+
+
+def entry(seal: str | None, **more: object) -> dict[str, object]:
+    return {"type": "reasoning.text", "text": "a, b", **({"signature": seal} if seal else {}), **more}
+
+
+@pytest.mark.parametrize("field", ["reasoning_details", "thinking_blocks"])
+@pytest.mark.parametrize("separators", [(",", ":"), (" ,\n ", " : ")])
+@pytest.mark.parametrize(
+    "pattern", ["s", "-", "s-", "-s", "ss", "ss-", "-ss", "s-s", "--", "s-ss-s", "sss", ""]
+)
+def test_sealed_entries_can_be_cut_out(pattern: str, separators: tuple[str, str], field: str) -> None:
+    entries = [entry(f"seal{i}" if mark == "s" else None, n=i) for i, mark in enumerate(pattern)]
+    message = {"role": "assistant", field: entries, "content": "x"}
+    raw = json.dumps(message, separators=separators).encode()
+    found = signed(raw)
+    assert [one.seal for one in found] == [e["signature"] for e in entries if "signature" in e]
+    left = json.loads(splice(raw, [(*one.span, b"") for one in found]))
+    assert left == {**message, field: [e for e in entries if "signature" not in e]}
+
+
+def test_encrypted_entries_are_sealed_too() -> None:
+    (one,) = signed(b'{"role":"assistant","reasoning_details":[{"type":"reasoning.encrypted","data":"gA"}]}')
+    assert one.seal == "gA"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b'{"role":"user","content":"reasoning_details"}',
+        b'{"reasoning_details":5}',
+        b'{"reasoning_details":null}',
+        b'{"reasoning_details":[5,{"data":5}]}',
+        b'["reasoning_details"]',
+        b'{"reasoning_details":[],"reasoning_details":[]}',
+    ],
+)
+def test_nothing_odd_is_sealed(raw: bytes) -> None:
+    assert signed(raw) == ()
+
+
 def test_reasoning_is_not_what_was_said() -> None:
     content = [{"type": "thinking", "thinking": "hm"}, {"type": "text", "text": "x"}]
     assert facts(role="user", content=content).user_text == "x"
@@ -155,6 +278,8 @@ KEYS = [
     "tool_call_id",
     "reasoning",
     "reasoning_details",
+    "thinking_blocks",
+    "extra_content",
     "function_call",
     "refusal",
 ]

@@ -21,8 +21,11 @@ from llm_proxy.chat.events import (
     Usage,
     UsageSeen,
 )
+from llm_proxy.wire.openai_chat.reasoning import XAI_FORMAT
 from llm_proxy.wire.openai_chat.reply import read_body, read_frame
 from llm_proxy.wire.sse import SseFrame, SseReader, read_one, render
+
+CLAUDE = "anthropic-claude-v1"
 
 
 def chunk(data: bytes, event: str = "") -> tuple[Event, ...]:
@@ -82,15 +85,60 @@ def test_finish_reasons(reason: str, named: str) -> None:
         ),
         (
             {"reasoning_details": [{"type": "reasoning.summary", "summary": "s"}, {"data": "x"}]},
-            [Reasoning(0, "s", ReasoningKind.SUMMARY), Reasoning(0, "x", ReasoningKind.ENCRYPTED)],
+            [Reasoning(0, "s", ReasoningKind.SUMMARY), Reasoning(0, "x", ReasoningKind.ENCRYPTED, 1)],
         ),
         (
             {"reasoning_content": "a", "encrypted_content": "x"},
-            [Reasoning(0, "a"), Reasoning(0, "x", ReasoningKind.ENCRYPTED)],
+            [Reasoning(0, "a"), Reasoning(0, "x", ReasoningKind.ENCRYPTED, format=XAI_FORMAT)],
         ),
         ({"content": [{"type": "thinking", "thinking": "a"}]}, [Reasoning(0, "a")]),
         ({"content": [{"type": "refusal", "refusal": "no"}, {"type": "audio", "x": 1}]}, [Refusal(0, "no")]),
         ({"refusal": "no"}, [Refusal(0, "no")]),
+        (
+            {
+                "reasoning": "a",
+                "reasoning_details": [
+                    {"type": "reasoning.text", "text": "a", "signature": "s1", "format": CLAUDE, "index": 0},
+                    {"type": "reasoning.text", "signature": "s2", "format": CLAUDE, "index": 1},
+                    {"type": "reasoning.encrypted", "data": "r", "format": CLAUDE, "id": None, "index": 2},
+                    {"type": "reasoning.encrypted", "data": "e", "id": "rs_1", "index": 3},
+                    {"type": "reasoning.server_tool_call", "index": 4},
+                ],
+            },
+            [
+                Reasoning(0, "a", ReasoningKind.RAW, 0, "s1", "", CLAUDE),
+                Reasoning(0, "", ReasoningKind.RAW, 1, "s2", "", CLAUDE),
+                Reasoning(0, "r", ReasoningKind.REDACTED, 2, "", "", CLAUDE),
+                Reasoning(0, "e", ReasoningKind.ENCRYPTED, 3, "", "rs_1"),
+            ],
+        ),
+        (
+            {
+                "reasoning": "a",
+                "reasoning_details": [{"type": "reasoning.encrypted", "data": "e", "index": 0}],
+            },
+            [Reasoning(0, "e", ReasoningKind.ENCRYPTED), Reasoning(0, "a")],
+        ),
+        (
+            {
+                "reasoning_content": "a",
+                "thinking_blocks": [
+                    {"type": "thinking", "thinking": "a", "signature": "s"},
+                    {"type": "redacted_thinking", "data": "r"},
+                ],
+            },
+            [
+                Reasoning(0, "a", ReasoningKind.RAW, 0, "s", "", CLAUDE),
+                Reasoning(0, "r", ReasoningKind.REDACTED, 1, "", "", CLAUDE),
+            ],
+        ),
+        (
+            {"content": "b", "extra_content": {"google": {"thought_signature": "g"}}},
+            [Reasoning(0, "", signature="g", format="google-gemini-v1"), Text(0, "b")],
+        ),
+        ({"content": "b", "extra_content": {"google": {"thought": True}}}, [Text(0, "b")]),
+        ({"content": "b", "extra_content": ["of another server"]}, [Text(0, "b")]),
+        ({"content": "b", "extra_content": None, "thinking_blocks": None}, [Text(0, "b")]),
     ],
 )
 def test_reasoning_and_refusal(fields: dict[str, object], events: list[Event]) -> None:
@@ -102,12 +150,23 @@ def test_call_deltas() -> None:
     custom = {"index": 3, "id": "d", "type": "custom", "custom": {"name": "g", "input": "x"}}
     assert delta(tool_calls=[function, custom]) == (
         CallDelta(0, 2, "c", "f", "{"),
-        CallDelta(0, 3, "d", "g", "x"),
+        CallDelta(0, 3, "d", "g", "x", custom=True),
     )
     assert delta(tool_calls=[{"index": 2, "function": {"name": None, "arguments": "}"}}]) == (
         CallDelta(0, 2, "", "", "}"),
     )
     assert delta(function_call={"name": "f"}) == (CallDelta(0, -1, "", "f", ""),)
+
+
+def test_a_call_keeps_its_thought_signature() -> None:
+    call = {
+        "id": "c",
+        "index": 0,
+        "function": {"name": "f", "arguments": "{}"},
+        "extra_content": {"google": {"thought_signature": "Cv"}},
+    }
+    assert delta(tool_calls=[call]) == (CallDelta(0, 0, "c", "f", "{}", signature="Cv"),)
+    assert delta(tool_calls=[{**call, "extra_content": 5}]) == (CallDelta(0, 0, "c", "f", "{}"),)
 
 
 def test_calls_without_an_index_are_told_apart_by_id() -> None:

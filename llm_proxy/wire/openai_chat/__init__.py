@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.openai_chat import edit, edit_stream, errors, message, reply, request, upstream
+from llm_proxy.wire.openai_chat.translation import TRANSLATION
 
 OPENAI_CHAT = Dialect(
     name="openai_chat",
@@ -11,6 +12,7 @@ OPENAI_CHAT = Dialect(
     upstream_path="/chat/completions",
     cap_field="max_completion_tokens",
     declared=frozenset({"tools", "functions", "response_format"}),
+    inline_reasoning=True,
     parse=request.parse,
     message_facts=message.message_facts,
     upstream_edits=upstream.upstream_edits,
@@ -22,4 +24,5 @@ OPENAI_CHAT = Dialect(
     error_frame=errors.error_frame,
     signed=message.signed,
     passes=frozenset({b"openai-beta"}),
+    translation=TRANSLATION,
 )

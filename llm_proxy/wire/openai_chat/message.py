@@ -5,34 +5,29 @@ Content comes from a caller who may send anything: what has no known shape is co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import msgspec
 
+from llm_proxy.chat.events import ReasoningKind
+from llm_proxy.chat.reply import ReasoningPart
+from llm_proxy.chat.thinking import split_inline
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.wire.dialect import Signed
+from llm_proxy.wire.openai_chat.history import NONE, Reasoned, lenient, read_reasoned
+from llm_proxy.wire.openai_chat.signed import signed
 from llm_proxy.wire.request import Answered, Media, MediaKind, MessageFacts, Proposed
 from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
 
-T = TypeVar("T")
-
-_NONE = msgspec.Raw(b"null")
+__all__ = ["message_facts", "signed"]
 
 
-class _Message(msgspec.Struct):
+class _Message(Reasoned):
     """Every value raw: one of an unexpected type must not hide the others."""
 
-    role: msgspec.Raw = _NONE
-    content: msgspec.Raw = _NONE
-    name: msgspec.Raw = _NONE
-    refusal: msgspec.Raw = _NONE
-    tool_call_id: msgspec.Raw = _NONE
-    tool_calls: msgspec.Raw = _NONE
-    function_call: msgspec.Raw = _NONE
-    reasoning_content: msgspec.Raw = _NONE
-    reasoning: msgspec.Raw = _NONE
-    reasoning_details: msgspec.Raw = _NONE
+    role: msgspec.Raw = NONE
+    name: msgspec.Raw = NONE
+    refusal: msgspec.Raw = NONE
+    tool_call_id: msgspec.Raw = NONE
+    tool_calls: msgspec.Raw = NONE
+    function_call: msgspec.Raw = NONE
 
 
 class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -43,25 +38,25 @@ class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Part(msgspec.Struct):
-    type: msgspec.Raw = _NONE
-    text: msgspec.Raw = _NONE
-    refusal: msgspec.Raw = _NONE
-    thinking: msgspec.Raw = _NONE
-    image_url: msgspec.Raw = _NONE
-    input_audio: msgspec.Raw = _NONE
-    file: msgspec.Raw = _NONE
+    type: msgspec.Raw = NONE
+    text: msgspec.Raw = NONE
+    refusal: msgspec.Raw = NONE
+    thinking: msgspec.Raw = NONE
+    image_url: msgspec.Raw = NONE
+    input_audio: msgspec.Raw = NONE
+    file: msgspec.Raw = NONE
 
 
 class _Call(msgspec.Struct):
-    id: msgspec.Raw = _NONE
-    function: msgspec.Raw = _NONE
-    custom: msgspec.Raw = _NONE
+    id: msgspec.Raw = NONE
+    function: msgspec.Raw = NONE
+    custom: msgspec.Raw = NONE
 
 
 class _Function(msgspec.Struct):
-    name: msgspec.Raw = _NONE
-    arguments: msgspec.Raw = _NONE
-    input: msgspec.Raw = _NONE
+    name: msgspec.Raw = NONE
+    arguments: msgspec.Raw = NONE
+    input: msgspec.Raw = NONE
 
 
 class _Image(msgspec.Struct):
@@ -74,35 +69,15 @@ class _Data(msgspec.Struct):
     file_data: str = ""
 
 
-class _Detail(msgspec.Struct):
-    text: str | None = None
-    summary: str | None = None
-    data: str | None = None
-
-
-def _decoder(kind: type[T]) -> Callable[[msgspec.Raw], T | None]:
-    """A decoder of one type that answers None to any other."""
-    decode = msgspec.json.Decoder(kind).decode
-
-    def attempt(raw: msgspec.Raw) -> T | None:
-        try:
-            return decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return None
-
-    return attempt
-
-
-_message = _decoder(_Message)
+_message = lenient(_Message)
 _plain = msgspec.json.Decoder(_Plain).decode
-_part = _decoder(_Part)
-_call = _decoder(_Call)
-_function = _decoder(_Function)
-_image = _decoder(_Image)
-_data = _decoder(_Data)
-_details = _decoder(list[_Detail])
-_string = _decoder(str)
-_list = _decoder(list[msgspec.Raw])
+_part = lenient(_Part)
+_call = lenient(_Call)
+_function = lenient(_Function)
+_image = lenient(_Image)
+_data = lenient(_Data)
+_string = lenient(str)
+_list = lenient(list[msgspec.Raw])
 
 
 class _Content:
@@ -140,7 +115,10 @@ def message_facts(raw: bytes) -> MessageFacts:
     proposed = _proposed(message)
     name = _text(message.name)
     said = "\n".join(content.spoken)
-    texts = [name, *content.texts, _text(message.refusal), *_reasoning(message)]
+    reasoning = read_reasoned(message)
+    # Mistral's thinking parts stand among the content's texts already.
+    thoughts = [part.text for part in reasoning if part.text not in content.texts]
+    texts = [name, *content.texts, _text(message.refusal), *thoughts, *_unread(message, reasoning)]
     texts += [text for call in proposed for text in (call.name, call.arguments)]
     return MessageFacts(
         role=role,
@@ -148,13 +126,9 @@ def message_facts(raw: bytes) -> MessageFacts:
         images=tuple(content.media),
         results=_results(role, _text(message.tool_call_id), name, said),
         proposed=tuple(proposed),
+        reasoning=reasoning + _inline(role, said),
         user_text=said if role == "user" else "",
     )
-
-
-def signed(raw: bytes) -> tuple[Signed, ...]:
-    """The entries of `reasoning_details` that carry a seal."""
-    return ()
 
 
 def _results(role: str, call_id: str, name: str, said: str) -> tuple[Answered, ...]:
@@ -177,7 +151,12 @@ def _read_plain(raw: bytes) -> MessageFacts | None:
     role, text = message.role, message.content
     if role in ("tool", "function"):
         return None
-    return MessageFacts(role=role, texts=(text,) if text else (), user_text=text if role == "user" else "")
+    return MessageFacts(
+        role=role,
+        texts=(text,) if text else (),
+        reasoning=_inline(role, text),
+        user_text=text if role == "user" else "",
+    )
 
 
 def _refuse_ambiguous(raw: bytes) -> None:
@@ -233,16 +212,16 @@ def _read_part(raw: msgspec.Raw, content: _Content) -> None:
 def _read_image(raw: msgspec.Raw) -> Media:
     image = _image(raw)
     if image is None:
-        return Media(size=_inline(_string(raw) or ""))
-    return Media(detail=image.detail, size=_inline(image.url))
+        return Media(size=_inline_size(_string(raw) or ""))
+    return Media(detail=image.detail, size=_inline_size(image.url))
 
 
 def _read_data(raw: msgspec.Raw, kind: MediaKind) -> Media:
     data = _data(raw) or _Data()
-    return Media(size=len(data.data) or _inline(data.file_data), kind=kind)
+    return Media(size=len(data.data) or _inline_size(data.file_data), kind=kind)
 
 
-def _inline(url: str) -> int:
+def _inline_size(url: str) -> int:
     """Characters of base64 in a data URL, or in bare base64 where no scheme stands before it."""
     head, comma, _ = url.partition(",")
     if head.startswith("data:"):
@@ -272,13 +251,20 @@ def _read_function(id_: str, raw: msgspec.Raw) -> Proposed:
     return Proposed(id_, _text(function.name), _text(function.arguments) or _text(function.input))
 
 
-def _reasoning(message: _Message) -> list[str]:
-    """The reasoning sent back, once: the same text often stands in several fields."""
-    details = _details(message.reasoning_details) or ()
-    texts = [text for d in details for text in (d.text, d.summary, d.data) if text]
-    plain = _text(message.reasoning_content) or _text(message.reasoning)
-    readable = any(d.text or d.summary for d in details)
-    return texts if readable or not plain else [plain, *texts]
+def _unread(message: _Message, read: tuple[ReasoningPart, ...]) -> list[str]:
+    """Reasoning fields of a shape that is not known, as their own text: they cost tokens all the same."""
+    if read:
+        return []
+    fields = (message.reasoning_details, message.reasoning_content, message.reasoning)
+    return [next((text for text in map(_text, fields) if text), "")]
+
+
+def _inline(role: str, said: str) -> tuple[ReasoningPart, ...]:
+    """What an assistant said between `<think>` tags. It stays part of the text."""
+    if role != "assistant" or ">" not in said:
+        return ()
+    thought, _ = split_inline(said)
+    return (ReasoningPart(kind=ReasoningKind.INLINE_TAG, text=thought),) if thought else ()
 
 
 def _text(raw: msgspec.Raw) -> str:

@@ -18,7 +18,6 @@ from llm_proxy.chat.events import (
     Finished,
     Frame,
     Reasoning,
-    ReasoningKind,
     Refusal,
     Started,
     Text,
@@ -27,6 +26,7 @@ from llm_proxy.chat.events import (
 )
 from llm_proxy.wire.openai_chat import schema
 from llm_proxy.wire.openai_chat.failure import CANNOT_READ, bare_failure, failed_event, failure
+from llm_proxy.wire.openai_chat.reasoning import add_reasoning, thought_signature
 from llm_proxy.wire.openai_chat.usage import read_usage
 from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
 from llm_proxy.wire.sse import SseFrame
@@ -109,6 +109,8 @@ def _only_text(delta: schema.Message) -> bool:
         and not delta.refusal
         and delta.function_call is None
         and not delta.encrypted_content
+        and not delta.thinking_blocks
+        and delta.extra_content is msgspec.UNSET
     )
 
 
@@ -153,13 +155,7 @@ def _read_chunk(chunk: schema.Chunk, data: bytes) -> tuple[Event, ...]:
 def _add_message(
     choice: int, message: schema.Message, events: list[Event], *, streamed: bool = False
 ) -> None:
-    if (
-        message.reasoning_content
-        or message.reasoning
-        or message.reasoning_details
-        or message.encrypted_content
-    ):
-        _add_reasoning(choice, message, events)
+    add_reasoning(choice, message, events)
     if isinstance(message.content, list):
         _add_parts(choice, message.content, events)
     elif message.content:
@@ -175,27 +171,12 @@ def _add_message(
 
 
 def _call_delta(choice: int, index: int, call: schema.Call) -> CallDelta:
+    id_ = call.id or ""
+    signature = thought_signature(call.extra_content)
     if custom := call.custom:
-        return CallDelta(choice, index, call.id or "", custom.name or "", custom.input or "")
+        return CallDelta(choice, index, id_, custom.name or "", custom.input or "", True, signature)
     function = call.function or schema.Function()
-    return CallDelta(choice, index, call.id or "", function.name or "", function.arguments or "")
-
-
-def _add_reasoning(choice: int, message: schema.Message, events: list[Event]) -> None:
-    """Each text once: where details can be read the plain fields repeat them, as those repeat each other."""
-    details = message.reasoning_details or ()
-    plain = message.reasoning_content or message.reasoning
-    if plain and not any(detail.text or detail.summary for detail in details):
-        events.append(Reasoning(choice, plain))
-    for detail in details:
-        if detail.text:
-            events.append(Reasoning(choice, detail.text))
-        if detail.summary:
-            events.append(Reasoning(choice, detail.summary, ReasoningKind.SUMMARY))
-        if detail.data:
-            events.append(Reasoning(choice, detail.data, ReasoningKind.ENCRYPTED))
-    if message.encrypted_content:
-        events.append(Reasoning(choice, message.encrypted_content, ReasoningKind.ENCRYPTED))
+    return CallDelta(choice, index, id_, function.name or "", function.arguments or "", False, signature)
 
 
 def _add_parts(choice: int, parts: list[schema.Part], events: list[Event]) -> None:

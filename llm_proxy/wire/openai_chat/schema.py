@@ -25,6 +25,29 @@ class Detail(msgspec.Struct, gc=False):
     text: str | None = None
     summary: str | None = None
     data: str | None = None
+    signature: str | None = None
+    id: str | None = None
+    format: str | None = None
+    index: int | None = None
+    """Tells the parts of a reply's reasoning apart: pieces of one index and kind belong together."""
+
+
+class ThinkingBlock(msgspec.Struct, gc=False):
+    """One of LiteLLM's `thinking_blocks`: Anthropic's thinking and redacted_thinking blocks."""
+
+    thinking: str | None = None
+    signature: str | None = None
+    data: str | None = None
+
+
+class GoogleExtra(msgspec.Struct, gc=False):
+    thought_signature: str | None = None
+
+
+class Extra(msgspec.Struct, gc=False):
+    """The value of Gemini's `extra_content`."""
+
+    google: GoogleExtra | None = None
 
 
 class Function(msgspec.Struct, gc=False):
@@ -42,6 +65,8 @@ class Call(msgspec.Struct, gc=False):
     id: str | None = None
     function: Function | None = None
     custom: Custom | None = None
+    extra_content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """Read apart, as `Extra`: other servers may put anything there."""
 
 
 class Message(msgspec.Struct, gc=False):
@@ -56,6 +81,8 @@ class Message(msgspec.Struct, gc=False):
     refusal: str | None = None
     tool_calls: list[Call] | None = None
     function_call: Function | None = None
+    thinking_blocks: list[ThinkingBlock] | None = None
+    extra_content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
 class ChunkChoice(msgspec.Struct, gc=False):

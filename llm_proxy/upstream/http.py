@@ -1,4 +1,4 @@
-"""OpenAI-compatible servers over aiohttp: bytes in, bytes out, every failure classified."""
+"""Model servers over aiohttp, whatever dialect they speak: bytes in, bytes out, every failure classified."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import aiohttp
 import msgspec
 from aiohttp.http_exceptions import TransferEncodingError
 from aiohttp.payload import BytesIOPayload
+from yarl import URL
 
-from llm_proxy.upstream.provider import Endpoint, UpstreamFailure
+from llm_proxy.upstream.provider import Endpoint, Sending, UpstreamFailure
 from routing.failures import FailureKind, classify_status, retry_after_from
 
 _LARGE = 1 << 20
@@ -38,10 +39,13 @@ _read_error = msgspec.json.Decoder(_ErrorBody).decode
 class HttpReply:
     """A 2xx reply that is arriving."""
 
-    __slots__ = ("_content", "streamed")
+    __slots__ = ("_content", "content_type", "headers", "status", "streamed")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._content = response.content
+        self.headers: Mapping[str, str] = response.headers
+        self.content_type = response.headers.get("content-type", "")
+        self.status = response.status
         self.streamed = response.content_type == "text/event-stream"
 
     async def chunk(self) -> bytes:
@@ -65,7 +69,7 @@ class _Attempt:
             response = self._response = await self._request
         except (aiohttp.ClientError, OSError) as error:
             raise _unreached(error) from error
-        if response.status != 200:
+        if not 200 <= response.status < 300:
             try:
                 raise await _refused(response)
             finally:
@@ -83,8 +87,8 @@ class _Attempt:
             response.close()
 
 
-class OpenAIProvider:
-    """One connection pool for every OpenAI-compatible target."""
+class HttpProvider:
+    """One connection pool for every target that is reached over HTTP."""
 
     def __init__(self) -> None:
         self._session = aiohttp.ClientSession(
@@ -96,15 +100,22 @@ class OpenAIProvider:
         )
         self._timeouts: dict[float, aiohttp.ClientTimeout] = {}
 
-    def open(self, endpoint: Endpoint, body: bytes, connect_s: float, extra: Mapping[str, str]) -> _Attempt:
+    def open(self, endpoint: Endpoint, sending: Sending, connect_s: float) -> _Attempt:
         timeout = self._timeouts.get(connect_s)
         if timeout is None:
             timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+        body = sending.body
         data = body if len(body) < _LARGE else BytesIOPayload(io.BytesIO(body))
-        headers = {**endpoint.headers, **extra} if extra else endpoint.headers
+        headers = {**endpoint.headers, **sending.headers} if sending.headers else endpoint.headers
         return _Attempt(
-            self._session.post(
-                endpoint.url, data=data, headers=headers, timeout=timeout, allow_redirects=False
+            self._session.request(
+                sending.method,
+                # A path that was checked goes as it is: nothing is quoted or resolved anew.
+                URL(endpoint.url + sending.path, encoded=True),
+                data=data or None,
+                headers=headers,
+                timeout=timeout,
+                allow_redirects=False,
             )
         )
 

@@ -1,0 +1,51 @@
+"""Conversations that a caller goes on from by a response's id, read back from the record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+from sqlalchemy import Connection
+
+from llm_proxy.archive.calls import call_view
+from llm_proxy.records.view import CallView
+from llm_proxy.wire.openai_responses.continued import call_id, input_items, output_items, previous
+
+_LONGEST = 1_000
+"""Responses in one conversation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recalled:
+    """Everything said before, as input items in order, and the tokens of the newest call: all of it again."""
+
+    items: tuple[bytes, ...]
+    tokens: int
+
+
+def recall(connection: Connection, agent_id: str, response: str) -> Recalled | None:
+    """The conversation up to `response`, if this agent had it here and all of it is still kept."""
+    turns: list[list[bytes]] = []
+    tokens = 0
+    while response:
+        call = _call(connection, agent_id, response)
+        if call is None or call.request is None or len(turns) >= _LONGEST:
+            return None
+        received = call.released if call.released is not None else call.emitted
+        try:
+            turns.append(input_items(call.request) + output_items(received or b""))
+            response = previous(call.request)
+        except msgspec.DecodeError:
+            return None
+        if len(turns) == 1 and call.usage is not None:
+            tokens = call.usage.total
+    turns.reverse()
+    return Recalled(tuple(item for turn in turns for item in turn), tokens)
+
+
+def _call(connection: Connection, agent_id: str, response: str) -> CallView | None:
+    id_ = call_id(response)
+    call = call_view(connection, id_) if id_ else None
+    if call is None or call.agent_id != agent_id or call.dialect != "openai_responses":
+        return None
+    return call

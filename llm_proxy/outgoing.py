@@ -1,0 +1,135 @@
+"""What goes to one target: the caller's own bytes where it speaks their dialect, a translation where not."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+
+from msgspec import structs
+
+from llm_proxy.chat.prompt import Prompt
+from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.exchange import Exchange
+from llm_proxy.seals import Seals
+from llm_proxy.upstream.provider import Endpoint, Sending
+from llm_proxy.wire.dialect import Dialect, Translation
+from llm_proxy.wire.dialects import DIALECTS
+from llm_proxy.wire.spans import Edit, splice
+
+FOREIGN_SEAL = "reasoning sealed by another provider"
+"""How the record names sealed reasoning that was left out of what a provider was sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """One attempt's request. `edits` or `translated` say how it differs from the caller's body."""
+
+    dialect: Dialect
+    sending: Sending
+    edits: tuple[Edit, ...] = ()
+    translated: bool = False
+    dropped: tuple[str, ...] = ()
+    """Hints that were left out."""
+
+
+def spoken(caller: Dialect, endpoint: Endpoint, absent: Container[str] = ()) -> Dialect | None:
+    """The dialect to use with `endpoint`, the `absent` ones left out; None where there is none."""
+    if caller.name in endpoint.dialects and caller.name not in absent:
+        return caller
+    if caller.translation is None:
+        return None
+    usable = (DIALECTS.get(name) for name in endpoint.dialects if name not in absent)
+    return next((dialect for dialect in usable if dialect is not None and dialect.translation), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Composer:
+    """Composes requests to targets. `strict`: what can't be translated is refused instead of left out."""
+
+    seals: Seals
+    strict: bool = False
+
+    def compose(
+        self,
+        exchange: Exchange,
+        endpoint: Endpoint,
+        model: str,
+        cap: int | None,
+        largest: int | None,
+        absent: Container[str],
+    ) -> Outgoing:
+        """The request for `model` at `endpoint`, kept to `cap` output tokens where the caller set no cap.
+
+        `largest` is the longest reply the model gives, for dialects that have to name one. Raises
+        `ProxyError` for what can't be said there.
+        """
+        dialect = spoken(exchange.dialect, endpoint, absent)
+        if dialect is None:
+            raise unsayable(exchange, endpoint)
+        if dialect is exchange.dialect:
+            return self._verbatim(exchange, endpoint, model, cap)
+        return self._translated(exchange, dialect, model, cap, largest)
+
+    def _verbatim(self, exchange: Exchange, endpoint: Endpoint, model: str, cap: int | None) -> Outgoing:
+        dialect, request = exchange.dialect, exchange.request
+        assert request is not None
+        limit = (dialect.cap_field, cap) if cap is not None and dialect.cap_field else None
+        edits = dialect.upstream_edits(request, model, limit, ask_usage=request.stream)
+        foreign = self.seals.foreign(dialect, request, issuer(endpoint))
+        path = exchange.upstream_path or dialect.upstream_path
+        sending = Sending(
+            f"{path}?{exchange.query}" if exchange.query else path,
+            splice(request.body, edits + foreign),
+            exchange.passed,
+            request.stream,
+            exchange.method,
+        )
+        dropped = (FOREIGN_SEAL,) if foreign else ()
+        return Outgoing(dialect, sending, tuple(edits + foreign), dropped=dropped)
+
+    def _translated(
+        self, exchange: Exchange, dialect: Dialect, model: str, cap: int | None, largest: int | None
+    ) -> Outgoing:
+        request, writer = exchange.request, dialect.translation
+        assert request is not None
+        assert writer is not None
+        prompt = read_prompt(exchange)
+        most = prompt.max_output or cap or (largest if dialect.cap_field == "max_tokens" else None)
+        written = writer.write_prompt(structs.replace(prompt, model=model, max_output=most))
+        dropped = tuple(dict.fromkeys((*prompt.dropped, *written.dropped)))
+        if dropped and self.strict:
+            raise ProxyError(
+                Kind.UNSUPPORTED_FEATURE,
+                f"The model's server speaks another dialect, which can't say: {', '.join(dropped)[:400]}. "
+                "Leave these out, ask for another model, or have an operator set `translation: lenient`.",
+                param=dropped[0],
+                retryable=False,
+            )
+        sending = Sending(dialect.upstream_path, written.body, {}, request.stream)
+        return Outgoing(dialect, sending, translated=True, dropped=dropped)
+
+
+def issuer(endpoint: Endpoint) -> str:
+    """Who seals reasoning there."""
+    return f"{endpoint.provider}@{endpoint.address}"
+
+
+def unsayable(exchange: Exchange, endpoint: Endpoint) -> ProxyError:
+    """No target can be asked this."""
+    model = exchange.request.model if exchange.request else ""
+    return ProxyError(
+        Kind.UNSUPPORTED_FEATURE,
+        f"Model {model!r} is served by a provider ({endpoint.provider}) that has no {exchange.dialect.path}. "
+        "Ask for a model that has it, or use another API.",
+        retryable=False,
+    )
+
+
+def read_prompt(exchange: Exchange) -> Prompt:
+    """The caller's request in neutral form, read once for all attempts."""
+    if exchange.prompt is None:
+        reader: Translation | None = exchange.dialect.translation
+        assert reader is not None
+        assert exchange.request is not None
+        exchange.prompt = reader.read_prompt(exchange.request)
+    return exchange.prompt

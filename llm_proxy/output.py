@@ -1,0 +1,97 @@
+"""How a reply reaches its caller: as the bytes that came, or written anew in the caller's dialect."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from llm_proxy.chat.denial import without_denied
+from llm_proxy.chat.events import Event, Frame
+from llm_proxy.chat.thinking import ThinkTags
+from llm_proxy.wire.dialect import About, Denied, Dialect
+
+
+class Output(Protocol):
+    """One reply's bytes for the caller. Stateful: frames come in the order in which they may be released."""
+
+    anew: bool
+    """Whether the caller gets other bytes than the model's server sent."""
+
+    def read(self, frame: Frame) -> Frame:
+        """The frame as the stages should see it."""
+        ...
+
+    def pass_on(self, frame: Frame) -> bytes: ...
+
+    def judged(self, held: Sequence[Frame], denied: Denied, spoken: Collection[int]) -> bytes:
+        """What stands for the frames that waited, now that their calls are judged."""
+        ...
+
+    def whole(self, frame: Frame, denied: Denied) -> bytes:
+        """A reply that came as one body."""
+        ...
+
+    def close(self) -> bytes:
+        """What ends a stream behind its last frame."""
+        ...
+
+
+class Verbatim:
+    """The same dialect on both sides: bytes pass, and only frames with a denied call are edited."""
+
+    anew = False
+
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
+
+    def read(self, frame: Frame) -> Frame:
+        return frame
+
+    def pass_on(self, frame: Frame) -> bytes:
+        return frame.raw
+
+    def judged(self, held: Sequence[Frame], denied: Denied, spoken: Collection[int]) -> bytes:
+        if denied:
+            return b"".join(self._dialect.edit_frames(held, denied, spoken))
+        return b"".join([frame.raw for frame in held])
+
+    def whole(self, frame: Frame, denied: Denied) -> bytes:
+        return self._dialect.edit_body(frame.raw, denied) if denied else frame.raw
+
+    def close(self) -> bytes:
+        return b""
+
+
+class Translated:
+    """Another dialect on the caller's side: every event is rendered in it."""
+
+    anew = True
+
+    def __init__(self, caller: Dialect, upstream: Dialect, about: About) -> None:
+        translation = caller.translation
+        assert translation is not None
+        self._renderer = translation.renderer(about)
+        self._render_body = translation.render_body
+        self._about = about
+        self._tags = ThinkTags() if upstream.inline_reasoning else None
+
+    def read(self, frame: Frame) -> Frame:
+        if self._tags is None:
+            return frame
+        events = self._tags.split(frame.events)
+        return frame if events is frame.events else Frame(frame.raw, tuple(events), frame.inert)
+
+    def pass_on(self, frame: Frame) -> bytes:
+        return self._renderer.render(frame.events)
+
+    def judged(self, held: Sequence[Frame], denied: Denied, spoken: Collection[int]) -> bytes:
+        events: list[Event] = [event for frame in held for event in frame.events]
+        return self._renderer.render(without_denied(events, denied, spoken) if denied else events)
+
+    def whole(self, frame: Frame, denied: Denied) -> bytes:
+        events = without_denied(frame.events, denied) if denied else frame.events
+        return self._render_body(events, self._about)
+
+    def close(self) -> bytes:
+        left = self._tags.close() if self._tags else []
+        return self._renderer.render(left) + self._renderer.close()

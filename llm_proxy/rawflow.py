@@ -1,0 +1,87 @@
+"""A reply that passes through as it is: any status, any type of body, streamed as it comes.
+
+Nothing of it is judged, since nothing of it is a model's proposal; its usage is read where it tells one. One
+chunk is always kept back, so that the last byte waits for the record's commit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol, runtime_checkable
+
+from llm_proxy.chat.events import Event, Failed, Unreadable
+from llm_proxy.chat.reply import Assembly
+from llm_proxy.flow import MAX_REPLY
+from llm_proxy.upstream.provider import UpstreamFailure, UpstreamReply
+from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.sse import FrameTooLarge, SseReader
+from routing.failures import FailureKind
+
+
+@runtime_checkable
+class RawSink(Protocol):
+    """Where the reply goes, head and all."""
+
+    started: bool
+
+    def head(self, status: int, content_type: str, headers: Mapping[str, str]) -> None: ...
+
+    async def release(self, data: bytes) -> None: ...
+
+    async def finish(self, tail: bytes) -> None: ...
+
+
+class RawFlow:
+    """One attempt's reply, of the same shape as `flow.Flow`."""
+
+    def __init__(self, dialect: Dialect, sink: RawSink) -> None:
+        self._dialect = dialect
+        self._sink = sink
+        self._size = 0
+        self._kept = b""
+        self._json = False
+        self.streamed = False
+        self.assembly = Assembly()
+        self.emitted: list[bytes] = []
+        self.ended = False
+        """A reply of unknown shape ends where its body does."""
+
+    def begin(self, reply: UpstreamReply) -> None:
+        self.streamed = reply.streamed
+        self._json = "json" in reply.content_type.lower()
+        self._sink.head(reply.status, reply.content_type, reply.headers)
+
+    async def feed(self, chunk: bytes) -> None:
+        self.emitted.append(chunk)
+        self._size += len(chunk)
+        if self._size > MAX_REPLY:
+            raise UpstreamFailure(FailureKind.MALFORMED, f"the reply is over {MAX_REPLY >> 20} MiB")
+        if self._kept:
+            await self._sink.release(self._kept)
+        self._kept = chunk
+
+    async def end(self) -> bytes:
+        """Reads what the reply says of its usage; returns its last chunk."""
+        if self.streamed:
+            self._read_stream()
+        elif self._json:
+            self._add(self._dialect.read_body(b"".join(self.emitted)).events)
+        self.assembly.ended = True
+        return self._kept
+
+    def released(self, tail: bytes) -> list[bytes] | None:
+        """None: the caller received what the server sent."""
+        return None
+
+    def _read_stream(self) -> None:
+        reader = SseReader()
+        try:
+            for sse in (*reader.feed(b"".join(self.emitted)), *reader.close()):
+                self._add(self._dialect.read_frame(sse).events)
+        except FrameTooLarge:
+            return
+
+    def _add(self, events: tuple[Event, ...]) -> None:
+        for event in events:
+            if not isinstance(event, (Failed, Unreadable)):
+                self.assembly.add(event)

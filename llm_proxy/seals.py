@@ -1,0 +1,71 @@
+"""Which provider sealed which reasoning, so that a seal is never sent to a provider that can't open it.
+
+A signature or encrypted reasoning is worth nothing elsewhere: another provider answers it with a 400. What is
+remembered is a hash of each seal and who gave it; a seal that isn't known goes on as it is.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+from llm_proxy.wire.dialect import Dialect, Signed
+from llm_proxy.wire.request import WireRequest
+from llm_proxy.wire.spans import Edit, Span
+
+_REMEMBERED = 50_000
+_MARKS = (b'"signature"', b'"encrypted_content"', b'"data"')
+
+
+class Seals:
+    """The seals that passed through this process, the newest of them. Used from the event loop only."""
+
+    def __init__(self) -> None:
+        self._issuers: OrderedDict[bytes, str] = OrderedDict()
+        self._known: set[str] = set()
+
+    def remember(self, seals: Iterable[str], issuer: str) -> None:
+        """`issuer` gave these seals in a reply."""
+        for seal in seals:
+            self._issuers[_digest(seal)] = issuer
+            self._known.add(issuer)
+            if len(self._issuers) > _REMEMBERED:
+                self._issuers.popitem(last=False)
+
+    def foreign(self, dialect: Dialect, request: WireRequest, issuer: str) -> list[Edit]:
+        """The edits that take out of `request` what other providers than `issuer` sealed."""
+        if not self._known - {issuer} or not any(mark in request.body for mark in _MARKS):
+            return []
+        edits: list[Edit] = []
+        whole: set[int] = set()
+        for n, (raw, (start, end)) in enumerate(zip(request.messages, request.message_spans, strict=True)):
+            for signed in dialect.signed(raw) if any(mark in raw for mark in _MARKS) else ():
+                if not self._is_foreign(signed, issuer):
+                    continue
+                if signed.span == (0, end - start):
+                    whole.add(n)
+                else:
+                    edits.append((start + signed.span[0], start + signed.span[1], b""))
+        return edits + without_items(request.message_spans, whole)
+
+    def _is_foreign(self, signed: Signed, issuer: str) -> bool:
+        return self._issuers.get(_digest(signed.seal), issuer) != issuer
+
+
+def without_items(spans: Sequence[Span], gone: set[int]) -> list[Edit]:
+    """Edits that take whole items out of an array, each with one comma."""
+    kept = [n for n in range(len(spans)) if n not in gone]
+    if not gone:
+        return []
+    if not kept:
+        return [(spans[0][0], spans[-1][1], b"")]
+    last = kept[-1]
+    edits: list[Edit] = [(spans[n][0], spans[n + 1][0], b"") for n in sorted(gone) if n < last]
+    if last + 1 < len(spans):
+        edits.append((spans[last][1], spans[-1][1], b""))
+    return edits
+
+
+def _digest(seal: str) -> bytes:
+    return blake2b(seal.encode(), digest_size=16).digest()

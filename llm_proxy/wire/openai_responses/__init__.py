@@ -1,0 +1,28 @@
+"""OpenAI Responses, as OpenAI and the servers that copy it speak it."""
+
+from __future__ import annotations
+
+from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.openai_responses import edit, edit_stream, errors, item, reply, request, upstream
+from llm_proxy.wire.openai_responses.translation import TRANSLATION
+
+OPENAI_RESPONSES = Dialect(
+    name="openai_responses",
+    path="/v1/responses",
+    upstream_path="/responses",
+    cap_field="max_output_tokens",
+    declared=frozenset({"tools", "instructions", "text"}),
+    ordered=True,
+    parse=request.parse,
+    message_facts=item.message_facts,
+    upstream_edits=upstream.upstream_edits,
+    read_body=reply.read_body,
+    read_frame=reply.read_frame,
+    edit_body=edit.edit_body,
+    edit_frames=edit_stream.edit_frames,
+    error_body=errors.error_body,
+    error_frame=errors.error_frame,
+    signed=item.signed,
+    passes=frozenset({b"openai-beta"}),
+    translation=TRANSLATION,
+)
