@@ -185,7 +185,7 @@ class ModelApi:
         exchange.query = checked_query(scope["query_string"])
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         path = exchange.upstream_path = checked_path(raw_path.partition(b"?")[0].decode("latin-1"))
-        if is_model_path(path):
+        if is_model_path(path) or path.startswith(_ADMINISTRATIVE):
             raise ProxyError(
                 Kind.INVALID_REQUEST,
                 f"{exchange.method} /v1{path} is not served. Served: {_SERVED}.",
@@ -224,6 +224,8 @@ class ModelApi:
 
 
 _MAX_QUERY = 2_048
+_ADMINISTRATIVE = ("/organization/", "/organizations/", "/projects/")
+"""Where a provider's own keys and members are kept: nothing that an agent may reach with the target's key."""
 _DESCRIBING = frozenset({b"content-type", b"accept", b"range", b"idempotency-key"})
 """Headers that say what a body is and which reply is wanted."""
 

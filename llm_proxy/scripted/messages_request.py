@@ -1,6 +1,7 @@
 """A request of Anthropic's Messages API, as far as a script looks at it, and what the API refuses in it.
 
-Source of the refusals: the API's own error messages, as clients report them.
+Source of the refusals: the API's own error messages, as clients report them, and Anthropic's guide to
+migrating to API version 2026-10-21.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from llm_proxy.scripted.request import Dialect, Line, RequestError, ScriptedRequ
 from llm_proxy.scripted.seals import Seal, is_ours, is_signed
 
 _LEAST_BUDGET = 1024
+_NEW = "2026-10-21"
+"""From this version on there are no sampling parameters, and system messages may stand among the others."""
 _THINKING = ("thinking", "redacted_thinking")
 _START_WITH_THINKING = (
     "Expected `thinking` or `redacted_thinking`, but found `{found}`. When `thinking` is enabled, a final "
@@ -34,6 +37,7 @@ class _Block(msgspec.Struct):
     thinking: str = ""
     signature: str | None = None
     data: str = ""
+    citations: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Message(msgspec.Struct):
@@ -58,6 +62,8 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     thinking: _Thinking | None = None
     temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
     tool_choice: _Choice | None = None
 
 
@@ -98,10 +104,14 @@ def _read(body: bytes, headers: Mapping[str, str], dialect: Dialect) -> tuple[_B
     try:
         parsed, sizes = _body.decode(body), _sizes.decode(body)
         turns = _merged(parsed.messages)
-        _check_conversation(turns)
+        is_new = headers["anthropic-version"] >= _NEW
+        _check_conversation(turns, ("user", "assistant", "system") if is_new else ("user", "assistant"))
         lines = [line for _, role, blocks in turns for line in _lines(role, blocks)]
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RequestError(f"the request is no message: {error}") from None
+    if is_new:
+        _check_sampling(parsed)
+        _check_places(parsed.messages)
     thinking = parsed.thinking or _Thinking()
     if thinking.type == "enabled":
         _check_open_loop(turns)
@@ -159,16 +169,40 @@ def _result_text(block: _Block) -> str:
             return "\n".join(part.text for part in parts if part.text)
 
 
-def _check_conversation(turns: list[_Turn]) -> None:
+def _check_sampling(parsed: _Body) -> None:
+    for name in ("temperature", "top_p", "top_k"):
+        if getattr(parsed, name) is not None:
+            raise RequestError(f"{name}: Extra inputs are not permitted")
+
+
+def _check_places(messages: list[_Message]) -> None:
+    """Documents are the user's, and citations the assistant's."""
+    for index, message in enumerate(messages):
+        for position, block in enumerate(message.content if isinstance(message.content, list) else ()):
+            cites = block.type == "text" and bytes(block.citations) not in (b"null", b"[]")
+            if block.type == "document" and message.role == "assistant":
+                raise RequestError(
+                    f"messages.{index}.content.{position}: `document` blocks are not permitted in "
+                    "`assistant` messages"
+                )
+            if cites and message.role == "user":
+                raise RequestError(
+                    f"messages.{index}.content.{position}.text.citations: Extra inputs are not permitted"
+                )
+
+
+def _check_conversation(turns: list[_Turn], roles: tuple[str, ...]) -> None:
     if not turns:
         raise RequestError("messages: at least one message is required")
     before: tuple[int, list[str]] = (0, [])
     for index, role, blocks in turns:
-        if role not in ("user", "assistant"):
+        if role not in roles:
             raise RequestError(
                 f'messages: Unexpected role "{role}". The Messages API accepts a top-level `system` '
                 'parameter, not "system" as an input message role.'
             )
+        if role == "system":
+            continue
         if role == "user":
             _check_results(index, blocks, before)
         before = (index, [b.id for b in blocks if b.type == "tool_use"] if role == "assistant" else [])
@@ -229,7 +263,7 @@ def _check_open_loop(turns: list[_Turn]) -> None:
         _, role, blocks = turn
         if role == "assistant":
             start = turn
-        elif not any(block.type == "tool_result" for block in blocks):
+        elif role == "user" and not any(block.type == "tool_result" for block in blocks):
             break
     is_open = turns[-1][1] == "user" and any(b.type == "tool_result" for b in turns[-1][2])
     if not is_open or start is None:

@@ -23,7 +23,7 @@ class Seal(Enum):
 def sealed(seal: Seal, text: str) -> str:
     """Opaque data that stands for the text; nobody can make it without the key."""
     digest = sha256(text.encode()).digest()
-    return base64.urlsafe_b64encode(seal.value + digest + _mac(seal, digest)).decode()
+    return base64.b64encode(seal.value + digest + _mac(seal, digest), _alphabet(seal)).decode()
 
 
 def is_ours(seal: Seal, data: str) -> bool:
@@ -39,13 +39,18 @@ def is_signed(text: str, signature: str) -> bool:
 
 def _opened(seal: Seal, data: str) -> bytes | None:
     try:
-        raw = base64.b64decode(data.encode(), altchars=b"-_", validate=True)
+        raw = base64.b64decode(data.encode(), _alphabet(seal), validate=True)
     except (binascii.Error, ValueError):
         return None
     start = len(seal.value)
     digest, mac = raw[start : start + _DIGEST], raw[start + _DIGEST :]
     ours = raw.startswith(seal.value) and hmac.compare_digest(mac, _mac(seal, digest))
     return digest if ours else None
+
+
+def _alphabet(seal: Seal) -> bytes:
+    """Anthropic's seals are plain base64, OpenAI's are safe in addresses."""
+    return b"-_" if seal is Seal.ENCRYPTED else b"+/"
 
 
 def _mac(seal: Seal, digest: bytes) -> bytes:

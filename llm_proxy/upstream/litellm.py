@@ -307,7 +307,7 @@ def _import() -> Any:
     litellm.user_url_validation = True
     for name in _LOGGERS:
         logging.getLogger(name).disabled = True  # they would write what calls said to stderr
-    warnings.filterwarnings("ignore", "Pydantic serializer warnings", UserWarning)  # so would these
+    warnings.filterwarnings("ignore", category=UserWarning, module="pydantic")  # so would these
     return litellm
 
 

@@ -7,6 +7,7 @@ the stream ends inside of is not dropped but handed over, marked `truncated`.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import msgspec
 
@@ -18,6 +19,10 @@ _BOM = b"\xef\xbb\xbf"
 _LONGEST_END = 4
 """Bytes in the longest frame end, `\\r\\n\\r\\n`."""
 _END = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_LONGEST_NAME = len(b"event:")
+_LARGE = 1 << 16
+"""Bytes from which a frame is worth reading with care for memory."""
 
 
 class FrameTooLarge(ValueError):
@@ -106,13 +111,25 @@ class SseReader:
             if end - start > self._max:
                 self._too_large = True
                 break
-            frames.append(self._block(bytes(self._buffer[start:end])))
+            raw = self._slice(start, end)
+            if end == len(self._buffer):
+                self._buffer.clear()  # now, so that a large frame isn't held beside what is read from it
+                self._scanned = 0
+                self._has_cr = False
+                frames.append(self._block(raw))
+                return frames
+            frames.append(self._block(raw))
             start = self._scanned = end
         if start:
             del self._buffer[:start]
             self._scanned -= start
             self._has_cr = self._has_cr and bool(self._buffer)
         return frames
+
+    def _slice(self, start: int, end: int) -> bytes:
+        """Copies once, where slicing the buffer would copy twice."""
+        with memoryview(self._buffer) as view:
+            return bytes(view[start:end])
 
     def _end(self, *, final: bool) -> int:
         """Where the frame being scanned ends, or -1. `_scanned` moves past what need not be seen again."""
@@ -141,9 +158,10 @@ class SseReader:
 
 
 def render(data: bytes, event: str = "") -> bytes:
-    """One frame that carries `data`."""
-    lines = b"data: " + b"\ndata: ".join(data.splitlines()) + b"\n\n"
-    return b"event: " + event.encode() + b"\n" + lines if event else lines
+    """One frame that carries `data`, whose line ends become LF."""
+    if b"\n" in data or b"\r" in data:
+        data = b"\ndata: ".join(_LINE_END.split(data))
+    return b"event: %b\ndata: %b\n\n" % (event.encode(), data) if event else b"data: %b\n\n" % data
 
 
 def read_one(raw: bytes) -> SseFrame:
@@ -153,6 +171,8 @@ def read_one(raw: bytes) -> SseFrame:
 
 
 def _frame(raw: bytes, *, truncated: bool = False) -> SseFrame:
+    if len(raw) >= _LARGE:
+        return _large_frame(raw, truncated=truncated)
     event = ""
     data: list[bytes] = []
     for line in raw.splitlines():
@@ -162,3 +182,40 @@ def _frame(raw: bytes, *, truncated: bool = False) -> SseFrame:
         elif name == b"event":
             event = value.removeprefix(b" ").decode("utf-8", "replace")
     return SseFrame(raw, event, b"\n".join(data), truncated)
+
+
+def _large_frame(raw: bytes, *, truncated: bool) -> SseFrame:
+    """The same, with one copy of the data instead of several."""
+    event = ""
+    data: list[memoryview] = []
+    view = memoryview(raw)
+    for start, end in _lines(raw):
+        colon = raw.find(b":", start, min(end, start + _LONGEST_NAME))
+        name = raw[start : min(end if colon < 0 else colon, start + _LONGEST_NAME)]
+        if name not in (b"data", b"event"):
+            continue
+        value = start + len(name) + (colon >= 0)
+        value += raw.startswith(b" ", value, end)
+        if name == b"data":
+            data.append(view[value:end])
+        else:
+            event = raw[value:end].decode("utf-8", "replace")
+    return SseFrame(raw, event, b"\n".join(data), truncated)
+
+
+def _lines(raw: bytes) -> Iterator[tuple[int, int]]:
+    """Where each line starts and ends. CRLF counts as two line ends, with an empty line between."""
+    start, cr, lf = 0, -1, -1
+    while start < len(raw):
+        if cr < start:
+            cr = _find(raw, b"\r", start)
+        if lf < start:
+            lf = _find(raw, b"\n", start)
+        end = min(cr, lf)
+        yield start, end
+        start = end + 1
+
+
+def _find(raw: bytes, end: bytes, start: int) -> int:
+    found = raw.find(end, start)
+    return len(raw) if found < 0 else found

@@ -10,7 +10,7 @@ import pytest
 
 from budgets.windows import WINDOWS
 from llm_proxy.config.load import load_config
-from llm_proxy.config.providers import SERVED
+from llm_proxy.config.providers import NATIVE
 from llm_proxy.errors import Kind
 from llm_proxy.policy.load import load_policy
 from llm_proxy.scripted.script import load_script
@@ -35,7 +35,7 @@ def test_every_error_code_is_documented(code: Kind) -> None:
 REGISTRIES: dict[str, Iterable[str]] = {
     "routing.strategies.STRATEGIES": STRATEGIES,
     "budgets.windows.WINDOWS": WINDOWS,
-    "llm_proxy.config.providers.SERVED": SERVED,
+    "llm_proxy.config.providers.NATIVE": NATIVE,
     "llm_proxy.wire.dialects.DIALECTS": DIALECTS,
 }
 

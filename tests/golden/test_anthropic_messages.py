@@ -1,4 +1,4 @@
-"""What Anthropic's replies mean: fixture → folded reply, streamed in any chunking and whole, as its SDK reads it."""
+"""What Anthropic's replies mean: fixture → folded reply, streamed in any chunking and whole."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ from llm_proxy.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from llm_proxy.wire.sse import SseReader
 
 FIXTURES = Path(__file__).parent / "anthropic_messages"
-SIGNATURE = (
-    "EqQBCkYIBxgCIkAxZ0h0b2tlbi9zaWduYXR1cmU+PT0yRUdYc2pFa1hWUEtDc0ZJEgx5Zm5jUzZVdWRhTE8aDHFZb2s3/w=="
-)
+SIGNATURE = "EqQBCkYIBxgCIkAxZ0h0b2tlbi9zaWduYXR1cmU+PT0yRUdYc2pFa1hWUEtDc0ZJEgx5Zm5jUzZVdWRhTE8aDHFZb2s3/w=="
 REDACTED = (
     "EmwKAhgBEgy3va3pzix/LafPsn4aDFIT2Xlxh0L5L8rLVyIwxtE3rAFBa8cr3qpPkNRj2YfWXGmKDxH4mPnZ5sQ7vB9URj2pLmN3kF8/"
     "dW5hR7xJ0aP1oLs9yTcMnKVf2wRpEGjH9XZBt4UvDcPrQ"
@@ -146,9 +144,7 @@ WHOLE = {
     "refusal": reply(
         "msg_01Refuse", OPUS, Usage(input=40), refusal="This request was declined.", finish="refusal"
     ),
-    "max_tokens": reply(
-        "msg_01Max", SONNET, Usage(input=20, output=16), text="Once upon", finish="length"
-    ),
+    "max_tokens": reply("msg_01Max", SONNET, Usage(input=20, output=16), text="Once upon", finish="length"),
 }
 
 

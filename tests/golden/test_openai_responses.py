@@ -59,9 +59,7 @@ MEANT = {
         "Checking both.",
         finish="tool_call",
         reasoning=(
-            thought(
-                ReasoningKind.SUMMARY, "**Two cities**\n\nAsk for both.\n\n**Then answer**", "rs_68a2"
-            ),
+            thought(ReasoningKind.SUMMARY, "**Two cities**\n\nAsk for both.\n\n**Then answer**", "rs_68a2"),
             thought(ReasoningKind.ENCRYPTED, "gAAAAABpCiphertext==", "rs_68a2"),
         ),
         calls=(

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy.chat.events import Event, Reasoning, Text
 from llm_proxy.chat.thinking import ThinkTags
 
-PIECES = st.sampled_from(
-    [
-        "<think>",
-        "</think>",
-        "<thinking>",
-        "</thinking>",
-        "<thought>",
-        "</thought>",
-        "<thi",
-        "</",
-        "<",
-        ">",
-        "a",
-    ]
-    + [" ", "\n", " " * 40, "word", "`<think>`"]
-)
+TAGS = [f"<{slash}{name}>" for name in ("think", "thinking", "thought") for slash in ("", "/")]
+PIECES = st.sampled_from([*TAGS, "<thi", "</", "<", ">", "a", " ", "\n", " " * 40, "word", "`<think>`"])
 TEXTS = st.lists(PIECES, max_size=12).map("".join)
 
 
@@ -45,7 +33,7 @@ def test_any_chunking_gives_the_same_parts(text: str, cuts: list[int], prefilled
     bounds = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     tags = ThinkTags(prefilled=prefilled)
     events: list[Event] = []
-    for start, end in zip(bounds, bounds[1:], strict=False):
+    for start, end in itertools.pairwise(bounds):
         events += tags.split([Text(0, text[start:end])])
     assert parts([*events, *tags.close()]) == expected
     assert not tags.close()

@@ -163,8 +163,10 @@ def test_no_depth_of_content_breaks_the_reader() -> None:
 
 ODD = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(st.sampled_from(["type", "content", "text", "source", "input", "data"]), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["type", "content", "text", "source", "input", "data"]), inner)
+    ),
     max_leaves=8,
 )
 TYPES = st.sampled_from(
@@ -172,8 +174,12 @@ TYPES = st.sampled_from(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["role", "content"]), ODD), st.lists(st.tuples(TYPES, ODD), max_size=3))
-def test_anything_else_is_read_somehow(message: dict[str, object], blocks: list[tuple[object, object]]) -> None:
+@given(
+    st.dictionaries(st.sampled_from(["role", "content"]), ODD), st.lists(st.tuples(TYPES, ODD), max_size=3)
+)
+def test_anything_else_is_read_somehow(
+    message: dict[str, object], blocks: list[tuple[object, object]]
+) -> None:
     message_facts(json.dumps(message).encode())
     odd = [{"type": type_, "source": value, "content": value, "input": value} for type_, value in blocks]
     facts("user", *odd)

@@ -30,11 +30,11 @@ def refused(body: bytes) -> ProxyError:
 def coding_agent() -> bytes:
     """The first request of a coding agent: many tools, 100 KB of system prompt, and keys of several betas."""
     cache = {"cache_control": {"type": "ephemeral"}}
-    tools: list[dict[str, object]] = [
-        {"name": f"Tool{n}", "description": "Does\nthings", "input_schema": {"type": "object"}}
-        for n in range(38)
-    ]
-    tools += [
+    tools = [
+        *[
+            {"name": f"Tool{n}", "description": "Does\nthings", "input_schema": {"type": "object"}}
+            for n in range(38)
+        ],
         {"type": "web_search_20250305", "name": "web_search", "max_uses": 8},
         {"type": "browser_toolset_20260801"},
     ]

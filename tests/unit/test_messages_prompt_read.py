@@ -69,7 +69,8 @@ def test_the_least_request() -> None:
 def test_nulls_are_as_good_as_absent() -> None:
     names = (
         "system", "stream", "temperature", "top_p", "top_k", "stop_sequences", "tools", "tool_choice",
-        "thinking", "output_config", "output_format", "metadata", "service_tier", "cache_control", "container",
+        "thinking", "output_config", "output_format", "metadata", "service_tier", "cache_control",
+        "container",
     )  # fmt: skip
     assert read(**dict.fromkeys(names)) == read()
 

@@ -78,9 +78,7 @@ def fold(*events: Json) -> Reply:
 
 
 def calls(*events: Json) -> list[tuple[str, str, str]]:
-    return [
-        (call.id, call.name, call.arguments) for choice in fold(*events).choices for call in choice.calls
-    ]
+    return [(call.id, call.name, call.arguments) for choice in fold(*events).choices for call in choice.calls]
 
 
 def unreadable(*events: Json) -> bool:
@@ -128,6 +126,8 @@ STREAM = (added(OPEN), delta(ARGS))
         (*STREAM, done({**CALL, "namespace": "crm"})),
         (*STREAM, done({**CALL, "type": "custom_tool_call", "input": ARGS})),
         (*STREAM, done(TEXT)),
+        (*STREAM, done(CALL), delta(" ")),
+        (done(CALL), delta(ARGS)),
         (*STREAM, done({**CALL, "arguments": ""})),
         (*STREAM, done(CALL), completed(OTHER)),
         (*STREAM, done(CALL), completed({**CALL, "name": "send"})),
@@ -187,8 +187,23 @@ def test_a_repeated_key_beside_a_call_is_unreadable(data: bytes, *, turned: bool
     assert isinstance(read_body(body).events[0], Unreadable)
 
 
+def test_a_call_under_two_names_of_an_event_is_unreadable() -> None:
+    said = {**completed(CALL), "type": "response.output_text.delta", "delta": "x"}
+    assert isinstance(read_frame(sse(said, "response.completed")).events[0], Unreadable)
+    assert read_frame(sse(said)).events == (Text(0, "x"),)
+
+
+def test_an_escaped_call_is_seen() -> None:
+    data = json.dumps({"type": "response.in_progress", "response": {"output": [CALL]}}).encode()
+    escaped = data.replace(b"function_call", b"f\\u0075nction\\u005fcall").replace(b"call_1", b"c1")
+    assert b"_call" not in escaped
+    assert isinstance(read_frame(sse(escaped)).events[0], Unreadable)
+
+
 def test_a_repeated_key_in_a_delta_is_unreadable() -> None:
-    twice = b'{"type":"response.function_call_arguments.delta","output_index":0,"delta":"a","del\\u0074a":"b"}'
+    twice = (
+        b'{"type":"response.function_call_arguments.delta","output_index":0,"delta":"a","del\\u0074a":"b"}'
+    )
     assert isinstance(read_frame(sse(twice)).events[0], Unreadable)
 
 

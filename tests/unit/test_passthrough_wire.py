@@ -22,7 +22,13 @@ WAV = b"RIFF\x24\x00\x00\x00WAVE" + bytes(4_096)
 
 
 def form(**fields: str) -> tuple[str, bytes]:
-    sent = httpx.Request("POST", "http://x/", data=fields, files={"file": ("a.wav", WAV, "audio/wav")})
+    sent = httpx.Request(
+        "POST",
+        "http://x/",
+        headers={"content-type": "multipart/form-data; boundary=0673edd15088de9a0bf37bf803b702b3"},
+        data=fields,
+        files={"file": ("a.wav", WAV, "audio/wav")},
+    )
     return sent.headers["content-type"], sent.read()
 
 

@@ -62,13 +62,15 @@ async def test_a_form_as_aiohttp_sends_it() -> None:
             b"------WebKitFormBoundaryp7MA4YWxkTrZu0gW\r\n"
             b'Content-Disposition: form-data; name="model"\r\n\r\ngpt-image-1\r\n'
             b"------WebKitFormBoundaryp7MA4YWxkTrZu0gW\r\n"
-            b'Content-Disposition: form-data; name="image"; filename="a b.png"\r\nContent-Type: image/png\r\n\r\n'
+            b'Content-Disposition: form-data; name="image"; filename="a b.png"\r\n'
+            b"Content-Type: image/png\r\n\r\n"
             b"\x89PNG\r\n\x1a\n\r\n------WebKitFormBoundaryp7MA4YWxkTrZu0gW--\r\n",
             "multipart/form-data; boundary=----WebKitFormBoundaryp7MA4YWxkTrZu0gW",
         ),
         # Java
         (
-            b"--=_x/y:z\r\nContent-Disposition: form-data; name=model\r\nContent-Type: text/plain; charset=UTF-8\r\n"
+            b"--=_x/y:z\r\nContent-Disposition: form-data; name=model\r\n"
+            b"Content-Type: text/plain; charset=UTF-8\r\n"
             b"Content-Transfer-Encoding: 8bit\r\n\r\ngpt-image-1\r\n--=_x/y:z--",
             'Multipart/Form-Data; charset=utf-8; boundary="=_x/y:z"',
         ),
@@ -93,7 +95,7 @@ def test_only_the_wanted_are_read_and_their_places_known() -> None:
         (b"", "does not begin"),
         (b'{"model":"m"}', "does not begin"),
         (b"preamble\r\n" + form(part(b"m")), "does not begin"),
-        (part(b"m"), "stands on no line"),
+        (part(b"m"), "do not end"),
         (part(b"m")[:-2], "do not end"),
         (form(part(b"m")) + b"epilogue", "follows the form's last"),
         (form(part(b"m"))[:-2] + b"\n\n", "follows the form's last"),

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.passthrough import checked_path, is_model_path, returns_calls
 
@@ -102,9 +103,9 @@ def test_what_passes_is_plain(text: str) -> None:
 
 
 @pytest.mark.parametrize("dialect", [d for d in DIALECTS.values() if d.path], ids=lambda d: d.name)
-def test_every_dialects_own_path_is_a_model_path(dialect: object) -> None:
-    path = getattr(dialect, "upstream_path")  # noqa: B009 - any dialect of the registry
-    assert is_model_path(path)
+def test_every_dialects_own_path_is_a_model_path(dialect: Dialect) -> None:
+    assert is_model_path(dialect.path.removeprefix("/v1"))
+    assert is_model_path(dialect.upstream_path.upper() + "/")
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,8 @@ def test_every_dialects_own_path_is_a_model_path(dialect: object) -> None:
         "/messages",
         "/messages/",
         "/messages/other",
+        "/anthropic/v1/messages",
+        "/Messages/count_tokens/",
     ],
 )
 def test_a_path_that_generates_is_a_dialects(path: str) -> None:
@@ -149,7 +152,6 @@ def test_a_path_that_generates_is_a_dialects(path: str) -> None:
         "/responses/input_tokens",
         "/chat/completions/chatcmpl-1",
         "/chat/completions/chatcmpl-1/messages",
-        "/messages/count_tokens",
         "/messages/batches",
         "/messages/batches/msgbatch_1/results",
         "/organization/usage/completions",

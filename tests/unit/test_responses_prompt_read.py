@@ -554,3 +554,50 @@ def test_what_only_the_vendor_can_do_is_refused(body: dict[str, Any], param: str
 def test_what_cannot_be_read_is_refused(body: dict[str, Any], param: str) -> None:
     error = refused(**body)
     assert (error.kind, error.param) == (Kind.INVALID_REQUEST, param)
+
+
+def test_the_first_request_of_a_coding_agent() -> None:
+    """As the Codex CLI sends it: tools of every kind, a long prompt, reasoning that the caller keeps."""
+    functions = [
+        {**WEATHER, "name": f"tool_{n}", "strict": False, "description": "d" * 900} for n in range(30)
+    ]
+    body = {
+        "model": "gpt-5.2-codex",
+        "instructions": "You are a coding agent. " * 4_000,
+        "input": [
+            {
+                "type": "message",
+                "role": "developer",
+                "content": [{"type": "input_text", "text": "<permissions>"}],
+            },
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "<environment>"}]},
+            {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Fix the bug."}]},
+        ],
+        "tools": [
+            *functions,
+            PATCH,
+            CRM,
+            {"type": "web_search", "external_web_access": False},
+            {"type": "local_shell"},
+        ],
+        "tool_choice": "auto",
+        "parallel_tool_calls": True,
+        "reasoning": {"effort": "medium", "summary": "auto"},
+        "store": False,
+        "stream": True,
+        "include": ["reasoning.encrypted_content"],
+        "prompt_cache_key": "0198c0de-0000-7000-8000-000000000001",
+        "text": {"verbosity": "low"},
+        "client_metadata": {"x-codex-installation-id": "i"},
+    }
+    prompt = read_prompt(parse(json.dumps(body).encode()))
+    assert len(prompt.tools) == 33
+    assert [part.text[:12] for part in prompt.system] == ["You are a co", "<permissions"]
+    assert [message.role for message in prompt.messages] == [Role.USER, Role.USER]
+    assert prompt.thinking == Thinking(effort=Effort.MEDIUM, summary="auto")
+    assert prompt.dropped == (
+        "tools[32] (web_search)",
+        "tools[33] (local_shell)",
+        "include",
+        "client_metadata",
+    )

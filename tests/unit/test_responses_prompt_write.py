@@ -1,4 +1,4 @@
-"""Neutral requests written for an upstream that speaks Responses, held against the types of OpenAI's client."""
+"""Neutral requests written for an upstream that speaks Responses, held against OpenAI's own types."""
 
 from __future__ import annotations
 

@@ -86,19 +86,25 @@ def test_a_whole_reply_is_one_that_the_sdk_takes() -> None:
     assert dict(reply.headers)["request-id"].startswith("req_")
 
 
+def without_ids(block: dict[str, Any]) -> dict[str, Any]:
+    """Ids follow from the request's bytes, in which stream and whole differ."""
+    return {name: value for name, value in block.items() if name not in ("id", "tool_use_id")}
+
+
 @pytest.mark.parametrize("deltas", ["", "deltas: 3, "])
 def test_stream_and_whole_agree(deltas: str) -> None:
     turn = FULL.replace("{reasoning", f"{{{deltas}reasoning", 1)
     whole = Message.model_validate_json(answer(turn, thinking=THINK).body)
     streamed = accumulated(answer(turn, thinking=THINK, stream=True))
-    apart = {"id", "usage"}
-    assert streamed.model_dump(exclude=apart) == whole.model_dump(exclude=apart)
+    said = [[without_ids(block.model_dump()) for block in m.content] for m in (streamed, whole)]
+    assert said[0] == said[1]
+    assert (streamed.stop_reason, streamed.model) == (whole.stop_reason, whole.model)
     assert streamed.usage.output_tokens == whole.usage.output_tokens
     assert streamed.usage.input_tokens == whole.usage.input_tokens
 
 
 def test_the_order_of_events() -> None:
-    sent = events(answer("{reasoning: a b, text: c}", thinking=THINK, stream=True))
+    sent = events(answer("{reasoning: a b, text: c, usage: {output: 7}}", thinking=THINK, stream=True))
     kinds = [e["delta"]["type"] if e["type"] == "content_block_delta" else e["type"] for e in sent]
     assert kinds == [
         "message_start",
@@ -116,7 +122,7 @@ def test_the_order_of_events() -> None:
     ]
     assert sent[0]["message"]["content"] == []
     assert sent[0]["message"]["usage"]["output_tokens"] == 1
-    assert sent[-2]["usage"]["output_tokens"] > 1
+    assert sent[-2]["usage"]["output_tokens"] == 7
 
 
 def test_arguments_are_streamed_as_the_script_spells_them() -> None:
@@ -310,3 +316,41 @@ def test_counting_is_what_usage_says_and_uses_up_no_turn() -> None:
 def test_the_same_request_gets_the_same_bytes() -> None:
     for stream in (False, True):
         assert answer(FULL, thinking=THINK, stream=stream) == answer(FULL, thinking=THINK, stream=stream)
+
+
+NEW = {"anthropic-version": "2026-10-21"}
+SYSTEM = {"role": "system", "content": "Be brief."}
+
+
+@pytest.mark.parametrize("name", ["temperature", "top_p", "top_k"])
+def test_the_newer_version_has_no_sampling_parameters(name: str) -> None:
+    asked = body(**{name: 1})
+    assert parse_request(asked, HEADERS, Dialect.MESSAGES).model == "m"
+    with pytest.raises(RequestError, match=f"^{name}: Extra inputs are not permitted$"):
+        parse_request(asked, NEW, Dialect.MESSAGES)
+
+
+def test_the_newer_version_takes_system_messages_among_the_others() -> None:
+    call, result = loop(thought("hm"))[1:]
+    asked = body(USER, SYSTEM, call, result, SYSTEM, thinking=THINK)
+    talk = parse_request(asked, NEW, Dialect.MESSAGES).talk
+    assert (talk.turn, talk.last["system"], talk.tools_answered) == (1, "Be brief.", {"crm_read"})
+    with pytest.raises(RequestError, match='Unexpected role "system"'):
+        parse_request(asked, HEADERS, Dialect.MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("role", "block"),
+    [
+        (
+            "assistant",
+            {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}},
+        ),
+        ("user", {"type": "text", "text": "a", "citations": [{"type": "char_location"}]}),
+    ],
+)
+def test_the_newer_version_has_places_for_documents_and_citations(role: str, block: dict[str, Any]) -> None:
+    asked = body(USER, {"role": role, "content": [block]})
+    assert parse_request(asked, HEADERS, Dialect.MESSAGES).model == "m"
+    with pytest.raises(RequestError, match="not permitted"):
+        parse_request(asked, NEW, Dialect.MESSAGES)

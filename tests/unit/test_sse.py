@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
 from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader, read_one, render
@@ -103,3 +105,45 @@ def test_a_rendered_frame_reads_back(data: bytes, event: str) -> None:
     raw = render(data, event)
     assert read(raw) == [SseFrame(raw, event, data)]
     assert read_one(raw) == SseFrame(raw, event, data)
+
+
+LARGE = 1 << 20
+
+
+@pytest.mark.parametrize("lead", [b"data: ", b"event: message\ndata:", b": note\r\nevent: message\r\ndata: "])
+@pytest.mark.parametrize("end", [b"\n\n", b"\r\n\r\n"])
+def test_a_large_frame_is_held_twice_at_most(lead: bytes, end: bytes) -> None:
+    """Once as bytes that came, once as the data in them."""
+    stream = lead + b"x" * LARGE + end
+    chunks = [stream[at : at + (1 << 14)] for at in range(0, len(stream), 1 << 14)]
+    reader = SseReader()
+    tracemalloc.start()
+    try:
+        frames = [frame for chunk in chunks for frame in reader.feed(chunk)]
+        held, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert [len(frame.data) for frame in frames] == [LARGE]
+    assert held < 2.05 * LARGE
+    assert peak < 2.3 * LARGE
+
+
+def test_what_a_large_frame_left_is_freed() -> None:
+    reader = SseReader()
+    frames = reader.feed(b"data: " + b"x" * LARGE + b"\n\ndata: b")
+    del frames
+    assert reader._buffer.__sizeof__() < 1000
+
+
+@pytest.mark.parametrize("line", [b"data: a", b"data:a", b"data", b"event: e", b"event", b"dataset: a", b":"])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_large_frame_reads_as_a_small_one(line: bytes, end: bytes) -> None:
+    rest = end.join([b"event: e", b"data: b", b"id", line, line])
+    padding = b":" + b"x" * (1 << 16) + end
+    (small,) = read(rest + end + end)
+    (large,) = read(padding + rest + end + end)
+    assert (large.event, large.data) == (small.event, small.data)
+
+
+def test_line_ends_in_rendered_data_become_lines_of_it() -> None:
+    assert render(b"a\r\nb\rc\n") == b"data: a\ndata: b\ndata: c\ndata: \n\n"

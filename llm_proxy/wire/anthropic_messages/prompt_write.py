@@ -129,7 +129,7 @@ def _schema(tool: Tool) -> bytes:
         return _FREEFORM
     try:
         schema = {key: bytes(value) for key, value in _object(tool.parameters or b"{}").items()}
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return _NO_PARAMETERS
     if not schema:
         return _NO_PARAMETERS

@@ -1,7 +1,7 @@
 """Anthropic Messages, what a reply is written of, whole and streamed alike.
 
 A seal of Anthropic's stands where Anthropic puts it. Another vendor's travels in an envelope (`wire.seal`) in
-the same place: a thinking block's `signature` where there are words, a `redacted_thinking`'s `data` where not.
+the same place: the `signature` of a thinking block where there are words, else the `data` of a redacted one.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ stream: `read_frame` here sees one event without those before it.
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from llm_proxy.chat.events import (
@@ -38,6 +40,10 @@ ENDED = (Ended(),)
 _CUT = "The stream was cut inside an event"
 _TYPES = 2
 """The keys `type` in a delta event: its own and the delta's."""
+_ESCAPED_KEY = re.compile(rb'\\u[^"\\]*+(?:\\.[^"\\]*+)*+"\s*+:')
+"""Half of a string that has an escaped character and stands before a colon."""
+_SHORT = 2_048
+"""Bytes up to which the search for such keys, whose time grows with the square, is worth it."""
 _REASONS = {
     "end_turn": "stop",
     "max_tokens": "length",
@@ -252,7 +258,9 @@ def _is_plain(data: bytes, event: schema.StreamEvent) -> bool:
     No key is written with an escape, and those that tell what it is stand once: a quote inside a string is
     escaped, so that bytes in quotes are a key or a value of just that text.
     """
-    if b"\\u" in data or data.count(b'"type"') != _TYPES:
+    if b"\\u" in data and (len(data) > _SHORT or _ESCAPED_KEY.search(data)):
+        return False
+    if data.count(b'"type"') != _TYPES:
         return False
     delta = event.delta
     if delta is None or not delta.type:

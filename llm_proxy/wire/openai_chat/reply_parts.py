@@ -9,13 +9,6 @@ from llm_proxy.wire.openai_chat.failure import CANNOT_READ
 from llm_proxy.wire.openai_chat.request import ChatRequest
 from llm_proxy.wire.request import WireRequest
 
-_FINISH = {
-    "stop": "stop",
-    "length": "length",
-    "content_filter": "content_filter",
-    "tool_call": "tool_calls",
-}
-
 
 class Caller(msgspec.Struct, frozen=True):
     """What the caller's own request says of how it wants calls."""
@@ -65,14 +58,15 @@ def call_id(of_reply: str, index: int) -> str:
 def finish_reason(reason: str, caller: Caller, *, calling: bool, refused: bool) -> str:
     """The dialect's word for a neutral one; a plain stop for any that it lacks.
 
-    A reply with calls that just stopped is one that ended for its calls.
+    A reply that just stopped ended for its calls where it has any, and for none where it has none.
     """
     if reason == "refusal":
         return "stop" if refused else "content_filter"
-    word = _FINISH.get(reason, "stop")
-    if calling and word in ("stop", "tool_calls"):
-        return "function_call" if caller.legacy else "tool_calls"
-    return word
+    if reason in ("length", "content_filter"):
+        return reason
+    if not calling:
+        return "stop"
+    return "function_call" if caller.legacy else "tool_calls"
 
 
 def freeform_input(name: str, arguments: str, caller: Caller, *, custom: bool) -> dict[str, object]:

@@ -67,7 +67,7 @@ def read_document(body: bytes, decode: Callable[[bytes], T]) -> tuple[Spans, T]:
 
 
 def inner_spans(body: bytes, key: str, at: Span) -> Spans:
-    """Where the values of the object stand that is the value of `key`. Raises `ProxyError` for a key twice."""
+    """Where the values of the object that `key` names stand. Raises `ProxyError` for a key twice."""
     return _spans(body, _raws(body[slice(*at)]), at[0], f"{key}.")
 
 

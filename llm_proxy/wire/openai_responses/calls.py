@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -26,6 +27,8 @@ _SERVER_RUN = frozenset(
 _ACTS = frozenset({"computer_call", "local_shell_call", "shell_call", "apply_patch_call", "tool_search_call"})
 _APPROVAL = "mcp_approval_request"
 _LONGEST_NAME = 64
+
+_ESCAPED_LETTER = re.compile(rb"\\u00[567]")
 
 _text = msgspec.json.Decoder(str).decode
 
@@ -102,7 +105,12 @@ def string(raw: msgspec.Raw) -> str:
 
 
 def mentions_calls(data: bytes) -> bool:
-    return b"_call" in data or b"mcp_approval" in data
+    """Whether a call may be in it; an escaped letter may be one of the word's."""
+    return (
+        b"_call" in data
+        or b"mcp_approval" in data
+        or (b"\\u00" in data and _ESCAPED_LETTER.search(data) is not None)
+    )
 
 
 def twins(data: bytes) -> str:
@@ -131,14 +139,15 @@ def twins(data: bytes) -> str:
 def same(one: str, other: str, *, custom: bool) -> bool:
     """Whether two arguments say the same: the same text or, where they are JSON, the same document.
 
-    Numbers are compared as they are spelt. A document that repeats a key is the same as no other.
+    Numbers are compared as they are spelt. A document that repeats a key is the same as no other. No
+    arguments are an empty object.
     """
     if one == other:
         return True
     if custom:
         return False
     try:
-        return _document(one) == _document(other)
+        return _document(one or "{}") == _document(other or "{}")
     except (ValueError, RecursionError):
         return False
 

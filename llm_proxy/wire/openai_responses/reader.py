@@ -35,7 +35,7 @@ class Reader:
 class _Call:
     """What was said of one call so far."""
 
-    __slots__ = ("custom", "id", "name", "repeated", "repeats", "said", "type")
+    __slots__ = ("custom", "id", "name", "repeated", "repeats", "said", "type", "whole")
 
     def __init__(self, type_: str = "", id_: str = "", name: str = "", *, custom: bool = False) -> None:
         self.type = type_
@@ -47,6 +47,8 @@ class _Call:
         self.repeats = False
         """They came whole when the item was added: deltas say them again."""
         self.repeated: list[str] = []
+        self.whole = False
+        """They were said whole, though it may be with nothing in them."""
 
 
 class _Calls:
@@ -86,6 +88,8 @@ class _Calls:
         index, known = self._known(place, custom=custom)
         if known is None:
             return [Unreadable("Arguments came for no tool call")]
+        if known.whole:
+            return [Unreadable(f"More arguments came for tool call {known.id!r} once they were whole")]
         if known.repeats:
             known.repeated.append(text)
             return [CallDelta(0, index)]
@@ -173,7 +177,8 @@ class _Calls:
 def _settle(index: int, known: _Call, final: str) -> list[Event]:
     """Arguments said whole: they are the event where none came before, else they must be the same."""
     said = "".join(known.said)
-    if not said:
+    first, known.whole = not known.whole, True
+    if not said and first:
         known.said.append(final)
         return [CallDelta(0, index, "", "", final, known.custom)]
     again = "".join(known.repeated)

@@ -157,7 +157,7 @@ def read(sse: SseFrame, calls: Calls) -> Frame:
         return _unusual(sse, calls)
     try:
         head = _head(data)
-        if mentions_calls(data) and (why := twins(data)):
+        if mentions_calls(data) and (why := _ambiguity(head, sse)):
             return Frame(sse.raw, (Unreadable(why),))
         if head.type == "response.output_text.delta":
             text = _string(head.delta)
@@ -195,6 +195,13 @@ def placed_by_id(place: Place) -> int | None:
     if place.at is not None:
         return place.at
     return UNPLACED + zlib.crc32(place.ids[0].encode()) if place.ids else None
+
+
+def _ambiguity(head: schema.Head, sse: SseFrame) -> str:
+    """Why a client could read the event in another way than it was read, or nothing."""
+    if sse.event not in ("", "message", "error", head.type):
+        return f"An event is named {sse.event!r} and says that it is {head.type!r}"
+    return twins(sse.data)
 
 
 def _placed(place: Place, delta: CallDelta) -> Sequence[Event]:

@@ -24,16 +24,15 @@ character or a byte beyond ASCII.
 _OWN = ("chat/completions", "completions", "embeddings", "messages", "responses")
 """Where the dialects are served."""
 _BELOW = tuple([f"{own}/" for own in _OWN])
-_ENDINGS = ("/completions", "/responses", "/embeddings")
-"""What also ends a dialect's path behind a prefix (`messages` ends others: `threads/t/messages`)."""
+_ENDINGS = ("/completions", "/responses", "/embeddings", "/v1/messages")
+"""What ends a dialect's path behind a prefix (`messages` alone ends others: `threads/t/messages`)."""
 _NOT_GENERATING = re.compile(
     r"(?:responses/input_tokens"
     r"|responses/resp_[^/]+(?:/cancel|/input_items)?"
     r"|chat/completions/(?:chatcmpl|cmpl)-[^/]+(?:/messages)?"
-    r"|messages/count_tokens"
     r"|messages/batches(?:/.*)?)"
 )
-"""Below those paths: counting, what is stored, and batches. Everything else there is taken to generate."""
+"""Below those paths: counting input, what is stored, and batches. All else there is taken to generate."""
 
 _STORED = "a reply that the provider stored holds its tool calls as the model gave them"
 _HOSTED = "the provider runs the conversation, and its tool calls are read without being judged"
