@@ -14,21 +14,24 @@ import msgspec
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from bench.dialects import SHAPES
+
 _decode = msgspec.json.Decoder().decode
+_PATHS = frozenset(shape.path for shape in SHAPES.values())
 
 
 class Bare:
     """The ASGI app. One client session for the life of the server."""
 
     def __init__(self, upstream: str) -> None:
-        self._url = f"{upstream}/v1/chat/completions"
+        self._upstream = upstream
         self._session: aiohttp.ClientSession | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
-        elif scope["path"] == "/v1/chat/completions":
-            await self._complete(receive, send)
+        elif scope["path"] in _PATHS:
+            await self._complete(self._upstream + scope["path"], receive, send)
         else:
             await _respond(send, HTTPStatus.OK, b"{}")
 
@@ -41,12 +44,12 @@ class Bare:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
-    async def _complete(self, receive: Receive, send: Send) -> None:
+    async def _complete(self, url: str, receive: Receive, send: Send) -> None:
         assert self._session is not None
         body = await _read(receive)
         _decode(body)
         headers = {"content-type": "application/json"}
-        async with self._session.post(self._url, data=body, headers=headers) as reply:
+        async with self._session.post(url, data=body, headers=headers) as reply:
             if reply.content_type == "text/event-stream":
                 await _forward(reply, send)
                 return

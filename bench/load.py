@@ -17,8 +17,10 @@ from typing import cast
 import msgspec
 import uvloop
 
+from bench.dialects import SHAPES, Dialect
 from bench.figures import LoadResult
 from bench.http1 import ReplyReader
+from bench.mock import DELTAS
 from bench.tally import Tally, Timing, problem_of
 from bench.workload import Conversation, MessageSource, Prompt, Reply, Workload
 
@@ -101,7 +103,7 @@ class Lane(asyncio.Protocol):
     def _finish(self) -> None:
         ended = time.perf_counter()
         self._waiting = False
-        problem = problem_of(self._reader, self._driver.events)
+        problem = problem_of(self._reader, self._driver.events, self._driver.dialect)
         if problem:
             self._fail(problem)
             return
@@ -136,9 +138,10 @@ class Driver:
         if not load.count:
             self.tally.close(self._until)
         self.events = load.workload.events
+        self.dialect = load.workload.caller
         authorization = f"authorization: Bearer {load.key}\r\n" if load.key else ""
         self.head = (
-            f"POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{load.port}\r\n{authorization}"
+            f"POST {SHAPES[self.dialect].path} HTTP/1.1\r\nhost: 127.0.0.1:{load.port}\r\n{authorization}"
             "content-type: application/json\r\nx-run-id: %b\r\ncontent-length: %d\r\n\r\n"
         ).encode()
 
@@ -200,6 +203,9 @@ def _parse() -> Load:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--reply", type=Reply, choices=list(Reply), default=Reply.WHOLE)
     parser.add_argument("--prompt", type=Prompt, choices=list(Prompt), default=Prompt.SMALL)
+    parser.add_argument("--deltas", type=int, default=DELTAS, help="text deltas of a streamed reply")
+    for side in ("caller", "upstream"):
+        parser.add_argument(f"--{side}", type=Dialect, choices=list(Dialect), default=Dialect.CHAT)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--warmup", type=float, default=0.3, help="seconds before the measured window")
     parser.add_argument("--count", type=int, default=0, help="send this many requests instead of for a time")
@@ -207,7 +213,9 @@ def _parse() -> Load:
     given = parser.parse_args()
     return Load(
         port=given.port,
-        workload=Workload(given.connections, given.reply, given.prompt),
+        workload=Workload(
+            given.connections, given.reply, given.prompt, given.deltas, given.caller, given.upstream
+        ),
         key=os.environ.get("BENCH_KEY", ""),
         seed=given.seed,
         warmup_s=given.warmup,

@@ -122,7 +122,9 @@ def _load(server: Server, workload: Workload, arguments: list[str]) -> LoadResul
             f"--port={server.port}",
             f"--connections={workload.connections}",
         ),
-        *(f"--reply={workload.reply}", f"--prompt={workload.prompt}", f"--seed={next(_seeds)}", *arguments),
+        *(f"--reply={workload.reply}", f"--prompt={workload.prompt}", f"--deltas={workload.deltas}"),
+        *(f"--caller={workload.caller}", f"--upstream={workload.upstream}"),
+        *(f"--seed={next(_seeds)}", *arguments),
     ]
     environment = {**os.environ, "BENCH_KEY": server.key}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, check=False)

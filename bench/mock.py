@@ -1,8 +1,9 @@
-"""A fast mock upstream: OpenAI chat completions, whole and streamed, each different, no model behind them.
+"""A fast mock upstream: OpenAI chat completions, and Messages streams, each different, no model behind them.
 
 `python -m bench.mock --port P`. It shares the machine with what it helps to measure, so a request is read by
 byte search alone and replies are templates of fixed width with an id filled in. `GET /stats` counts them.
-A model whose name ends in `-tools` answers with one tool call.
+A model whose name ends in `-tools` answers with one tool call, one that ends in `-300` or `-1000` streams that
+many deltas.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import argparse
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import Iterator
+from functools import cache
 
 import msgspec
 import uvloop
@@ -19,11 +22,12 @@ import uvloop
 from bench.http1 import Request, ServerConnection, serve
 
 DELTAS = 50
-"""Text deltas of one streamed reply."""
+"""Text deltas of one streamed reply, where the model's name doesn't say how many."""
 
 PLAIN_EVENTS = DELTAS + 2
 """`data:` events of a streamed text reply: its deltas, the finish and `[DONE]`."""
 
+_LENGTH = re.compile(rb'"model":\s*"[a-z]+-(300|1000)"')
 _ID = b"0123456789abcdef"
 _PROMPT_TOKENS = b'"prompt_tokens":0'
 _TOTAL_TOKENS = b'"total_tokens":0'
@@ -57,7 +61,10 @@ def _chunk(delta: dict[str, object], finish: str | None = None) -> dict[str, obj
 
 
 def _frame(payload: bytes) -> bytes:
-    event = b"data: %b\n\n" % payload
+    return _http_chunk(b"data: %b\n\n" % payload)
+
+
+def _http_chunk(event: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(event), event)
 
 
@@ -65,10 +72,17 @@ def _compact(value: object) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
 
-def _text_deltas() -> Iterator[dict[str, object]]:
-    yield {"role": "assistant", "content": f"[{_ID.decode()}] "}
-    for n in range(DELTAS - 1):
-        yield {"content": _WORDS[n % len(_WORDS)] + " "}
+def _texts(deltas: int) -> Iterator[str]:
+    yield f"[{_ID.decode()}] "
+    for n in range(deltas - 1):
+        yield _WORDS[n % len(_WORDS)] + " "
+
+
+def _text_deltas(deltas: int) -> Iterator[dict[str, object]]:
+    texts = _texts(deltas)
+    yield {"role": "assistant", "content": next(texts)}
+    for text in texts:
+        yield {"content": text}
 
 
 def _tool_deltas() -> Iterator[dict[str, object]]:
@@ -79,9 +93,9 @@ def _tool_deltas() -> Iterator[dict[str, object]]:
         yield {"tool_calls": [{"index": 0, "function": {"arguments": piece}}]}
 
 
-def _usage(body: bytes) -> dict[str, object]:
+def _usage(body: bytes, deltas: int) -> dict[str, object]:
     tokens = len(body) // 4
-    return {"prompt_tokens": tokens, "completion_tokens": DELTAS, "total_tokens": tokens + DELTAS}
+    return {"prompt_tokens": tokens, "completion_tokens": deltas, "total_tokens": tokens + deltas}
 
 
 def _stream(deltas: Iterator[dict[str, object]], finish: str) -> list[bytes]:
@@ -117,7 +131,6 @@ _TOOL_CALL = {
 }
 TEXT_REPLY = _whole({"content": f"[{_ID.decode()}] " + " ".join(_WORDS[:35]), "refusal": None}, "stop")
 TOOL_REPLY = _whole({"content": None, "tool_calls": [_TOOL_CALL]}, "tool_calls")
-TEXT_STREAM = _stream(_text_deltas(), "stop")
 TOOL_STREAM = _stream(_tool_deltas(), "tool_calls")
 TOOL_EVENTS = len(TOOL_STREAM) + 1
 _STREAM_HEAD = (
@@ -126,6 +139,39 @@ _STREAM_HEAD = (
 )
 _DONE = _frame(b"[DONE]")
 _LAST_CHUNK = b"0\r\n\r\n"
+
+
+@cache
+def _text_stream(deltas: int) -> list[bytes]:
+    return _stream(_text_deltas(deltas), "stop")
+
+
+def _message_events(deltas: int) -> Iterator[dict[str, object]]:
+    usage = {"input_tokens": 250, "output_tokens": 1}
+    message = {"id": f"msg_{_ID.decode()}", "type": "message", "role": "assistant", "model": "mock-1"}
+    message |= {"content": [], "stop_reason": None, "stop_sequence": None, "usage": usage}
+    yield {"type": "message_start", "message": message}
+    yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
+    for text in _texts(deltas):
+        yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+    yield {"type": "content_block_stop", "index": 0}
+    end = {"stop_reason": "end_turn", "stop_sequence": None}
+    yield {"type": "message_delta", "delta": end, "usage": {"output_tokens": deltas}}
+    yield {"type": "message_stop"}
+
+
+@cache
+def _message_stream(deltas: int) -> list[bytes]:
+    return [
+        _http_chunk(b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), _compact(event)))
+        for event in _message_events(deltas)
+    ]
+
+
+def _deltas(body: bytes) -> int:
+    """How many deltas the model's name asks for."""
+    asked = _LENGTH.search(body)
+    return int(asked[1]) if asked else DELTAS
 
 
 def _wants(body: bytes, field: bytes) -> bool:
@@ -161,6 +207,8 @@ class MockConnection(ServerConnection):
     def answer(self, request: Request) -> None:
         if request.target == b"/v1/chat/completions":
             self._complete(request.body)
+        elif request.target == b"/v1/messages":
+            self._message(request.body)
         elif request.target == b"/stats":
             self.reply(200, msgspec.json.encode(self._stats))
         elif request.target == b"/health/ready":
@@ -177,10 +225,25 @@ class MockConnection(ServerConnection):
             self.reply(200, _fill(TOOL_REPLY if tools else TEXT_REPLY, reply_id, body))
             return
         self._stats.streamed += 1
-        frames = TOOL_STREAM if tools else TEXT_STREAM
-        usage = [_usage_frame(body)] if _wants(body, b"include_usage") else []
+        deltas = _deltas(body)
+        frames = TOOL_STREAM if tools else _text_stream(deltas)
+        usage = [_usage_frame(body, deltas)] if _wants(body, b"include_usage") else []
         _StreamedReply(
             self.transport, [_STREAM_HEAD + frames[0], *frames[1:], *usage, _DONE + _LAST_CHUNK], reply_id
+        ).step()
+
+
+    def _message(self, body: bytes) -> None:
+        """Messages are only streamed here."""
+        reply_id = b"%016x" % next(self._ids)
+        self._stats.request_bytes += len(body)
+        if not _wants(body, b"stream"):
+            self.reply(400, b'{"type":"error","error":{"type":"invalid_request_error","message":"stream"}}')
+            return
+        self._stats.streamed += 1
+        frames = _message_stream(_deltas(body))
+        _StreamedReply(
+            self.transport, [_STREAM_HEAD + frames[0], *frames[1:-1], frames[-1] + _LAST_CHUNK], reply_id
         ).step()
 
 
@@ -191,8 +254,8 @@ def _fill(template: bytes, reply_id: bytes, body: bytes) -> bytes:
     return filled.replace(_TOTAL_TOKENS, b'"total_tokens":%d' % (tokens + DELTAS))
 
 
-def _usage_frame(body: bytes) -> bytes:
-    return _frame(_compact({**_chunk({}), "choices": [], "usage": _usage(body)}))
+def _usage_frame(body: bytes, deltas: int) -> bytes:
+    return _frame(_compact({**_chunk({}), "choices": [], "usage": _usage(body, deltas)}))
 
 
 def main() -> None:

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from bench.dialects import SHAPES, Dialect, last_event
 from bench.figures import LoadResult, percentile
 from bench.http1 import ReplyReader
 
 _EVENT = b"data: "
-_DONE = b"data: [DONE]\n\n"
 _PROBLEMS_KEPT = 5
 
 
-def problem_of(reply: ReplyReader, events: int) -> str:
+def problem_of(reply: ReplyReader, events: int, dialect: Dialect = Dialect.CHAT) -> str:
     """Why this reply is an error, empty where it is none. `events` as in `Workload.events`."""
     body = reply.body
+    shape = SHAPES[dialect]
     if reply.status != 200:
         return f"status {reply.status}: {body[:400].decode(errors='replace')}"
     if not events:
-        return "" if b'"choices"' in body else f"no completion: {body[:400].decode(errors='replace')}"
-    if not body.endswith(_DONE):
-        return f"the stream did not end in [DONE]: …{body[-400:].decode(errors='replace')}"
+        return "" if shape.whole in body else f"no completion: {body[:400].decode(errors='replace')}"
+    if not last_event(body).startswith(shape.last):
+        end = shape.last.split()[-1].decode()
+        return f"the stream did not end in {end}: …{body[-400:].decode(errors='replace')}"
     seen = body.count(_EVENT)
     return "" if seen == events else f"the stream had {seen} events, {events} were expected"
 

@@ -13,7 +13,8 @@ from typing import assert_never
 
 import msgspec
 
-from bench.mock import PLAIN_EVENTS, TOOL_EVENTS
+from bench.dialects import SHAPES, Dialect
+from bench.mock import DELTAS, TOOL_EVENTS
 
 CALLS_PER_RUN = 20
 
@@ -33,15 +34,39 @@ class Reply(StrEnum):
 
 
 class Workload(msgspec.Struct, frozen=True):
-    """One cell of the matrix."""
+    """One cell of the matrix. `deltas` are those of a streamed text."""
 
     connections: int
     reply: Reply
     prompt: Prompt
+    deltas: int = DELTAS
+    caller: Dialect = Dialect.CHAT
+    upstream: Dialect = Dialect.CHAT
 
     @property
     def name(self) -> str:
-        return f"{self.connections} × {self.reply} × {self.prompt}"
+        reply = self.reply if self.deltas == DELTAS else f"{self.reply}-{self.deltas}"
+        name = f"{self.connections} × {reply} × {self.prompt}"
+        if self.translated:
+            return f"{name}, {self.caller} → {self.upstream}"
+        return name if self.caller is Dialect.CHAT else f"{name}, {self.caller}"
+
+    @property
+    def translated(self) -> bool:
+        return self.caller is not self.upstream
+
+    @property
+    def long(self) -> bool:
+        """Whether the deltas are what is measured, and not the call around them."""
+        return self.reply is Reply.STREAM and self.deltas > DELTAS
+
+    @property
+    def model(self) -> str:
+        """Each has its target in `proxy.yaml`."""
+        if self.reply is Reply.TOOLS:
+            return "mock-tools"
+        length = "1" if self.deltas == DELTAS else str(self.deltas)
+        return f"messages-{length}" if self.upstream is Dialect.MESSAGES else f"mock-{length}"
 
     @property
     def events(self) -> int:
@@ -50,7 +75,7 @@ class Workload(msgspec.Struct, frozen=True):
             case Reply.WHOLE:
                 return 0
             case Reply.STREAM:
-                return PLAIN_EVENTS
+                return self.deltas + SHAPES[self.caller].around
             case Reply.TOOLS:
                 return TOOL_EVENTS
             case _:
@@ -185,9 +210,18 @@ class Conversation:
 
 
 def _envelope(workload: Workload) -> bytes:
-    """The body up to the first message that differs."""
-    model = b"mock-tools" if workload.reply is Reply.TOOLS else b"mock-1"
+    """The body up to the first message that differs. Long prompts and tools are chat's alone."""
+    model = workload.model.encode()
     stream = b"" if workload.reply is Reply.WHOLE else b'"stream":true,'
+    match workload.caller:
+        case Dialect.MESSAGES:
+            return b'{"model":"%b","max_tokens":4096,%b"messages":[' % (model, stream)
+        case Dialect.RESPONSES:
+            return b'{"model":"%b",%b"input":[' % (model, stream)
+        case Dialect.CHAT:
+            pass
+        case _:
+            assert_never(workload.caller)
     tools = (
         b'"tools":%b,' % _TOOLS
         if workload.reply is Reply.TOOLS or workload.prompt is not Prompt.SMALL

@@ -58,7 +58,7 @@ def _settle_garbage() -> None:
 def _root(worker: Worker) -> Root:
     api = ModelApi(worker.services, created=int(time.time()))
     model_routes = {d.path: api.endpoint(d) for d in DIALECTS.values() if d.path}
-    return Root(model_routes, api.models, api.other, admin_app(worker))
+    return Root(model_routes, api.models, api.stored, api.other, admin_app(worker))
 
 
 def create() -> Application:

@@ -13,6 +13,7 @@ from llm_proxy.chat.reply import Assembly
 from llm_proxy.identity.caller import Caller
 from llm_proxy.identity.headers import Hints
 from llm_proxy.intake import Intake
+from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
 from llm_proxy.upstream.prices import NO_UNITS
 from llm_proxy.wire.dialect import Dialect
@@ -59,6 +60,12 @@ class Exchange:
     """The request's query, which goes upstream where the dialect stays the same."""
     passed: Mapping[str, str] = field(default_factory=dict[str, str])
     """The caller's headers that go upstream where the dialect stays the same."""
+    stored: StoredResponse | None = None
+    """The response that the request goes on from, or fetches."""
+    fetches: bool = False
+    """It fetches that response and asks for no new one."""
+    whole: WireRequest | None = None
+    """The request with everything in it that it goes on from, for targets that don't keep that response."""
     prompt: Prompt | None = None
     """The request in neutral form, once a translation needed it."""
     body_model: str | None = None

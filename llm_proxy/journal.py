@@ -10,6 +10,7 @@ from budgets import Amount
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.intake import Hole, Intake, holes
+from llm_proxy.judge import denial_note, released
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import (
@@ -19,11 +20,14 @@ from llm_proxy.records.evidence import (
     Draft,
     Evidence,
     RecordKind,
+    ResponseRow,
     RunOpen,
     column,
 )
+from llm_proxy.records.responses import DeniedCall
 from llm_proxy.records.view import Status
 from llm_proxy.telemetry.metrics import CallFacts
+from llm_proxy.wire.openai_responses.continued import response_id
 
 NOTHING_RELEASED = "-"
 
@@ -77,6 +81,7 @@ def closed(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
         records=(_draft(exchange, RecordKind.CALL_CLOSED, now_us, body),),
         blobs=tuple(blobs),
         closes=(_close_row(exchange, now_us),),
+        responses=_kept(exchange),
     )
 
 
@@ -206,6 +211,27 @@ def _released(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list
         return ""
     content = b"".join(exchange.released)
     return addresser.fresh(content, now_us, blobs).hex() if content else NOTHING_RELEASED
+
+
+def _kept(exchange: Exchange) -> tuple[ResponseRow, ...]:
+    """The reply as one that later requests may name, where its dialect has such a thing."""
+    caller, request = exchange.caller, exchange.request
+    named = exchange.dialect.keeps and exchange.status is Status.OK
+    if not named or caller is None or request is None or not request.store:
+        return ()
+    id_ = exchange.assembly.id if exchange.upstream is exchange.dialect else response_id(exchange.id)
+    if not id_ or column(id_) != id_:
+        return ()
+    custom = {(call.choice, call.index) for call in exchange.assembly.calls() if call.custom}
+    denied = tuple(
+        DeniedCall(decision.tool_call_id, (decision.choice, decision.index) in custom, denial_note(decision))
+        for decision in exchange.decisions
+        if not released(decision)
+    )
+    charged = exchange.assembly.usage is not None
+    told = bodies.encode(denied).decode()
+    model, target = column(request.model), column(exchange.target)
+    return (ResponseRow(id_, caller.agent.id, exchange.id, model, target, charged, told),)
 
 
 def _row(exchange: Exchange, status: Status) -> CallOpen:

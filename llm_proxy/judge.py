@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
 from budgets import Amount, Refused, Result, Take, Taken
 from llm_proxy.chat.reply import ToolCall
 from llm_proxy.errors import Kind, ProxyError
@@ -29,6 +31,7 @@ from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
 from llm_proxy.records.view import Decision
 from llm_proxy.records.writer import Writer
 
+_encode = msgspec.json.Encoder().encode
 _NOT_LOADED = -1
 """A revision that no run has: the first commit then answers with the run's true state."""
 _RACES = 8
@@ -94,7 +97,7 @@ class Judge:
     def _verdicts(self, calls: tuple[ToolCall, ...]) -> list[Verdict]:
         if self._rules is None:
             return [Verdict(Ruling.ALLOW, "", "", "", Effect.READ, (), "") for _ in calls]
-        proposed = [Proposed(call.id, call.name, call.arguments) for call in calls]
+        proposed = [Proposed(call.id, call.name, _arguments(call)) for call in calls]
         verdicts = self._rules.engine.decide(proposed, self._context())
         return [without_approver(verdict) for verdict in verdicts]
 
@@ -207,11 +210,16 @@ class Judge:
         for decision in decisions:
             if released(decision):
                 exchange.taken += Amount(tool_calls=1, writes=int(decision.effect != Effect.READ))
-        denied = {(d.choice, d.index): _note(d) for d in decisions if not released(d)}
+        denied = {(d.choice, d.index): denial_note(d) for d in decisions if not released(d)}
         if denied and self._rules is not None and self._rules.on_deny is OnDeny.ERROR:
             first = next(d for d in decisions if not released(d))
-            raise ProxyError(Kind.POLICY_DENIED, _note(first), retryable=False)
+            raise ProxyError(Kind.POLICY_DENIED, denial_note(first), retryable=False)
         return denied
+
+
+def _arguments(call: ToolCall) -> str:
+    """What is judged: a freeform tool's text is the `input` of an object, as where it's translated."""
+    return _encode({"input": call.arguments}).decode() if call.custom else call.arguments
 
 
 def released(decision: Decision) -> bool:
@@ -283,7 +291,7 @@ def _within_budget(verdict: Verdict, result: Result) -> Verdict:
             raise AssertionError(f"a take was answered by {type(result).__name__}")
 
 
-def _note(decision: Decision) -> str:
+def denial_note(decision: Decision) -> str:
     """What the model reads in place of a denied call. It quotes no argument."""
     text = f"[llm-proxy] The call to {decision.tool!r} was denied by rule {decision.rule!r}"
     if decision.why and decision.why not in decision.tell_model:

@@ -14,6 +14,7 @@ from llm_proxy.seals import Seals
 from llm_proxy.upstream.provider import Endpoint, Sending
 from llm_proxy.wire.dialect import Dialect, Translation
 from llm_proxy.wire.dialects import DIALECTS
+from llm_proxy.wire.openai_responses.continued import answers
 from llm_proxy.wire.spans import Edit, splice
 
 FOREIGN_SEAL = "reasoning sealed by another provider"
@@ -22,12 +23,12 @@ FOREIGN_SEAL = "reasoning sealed by another provider"
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """One attempt's request. `edits` or `translated` say how it differs from the caller's body."""
+    """One attempt's request: the caller's body with `edits`, unless it was `rewritten`."""
 
     dialect: Dialect
     sending: Sending
     edits: tuple[Edit, ...] = ()
-    translated: bool = False
+    rewritten: bool = False
     dropped: tuple[str, ...] = ()
     """Hints that were left out."""
 
@@ -68,14 +69,24 @@ class Composer:
             raise unsayable(exchange, endpoint)
         if dialect is exchange.dialect:
             return self._verbatim(exchange, endpoint, model, cap)
-        return self._translated(exchange, dialect, model, cap, largest)
+        return self._translated(exchange, endpoint, dialect, model, cap, largest)
 
     def _verbatim(self, exchange: Exchange, endpoint: Endpoint, model: str, cap: int | None) -> Outgoing:
         dialect, request = exchange.dialect, exchange.request
         assert request is not None
+        rewritten = exchange.whole is not None and not keeps(exchange, endpoint)
+        if rewritten:
+            assert exchange.whole is not None
+            request = exchange.whole
         limit = (dialect.cap_field, cap) if cap is not None and dialect.cap_field else None
         edits = dialect.upstream_edits(request, model, limit, ask_usage=request.stream)
+        if exchange.stored is not None and not rewritten and request.previous:
+            edits += answers(request, [(d.id, d.custom, d.note) for d in exchange.stored.denied])
         foreign = self.seals.foreign(dialect, request, issuer(endpoint))
+        dropped = (FOREIGN_SEAL,) if foreign else ()
+        if foreign and dialect.unsealed and (calmed := dialect.unsealed(request, foreign)):
+            foreign += calmed
+            dropped = (FOREIGN_SEAL, "thinking")
         path = exchange.upstream_path or dialect.upstream_path
         sending = Sending(
             f"{path}?{exchange.query}" if exchange.query else path,
@@ -84,16 +95,24 @@ class Composer:
             request.stream,
             exchange.method,
         )
-        dropped = (FOREIGN_SEAL,) if foreign else ()
-        return Outgoing(dialect, sending, tuple(edits + foreign), dropped=dropped)
+        changed = () if rewritten else tuple(edits + foreign)
+        return Outgoing(dialect, sending, changed, rewritten=rewritten, dropped=dropped)
 
     def _translated(
-        self, exchange: Exchange, dialect: Dialect, model: str, cap: int | None, largest: int | None
+        self,
+        exchange: Exchange,
+        endpoint: Endpoint,
+        dialect: Dialect,
+        model: str,
+        cap: int | None,
+        largest: int | None,
     ) -> Outgoing:
         request, writer = exchange.request, dialect.translation
         assert request is not None
         assert writer is not None
-        prompt = read_prompt(exchange)
+        read = read_prompt(exchange)
+        prompt = self.seals.known_to(read, issuer(endpoint))
+        foreign = () if prompt is read else (FOREIGN_SEAL,)
         most = prompt.max_output or cap or (largest if dialect.cap_field == "max_tokens" else None)
         written = writer.write_prompt(structs.replace(prompt, model=model, max_output=most))
         dropped = tuple(dict.fromkeys((*prompt.dropped, *written.dropped)))
@@ -106,7 +125,14 @@ class Composer:
                 retryable=False,
             )
         sending = Sending(dialect.upstream_path, written.body, {}, request.stream)
-        return Outgoing(dialect, sending, translated=True, dropped=dropped)
+        return Outgoing(dialect, sending, rewritten=True, dropped=(*foreign, *dropped))
+
+
+def keeps(exchange: Exchange, endpoint: Endpoint) -> bool:
+    """Whether the target keeps the response that the request goes on from."""
+    stored = exchange.stored
+    native = exchange.dialect.name in endpoint.dialects
+    return stored is not None and native and stored.target == endpoint.target_id
 
 
 def issuer(endpoint: Endpoint) -> str:
@@ -131,5 +157,5 @@ def read_prompt(exchange: Exchange) -> Prompt:
         reader: Translation | None = exchange.dialect.translation
         assert reader is not None
         assert exchange.request is not None
-        exchange.prompt = reader.read_prompt(exchange.request)
+        exchange.prompt = reader.read_prompt(exchange.whole or exchange.request)
     return exchange.prompt

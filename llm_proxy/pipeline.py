@@ -14,7 +14,7 @@ from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow, Sink
 from llm_proxy.judge import Judge, Rules
-from llm_proxy.outgoing import Outgoing, issuer, read_prompt, spoken, unsayable
+from llm_proxy.outgoing import Outgoing, issuer, keeps, read_prompt, spoken, unsayable
 from llm_proxy.output import Output, Translated, Verbatim
 from llm_proxy.quote import counts_tokens
 from llm_proxy.rawflow import RawFlow, RawSink
@@ -53,10 +53,10 @@ class Pipeline:
         services.admission.bind(exchange)
         request = exchange.request
         assert request is not None
+        if request.previous:
+            await self._go_on(exchange, request.previous, route)
         first = services.upstreams.endpoints[route.chain[0].targets[0].key]
         if not exchange.answered_here and spoken(exchange.dialect, first) is not exchange.dialect:
-            if request.previous:
-                await self._go_on(exchange, request.previous)
             read_prompt(exchange)  # what can't be translated is refused before anything is held
         exchange.intake = await services.reader.read(
             request, exchange.dialect, count=counts_tokens(exchange.bounds)
@@ -109,6 +109,14 @@ class Pipeline:
         if dialect.raw and exchange.body_model == "":
             first = route.chain[0]  # files and the like are kept by one server
             route = replace(route, chain=(replace(first, targets=first.targets[:1]),))
+        if exchange.fetches:
+            legs = [
+                replace(leg, targets=tuple(t for t in leg.targets if keeps(exchange, endpoints[t.key])))
+                for leg in route.chain
+            ]
+            if not any(leg.targets for leg in legs):
+                raise unknown_response(exchange.upstream_path.rpartition("/")[2])
+            return replace(route, chain=tuple(leg for leg in legs if leg.targets))
         if all(spoken(dialect, endpoints[target.key]) for target in route.targets()):
             return route
         legs = [
@@ -123,23 +131,22 @@ class Pipeline:
             raise unsayable(exchange, endpoints[next(route.targets()).key])
         return replace(route, chain=chain)
 
-    async def _go_on(self, exchange: Exchange, response: str) -> None:
-        """Makes the request whole where it goes on from a response that only the proxy's record holds."""
+    async def _go_on(self, exchange: Exchange, response: str, route: Resolved) -> None:
+        """Finds the response that the request goes on from, and for targets without it all that led to it."""
         assert exchange.caller is not None
-        earlier = await self._services.recall(exchange.caller.agent.id, response)
+        services, agent = self._services, exchange.caller.agent.id
+        stored = exchange.stored = await services.stored(agent, response)
+        if stored is None:
+            raise unknown_response(response)
+        exchange.earlier_tokens = stored.tokens
+        endpoints = services.upstreams.endpoints
+        if all(keeps(exchange, endpoints[target.key]) for target in route.targets()):
+            return
+        earlier = await services.recall(agent, response)
         if earlier is None:
-            raise ProxyError(
-                Kind.INVALID_REQUEST,
-                f"Previous response {response[:100]!r} is none that you had here and that is still kept: "
-                "send the whole conversation as input.",
-                param="previous_response_id",
-                retryable=False,
-            )
-        whole = exchange.dialect.parse(continued(exchange.body, earlier.items))
-        translation = exchange.dialect.translation
-        assert translation is not None
-        exchange.prompt = translation.read_prompt(whole)
-        exchange.earlier_tokens = earlier.tokens
+            raise unknown_response(response)
+        exchange.earlier_tokens = max(exchange.earlier_tokens, earlier.tokens)
+        exchange.whole = exchange.dialect.parse(continued(exchange.body, earlier.items))
 
     async def _carry(
         self,
@@ -229,7 +236,8 @@ class Pipeline:
 
     async def _close(self, exchange: Exchange) -> None:
         services = self._services
-        used = amount(exchange.spent, requests=int(exchange.reached_upstream))
+        counts = exchange.reached_upstream or exchange.answered_here
+        used = amount(exchange.spent, requests=int(counts))
         if exchange.overhead_ms is None:
             exchange.overhead_ms = round(exchange.overhead(), 3)
         wrote = Wrote(True, journal.closed(exchange, services.writer.addresser, services.now_us()))
@@ -256,6 +264,17 @@ class Pipeline:
         wrote = Wrote(None, journal.refused(exchange, services.writer.addresser, services.now_us()))
         await services.writer.submit(Job(lambda _: wrote))
         services.metrics.observe_call(journal.facts(exchange))
+
+
+def unknown_response(response: str) -> ProxyError:
+    """The agent names a response that it was never given here, or that nobody keeps."""
+    return ProxyError(
+        Kind.INVALID_REQUEST,
+        f"Response {response[:100]!r} is none that you were given here and that is still kept: "
+        "send the whole conversation as input.",
+        param="previous_response_id",
+        retryable=False,
+    )
 
 
 _UNSETTLED = Wrote(False)

@@ -10,11 +10,17 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 
+from msgspec import structs
+
+from llm_proxy.chat.prompt import Message, Part, Prompt, ThoughtPart
+from llm_proxy.chat.reply import OPAQUE
 from llm_proxy.wire.dialect import Dialect, Signed
 from llm_proxy.wire.request import WireRequest
+from llm_proxy.wire.seal import MARK
 from llm_proxy.wire.spans import Edit, Span
 
 _REMEMBERED = 50_000
+_CARRIED = MARK.encode()
 _MARKS = (b'"signature"', b'"encrypted_content"', b'"data"')
 
 
@@ -35,22 +41,55 @@ class Seals:
 
     def foreign(self, dialect: Dialect, request: WireRequest, issuer: str) -> list[Edit]:
         """The edits that take out of `request` what other providers than `issuer` sealed."""
-        if not self._known - {issuer} or not any(mark in request.body for mark in _MARKS):
+        carried = _CARRIED in request.body
+        if not carried and not (self._known - {issuer} and any(mark in request.body for mark in _MARKS)):
             return []
         edits: list[Edit] = []
         whole: set[int] = set()
         for n, (raw, (start, end)) in enumerate(zip(request.messages, request.message_spans, strict=True)):
             for signed in dialect.signed(raw) if any(mark in raw for mark in _MARKS) else ():
-                if not self._is_foreign(signed, issuer):
+                if not signed.carried and not self._is_foreign(signed, issuer):
                     continue
                 if signed.span == (0, end - start):
                     whole.add(n)
                 else:
                     edits.append((start + signed.span[0], start + signed.span[1], b""))
-        return edits + without_items(request.message_spans, whole)
+        return list(dict.fromkeys(edits)) + without_items(request.message_spans, whole)
+
+    def known_to(self, prompt: Prompt, issuer: str) -> Prompt:
+        """The prompt without what other providers than `issuer` sealed; the same object where there is none.
+
+        Words that were signed stay, without what proves them.
+        """
+        if not self._known - {issuer}:
+            return prompt
+        messages = tuple(self._message(message, issuer) for message in prompt.messages)
+        if all(map(_same, messages, prompt.messages)):
+            return prompt
+        return structs.replace(prompt, messages=tuple(m for m in messages if m.parts))
+
+    def _message(self, message: Message, issuer: str) -> Message:
+        parts = [self._part(part, issuer) for part in message.parts]
+        if all(map(_same, parts, message.parts)):
+            return message
+        return structs.replace(message, parts=tuple([part for part in parts if part is not None]))
+
+    def _part(self, part: Part, issuer: str) -> Part | None:
+        if not isinstance(part, ThoughtPart):
+            return part
+        thought = part.thought
+        opaque = thought.kind in OPAQUE
+        if not self._came_from_another(thought.text if opaque else thought.signature, issuer):
+            return part
+        if opaque or not thought.text:
+            return None
+        return ThoughtPart(thought=structs.replace(thought, signature="", id=""))
 
     def _is_foreign(self, signed: Signed, issuer: str) -> bool:
-        return self._issuers.get(_digest(signed.seal), issuer) != issuer
+        return self._came_from_another(signed.seal, issuer)
+
+    def _came_from_another(self, seal: str, issuer: str) -> bool:
+        return self._issuers.get(_digest(seal), issuer) != issuer
 
 
 def without_items(spans: Sequence[Span], gone: set[int]) -> list[Edit]:
@@ -65,6 +104,10 @@ def without_items(spans: Sequence[Span], gone: set[int]) -> list[Edit]:
     if last + 1 < len(spans):
         edits.append((spans[last][1], spans[-1][1], b""))
     return edits
+
+
+def _same(one: object, other: object) -> bool:
+    return one is other
 
 
 def _digest(seal: str) -> bytes:

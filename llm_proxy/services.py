@@ -11,6 +11,7 @@ from llm_proxy.identity.access import Access
 from llm_proxy.intake import Reader
 from llm_proxy.judge import Rules
 from llm_proxy.outgoing import Composer
+from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.writer import Writer
 from llm_proxy.settle import Settler
 from llm_proxy.telemetry.metrics import Metrics
@@ -42,6 +43,8 @@ class Services:
     writer: Writer
     upstreams: Upstreams
     composer: Composer
+    stored: Callable[[str, str], Awaitable[StoredResponse | None]]
+    """A response by its id, if the agent was given it."""
     recall: Callable[[str, str], Awaitable[Earlier | None]]
     """What an agent said and heard up to a response that it names."""
     metrics: Metrics

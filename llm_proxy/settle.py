@@ -25,6 +25,8 @@ class Settler:
 
     async def finished(self, exchange: Exchange) -> Spent:
         """A reply that came whole: as reported, else counted from what passed."""
+        if exchange.fetches and exchange.stored is not None and exchange.stored.charged:
+            return Spent()
         price = self._price(exchange)
         usage = exchange.assembly.usage
         if usage is not None:
@@ -78,11 +80,7 @@ class Settler:
         texts = [text for message in facts for text in message.texts]
         declared = exchange.dialect.declared
         texts += [request.body[slice(*at)].decode() for key, at in request.spans.items() if key in declared]
-        around = (
-            PER_REPLY
-            + exchange.earlier_tokens
-            + sum(PER_MESSAGE + IMAGE * len(message.images) for message in facts)
-        )
+        around = PER_REPLY + sum(PER_MESSAGE + IMAGE * len(message.images) for message in facts)
         return around + exchange.earlier_tokens + await self._counter.count(tuple(texts))
 
 

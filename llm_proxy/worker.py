@@ -25,6 +25,7 @@ from llm_proxy.outgoing import Composer
 from llm_proxy.records.engine import open_engine
 from llm_proxy.records.ids import now_us, uuid7
 from llm_proxy.records.migrate import upgrade
+from llm_proxy.records.responses import StoredResponse, find_response
 from llm_proxy.records.tables import keys
 from llm_proxy.records.writer import Writer
 from llm_proxy.recovery import Recovery
@@ -120,6 +121,7 @@ class Worker:
             settler=Settler(prices, counter),
             writer=writer,
             upstreams=upstreams,
+            stored=self._stored,
             recall=self._recall,
             composer=Composer(Seals(), strict=config.translation is Translation.STRICT),
             metrics=metrics,
@@ -132,6 +134,13 @@ class Worker:
             max_body=config.server.max_body_mb << 20,
             strict=config.records.durability is Durability.STRICT,
         )
+
+    async def _stored(self, agent_id: str, response: str) -> StoredResponse | None:
+        return await asyncio.to_thread(self._stored_now, agent_id, response)
+
+    def _stored_now(self, agent_id: str, response: str) -> StoredResponse | None:
+        with self.engine.connect() as connection:
+            return find_response(connection, agent_id, response)
 
     async def _recall(self, agent_id: str, response: str) -> Recalled | None:
         return await asyncio.to_thread(self._recall_now, agent_id, response)

@@ -8,8 +8,9 @@ import msgspec
 from sqlalchemy import Connection
 
 from llm_proxy.archive.calls import call_view
+from llm_proxy.records.responses import find_response
 from llm_proxy.records.view import CallView
-from llm_proxy.wire.openai_responses.continued import call_id, input_items, output_items, previous
+from llm_proxy.wire.openai_responses.continued import input_items, output_items, previous
 
 _LONGEST = 1_000
 """Responses in one conversation."""
@@ -44,8 +45,5 @@ def recall(connection: Connection, agent_id: str, response: str) -> Recalled | N
 
 
 def _call(connection: Connection, agent_id: str, response: str) -> CallView | None:
-    id_ = call_id(response)
-    call = call_view(connection, id_) if id_ else None
-    if call is None or call.agent_id != agent_id or call.dialect != "openai_responses":
-        return None
-    return call
+    found = find_response(connection, agent_id, response)
+    return call_view(connection, found.call_id) if found else None

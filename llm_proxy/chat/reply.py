@@ -21,7 +21,6 @@ from llm_proxy.chat.events import (
     UsageSeen,
 )
 
-
 OPAQUE = frozenset({ReasoningKind.ENCRYPTED, ReasoningKind.REDACTED})
 """Kinds whose text only the vendor can read."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 from collections.abc import Set as AbstractSet
 
 import structlog
@@ -15,13 +16,14 @@ from llm_proxy.http.body import ClientGone, read_body
 from llm_proxy.http.sinks import BodySink, RawSink, StreamSink, respond_error
 from llm_proxy.http.watch import Watch
 from llm_proxy.identity.headers import Headers, checked_id, read_hints
-from llm_proxy.pipeline import Pipeline
+from llm_proxy.pipeline import Pipeline, unknown_response
 from llm_proxy.records.ids import uuid7
 from llm_proxy.services import Services
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from llm_proxy.wire.openai_chat.errors import model_body, models_body
+from llm_proxy.wire.openai_responses import OPENAI_RESPONSES
 from llm_proxy.wire.passthrough import (
     PASSTHROUGH,
     checked_path,
@@ -36,6 +38,8 @@ _SERVED = ", ".join(
     [*(f"POST {dialect.path}" for dialect in DIALECTS.values() if dialect.path), "GET /v1/models"]
 )
 
+Prepare = Callable[[Exchange, Scope, Receive], Awaitable[None]]
+"""Identifies the caller, reads the body and parses it into the exchange."""
 AnySink = BodySink | StreamSink | RawSink
 
 log = structlog.get_logger("llm_proxy.http")
@@ -53,24 +57,31 @@ class ModelApi:
         """The ASGI endpoint that serves `dialect`."""
 
         async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._serve(dialect, scope, receive, send)
+            await self._call(dialect, self._prepare, scope, receive, send)
 
         return serve
 
-    async def _serve(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
+    async def stored(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """`GET /v1/responses/{id}`: a response that its provider keeps, judged as if it came now."""
+        await self._call(OPENAI_RESPONSES, self._prepare_stored, scope, receive, send)
+
+    async def other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Any other path under `/v1/`: it passes through, under the same identity, budgets and record."""
+        await self._call(PASSTHROUGH, self._prepare_other, scope, receive, send)
+
+    async def _call(
+        self, dialect: Dialect, prepare: Prepare, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         services = self._services
         now = services.now_us()
         exchange = Exchange(id=uuid7(now), started_us=now, dialect=dialect, clock0=time.perf_counter())
         services.metrics.call_started()
-        sink: BodySink | StreamSink = BodySink(exchange, send)
+        sink: AnySink = RawSink(exchange, send) if dialect.raw else BodySink(exchange, send)
         try:
-            headers = dict(scope["headers"])
             exchange.query = checked_query(scope["query_string"])
-            if not dialect.passes.isdisjoint(headers):
-                exchange.passed = _passed(headers, dialect.passes)
-            await self._prepare(exchange, headers, receive)
+            await prepare(exchange, scope, receive)
             assert exchange.request is not None
-            if exchange.request.stream:
+            if exchange.request.stream and not dialect.raw:
                 sink = StreamSink(exchange, send)
             async with Watch(exchange, receive):
                 await self._pipeline.run(exchange, sink)
@@ -84,13 +95,32 @@ class ModelApi:
         finally:
             services.metrics.call_ended()
 
-    async def _prepare(self, exchange: Exchange, headers: Headers, receive: Receive) -> None:
+    async def _prepare(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         """Everything up to a parsed request: a refusal here is recorded with what is known by then."""
-        services = self._services
+        services, dialect = self._services, exchange.dialect
+        headers: Headers = dict(scope["headers"])
         exchange.caller = await services.access.identify(headers)
+        if not dialect.passes.isdisjoint(headers):
+            exchange.passed = _passed(headers, dialect.passes)
         self._identify_run(exchange, headers)
         exchange.body = await read_body(receive, headers, services.max_body)
-        exchange.request = request = exchange.dialect.parse(exchange.body)
+        exchange.request = request = dialect.parse(exchange.body)
+        self._settle_run(exchange, request)
+
+    async def _prepare_stored(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
+        services = self._services
+        headers: Headers = dict(scope["headers"])
+        exchange.caller = caller = await services.access.identify(headers)
+        self._identify_run(exchange, headers)
+        id_ = scope["path"].rpartition("/")[2]
+        stored = exchange.stored = await services.stored(caller.agent.id, id_)
+        if stored is None:
+            raise unknown_response(id_)
+        exchange.method, exchange.upstream_path, exchange.fetches = "GET", f"/responses/{id_}", True
+        streams = "stream=true" in exchange.query.split("&")
+        exchange.request = request = WireRequest(
+            body=b"", model=stored.model, stream=streams, spans={}, max_output=0, include_usage=True
+        )
         self._settle_run(exchange, request)
 
     def _identify_run(self, exchange: Exchange, headers: Headers) -> None:
@@ -155,34 +185,12 @@ class ModelApi:
             return
         await respond(send, 200, [(b"content-type", b"application/json")], body)
 
-    async def other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Any other path under `/v1/`: it passes through, under the same identity, budgets and record."""
-        services = self._services
-        now = services.now_us()
-        exchange = Exchange(id=uuid7(now), started_us=now, dialect=PASSTHROUGH, clock0=time.perf_counter())
-        services.metrics.call_started()
-        sink = RawSink(exchange, send)
-        try:
-            await self._prepare_other(exchange, scope, receive)
-            async with Watch(exchange, receive):
-                await self._pipeline.run(exchange, sink)
-        except ProxyError as error:
-            await self._refuse(exchange, sink, error)
-        except ClientGone:
-            return
-        except Exception as error:
-            log.error("a call failed inside the proxy", call_id=exchange.id, exc_info=error)
-            await self._refuse(exchange, sink, _internal())
-        finally:
-            services.metrics.call_ended()
-
     async def _prepare_other(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         services = self._services
         headers: Headers = dict(scope["headers"])
         exchange.caller = await services.access.identify(headers)
         self._identify_run(exchange, headers)
         exchange.method = scope["method"]
-        exchange.query = checked_query(scope["query_string"])
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         path = exchange.upstream_path = checked_path(raw_path.partition(b"?")[0].decode("latin-1"))
         if is_model_path(path) or path.startswith(_ADMINISTRATIVE):

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from llm_proxy.http.asgi import App, Receive, Scope, Send, respond
 
 MODELS = "/v1/models"
+_STORED = re.compile(r"/v1/responses/resp_[A-Za-z0-9_-]{1,200}")
+"""One stored response: it holds what a model said, so it's judged like any reply."""
 
 
 class Root:
     """Dispatches requests. The model routes go around FastAPI's routing, which costs more than they do."""
 
-    def __init__(self, model_routes: Mapping[str, App], models: App, other: App, rest: App) -> None:
+    def __init__(
+        self, model_routes: Mapping[str, App], models: App, stored: App, other: App, rest: App
+    ) -> None:
         self._model_routes = dict(model_routes)
         self._models = models
+        self._stored = stored
         self._other = other
         self._rest = rest
 
@@ -26,6 +32,8 @@ class Root:
             await endpoint(scope, receive, send)
         elif method == "GET" and (path == MODELS or path.startswith(MODELS + "/")):
             await self._models(scope, receive, send)
+        elif method == "GET" and _STORED.fullmatch(path):
+            await self._stored(scope, receive, send)
         elif path == "/" and method in ("GET", "HEAD"):
             # Agents' SDKs probe the base URL before they use it.
             await respond(send, 200, [(b"content-type", b"application/json")], b'{"name":"llm-proxy"}')

@@ -153,6 +153,18 @@ class Answered(NamedTuple):
     tool_call_id: str
 
 
+class ResponseRow(NamedTuple):
+    """A row of `state_responses`. Fetched again, it only becomes charged, with what was denied told anew."""
+
+    id: str
+    agent_id: str
+    call_id: str
+    model: str
+    target: str
+    charged: bool
+    denied: str
+
+
 class KeyRow(NamedTuple):
     id: str
     agent_id: str
@@ -187,6 +199,7 @@ class Evidence(msgspec.Struct, frozen=True):
     run_updates: tuple[RunUpdate, ...] = ()
     tool_calls: tuple[ToolCallRow, ...] = ()
     answered: tuple[Answered, ...] = ()
+    responses: tuple[ResponseRow, ...] = ()
     keys: tuple[KeyRow, ...] = ()
     revoked: tuple[KeyRevoked, ...] = ()
     refusals: tuple[Refusal, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Table, and_, bindparam
+from sqlalchemy import Connection, Table, and_, bindparam, or_
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.dml import Insert, Update
 
@@ -36,6 +36,7 @@ class Statements:
         self.answered = self._update(
             t.tool_calls, e.Answered._fields, keys=("agent_id", "run_id", "tool_call_id")
         )
+        self.response = self._response()
         self.key = self._insert(t.keys, e.KeyRow._fields)
         self.revoked = self._update(t.keys, e.KeyRevoked._fields, keys=("id",))
         self.refusal = Prepared(self._refusal(), dialect)
@@ -53,6 +54,7 @@ class Statements:
             (self.call_close, sorted([row for p in pieces for row in p.closes], key=_call_key)),
             (self.tool_call, [row for p in pieces for row in p.tool_calls]),
             (self.answered, [row for p in pieces for row in p.answered]),
+            (self.response, sorted([row for p in pieces for row in p.responses])),
             (self.key, [row for p in pieces for row in p.keys]),
             (self.revoked, [row for p in pieces for row in p.revoked]),
             (self.refusal, sorted([row for p in pieces for row in p.refusals])),
@@ -92,6 +94,15 @@ class Statements:
             .values({name: bindparam(name) for name in names})
         )
         return self._prepare(statement, (*names, *keys))
+
+    def _response(self) -> Prepared:
+        statement = upsert(t.responses, self._dialect).values(
+            {name: bindparam(name) for name in e.ResponseRow._fields}
+        )
+        charged = or_(t.responses.c.charged, statement.excluded.charged)
+        told = {"charged": charged, "denied": statement.excluded.denied}
+        conflict = statement.on_conflict_do_update(index_elements=["id", "agent_id"], set_=told)
+        return self._prepare(conflict, e.ResponseRow._fields)
 
     def _refusal(self) -> Insert:
         statement = upsert(t.refusals, self._dialect).values(

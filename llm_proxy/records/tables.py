@@ -131,6 +131,19 @@ tool_calls = Table(
     Column("answered_us", BigInteger),
 )
 
+responses = Table(
+    "state_responses",
+    METADATA,
+    Column("id", String(256), primary_key=True),
+    Column("agent_id", String(128), primary_key=True),
+    Column("call_id", String(36), nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("target", String(256), nullable=False),
+    Column("charged", Boolean, nullable=False),
+    Column("denied", Text, nullable=False),
+)
+"""Replies of the Responses API that a later request may name, by the id that the agent was given."""
+
 writers = Table(
     "state_writers",
     METADATA,

@@ -217,7 +217,7 @@ def _adopt(exchange: Exchange, step: Try, endpoint: Endpoint, outgoing: Outgoing
     exchange.server = endpoint.address
     exchange.upstream = outgoing.dialect
     exchange.edits = outgoing.edits
-    exchange.sent = outgoing.sending.body if outgoing.translated else None
+    exchange.sent = outgoing.sending.body if outgoing.rewritten else None
     exchange.dropped = outgoing.dropped
     exchange.assembly = flow.assembly
     exchange.emitted = flow.emitted

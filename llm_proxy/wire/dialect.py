@@ -73,6 +73,8 @@ class Signed(msgspec.Struct, frozen=True):
     span: Span
     seal: str
     """The signature or encrypted content."""
+    carried: bool = False
+    """It was made in another dialect and only travelled in this one: no provider here takes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,8 @@ class Dialect:
     """It costs tokens: a usd limit needs the model's price. False for counts and what passes through."""
     raw: bool = False
     """Replies are of any type and status, and pass as they come."""
+    keeps: bool = False
+    """A later request may name a reply by its id and go on from it."""
     inline_reasoning: bool = False
     """Servers may put reasoning inside the text, between tags."""
     parse: Callable[[bytes], WireRequest]
@@ -123,6 +127,8 @@ class Dialect:
     error_frame: Callable[[ProxyError], bytes]
     signed: Callable[[bytes], tuple[Signed, ...]]
     """The sealed reasoning of one message, in order; none where the dialect has no such thing."""
+    unsealed: Callable[[WireRequest, Sequence[Edit]], list[Edit]] | None = None
+    """What else has to change where these edits take sealed reasoning out of a request."""
     translation: Translation | None = None
     """None where the dialect is only served as it is."""
     passes: frozenset[bytes] = frozenset()

@@ -41,6 +41,8 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     user: str = ""
     run: str = ""
     """The run that the body names. A header may name another."""
+    store: bool = True
+    """The reply may be gone on from, or fetched again, by its id (Responses)."""
     previous: str = ""
     """The stored response that this one goes on from (`previous_response_id`), kept where it was made."""
 

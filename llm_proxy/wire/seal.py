@@ -15,7 +15,7 @@ import msgspec
 from llm_proxy.chat.events import ReasoningKind
 from llm_proxy.chat.reply import ReasoningPart
 
-_MARK = "llmp1."
+MARK = "llmp1."
 
 
 class _Carried(msgspec.Struct, frozen=True, array_like=True):
@@ -33,14 +33,14 @@ _decode = msgspec.json.Decoder(_Carried).decode
 def wrap(part: ReasoningPart) -> str:
     """The part as opaque text, its words included."""
     carried = _Carried(part.id, part.format, part.kind, part.text, part.signature)
-    return _MARK + base64.urlsafe_b64encode(_encode(carried)).decode().rstrip("=")
+    return MARK + base64.urlsafe_b64encode(_encode(carried)).decode().rstrip("=")
 
 
 def unwrap(data: str) -> ReasoningPart | None:
     """The part that `wrap` made opaque; None for anything else, a damaged envelope included."""
-    if not data.startswith(_MARK):
+    if not data.startswith(MARK):
         return None
-    packed = data[len(_MARK) :]
+    packed = data[len(MARK) :]
     try:
         raw = base64.urlsafe_b64decode(packed + "=" * (-len(packed) % 4))
         found = _decode(raw)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from budgets import Amount, Bound, Hold, Limit, Refused, Scope, Unit, window_named
 from llm_proxy.chat.events import Text, Usage, UsageSeen
@@ -102,7 +103,7 @@ def test_what_is_cut_fits_and_is_the_largest_that_does(
         return
     assert LEAST_OUTPUT <= smaller.cap < worst.cap
     assert smaller.amount().get(unit) <= left
-    assert replace(smaller, cap=smaller.cap + 1).amount().get(unit) > left
+    assert structs.replace(smaller, cap=smaller.cap + 1).amount().get(unit) > left
 
 
 @given(quotes)

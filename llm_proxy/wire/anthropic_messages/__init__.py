@@ -41,6 +41,7 @@ ANTHROPIC_MESSAGES = Dialect(
     error_body=errors.error_body,
     error_frame=errors.error_frame,
     signed=signed.signed,
+    unsealed=signed.unsealed,
     passes=_PASSES,
     translation=TRANSLATION,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_proxy.wire.dialect import Dialect
-from llm_proxy.wire.openai_responses import edit, edit_stream, errors, item, reply, request, upstream
+from llm_proxy.wire.openai_responses import edit, edit_stream, errors, item, reader, reply, request, upstream
 from llm_proxy.wire.openai_responses.translation import TRANSLATION
 
 OPENAI_RESPONSES = Dialect(
@@ -13,11 +13,13 @@ OPENAI_RESPONSES = Dialect(
     cap_field="max_output_tokens",
     declared=frozenset({"tools", "instructions", "text"}),
     ordered=True,
+    keeps=True,
     parse=request.parse,
     message_facts=item.message_facts,
     upstream_edits=upstream.upstream_edits,
     read_body=reply.read_body,
     read_frame=reply.read_frame,
+    reader=reader.stream_reader,
     edit_body=edit.edit_body,
     edit_frames=edit_stream.edit_frames,
     error_body=errors.error_body,

@@ -6,28 +6,23 @@ keeps it but the proxy's own record, from which the conversation is put together
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from llm_proxy.wire.members import NULL, given, items, members, to_array, to_object
+from llm_proxy.wire.request import WireRequest
+from llm_proxy.wire.spans import Edit
 from llm_proxy.wire.sse import SseReader
 
 _ENDS = ("response.completed", "response.incomplete")
+_RESULT, _CUSTOM_RESULT = "function_call_output", "custom_tool_call_output"
 _encode = msgspec.json.Encoder().encode
 
 
 def response_id(call_id: str) -> str:
     """The id of a response that was written anew for this call."""
     return "resp_" + call_id.replace("-", "")
-
-
-def call_id(response: str) -> str:
-    """The call whose reply has this id; empty where it is none of ours."""
-    digits = response.removeprefix("resp_")
-    if digits == response or len(digits) != 32 or not set(digits) <= set("0123456789abcdef"):
-        return ""
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
 
 def input_items(body: bytes) -> list[bytes]:
@@ -62,6 +57,29 @@ def continued(body: bytes, earlier: Sequence[bytes]) -> bytes:
             "input": to_array([*earlier, *input_items(body)]),
         }
     )
+
+
+def answers(request: WireRequest, denied: Iterable[tuple[str, bool, str]]) -> list[Edit]:
+    """Edits that put a result for each denied call (id, whether freeform, note) in front of the input.
+
+    The provider remembers a call that the agent never saw, and wants it answered before it goes on.
+    """
+    results = [
+        _encode({"type": _CUSTOM_RESULT if custom else _RESULT, "call_id": id_, "output": note})
+        for id_, custom, note in denied
+    ]
+    if not results:
+        return []
+    front = b",".join(results)
+    if "input" not in request.spans:
+        _, end = list(request.spans.values())[-1]
+        return [(end, end, b',"input":[%b]' % front)]
+    start, end = request.spans["input"]
+    if request.message_spans and request.body[start] == ord("["):
+        first = request.message_spans[0][0]
+        return [(first, first, front + b",")]
+    said = b",".join(input_items(request.body))
+    return [(start, end, b"[%b]" % (front + b"," + said if said else front))]
 
 
 def previous(body: bytes) -> str:

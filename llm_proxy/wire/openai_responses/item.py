@@ -17,6 +17,7 @@ from llm_proxy.wire.dialect import Signed
 from llm_proxy.wire.openai_responses import schema
 from llm_proxy.wire.openai_responses.calls import client_call
 from llm_proxy.wire.request import Answered, Media, MediaKind, MessageFacts, Proposed
+from llm_proxy.wire.seal import MARK
 from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
 
 T = TypeVar("T")
@@ -123,9 +124,8 @@ def signed(raw: bytes) -> tuple[Signed, ...]:
     """The seal of a reasoning item with encrypted content: the whole item has to go with it."""
     item = _item(raw) if b'"encrypted_content"' in raw else None
     thought = _thought(raw) if item and _string(item.type) == "reasoning" else None
-    return (
-        (Signed((0, len(raw)), thought.encrypted_content),) if thought and thought.encrypted_content else ()
-    )
+    seal = thought.encrypted_content if thought else ""
+    return (Signed((0, len(raw)), seal, seal.startswith(MARK)),) if seal else ()
 
 
 def thoughts(thought: schema.Thought) -> tuple[ReasoningPart, ...]:

@@ -137,7 +137,7 @@ class Conversation:
         call = CallPart(
             id=item.call_id,
             name=self.declared.flat(item.name, item.namespace or ""),
-            arguments=(item.input if custom else item.arguments) or "",
+            arguments=item.input or "" if custom else item.arguments or "{}",
             custom=custom,
             signature=self._signatures.pop(item.call_id, ""),
         )

@@ -156,15 +156,25 @@ def _file(part: FilePart) -> shapes.InputFile | shapes.InputText:
 
 
 def _vendor_items(thoughts: Iterable[ReasoningPart]) -> Iterator[list[ReasoningPart]]:
-    """Thoughts by the item they came in. Where the ids were stripped, a seal ends its item."""
+    """Thoughts by the item they came in. Where the ids were stripped, a seal ends its item.
+
+    Words without an id belong to the seal that follows them: OpenRouter names the item beside its seal alone.
+    """
     group: list[ReasoningPart] = []
     for thought in thoughts:
-        if group and (thought.id != group[0].id or (not thought.id and _seal(group))):
+        if group and not _goes_on(group, thought):
             yield group
             group = []
         group.append(thought)
     if group:
         yield group
+
+
+def _goes_on(group: Sequence[ReasoningPart], thought: ReasoningPart) -> bool:
+    last = group[-1]
+    if last.id:
+        return thought.id == last.id
+    return not _seal(group) and (not thought.id or thought.format == last.format == RESPONSES_FORMAT)
 
 
 def _seal(group: Sequence[ReasoningPart]) -> str:
@@ -182,7 +192,7 @@ def _reasoning(group: Sequence[ReasoningPart]) -> shapes.ReasoningItem | None:
         return None
     words = [shapes.ReasoningText(part.text) for part in group if part.kind is ReasoningKind.RAW]
     return shapes.ReasoningItem(
-        id=group[0].id or shapes.EMPTY,
+        id=group[-1].id or shapes.EMPTY,
         summary=[shapes.SummaryText(part.text) for part in group if part.kind is ReasoningKind.SUMMARY],
         content=words or shapes.EMPTY,
         encrypted_content=sealed,

@@ -8,12 +8,17 @@ or nothing but the final response) becomes an event when it is first said.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from llm_proxy.chat.events import CallDelta, Event, Frame, Started, Unreadable
 from llm_proxy.wire.openai_responses.calls import OutputCall, is_document, matching, same, writes_arguments
 from llm_proxy.wire.openai_responses.reply import Item, Place, read
 from llm_proxy.wire.sse import SseFrame
+
+
+def stream_reader() -> Callable[[SseFrame], Frame]:
+    """What reads the frames of one stream."""
+    return Reader().read
 
 
 class Reader:

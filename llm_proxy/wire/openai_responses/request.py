@@ -55,6 +55,7 @@ class _Body(msgspec.Struct):
     client_metadata: msgspec.Raw = msgspec.Raw(b"null")
     user: str | None = None
     safety_identifier: str | None = None
+    store: bool | None = None
     previous_response_id: str | None = None
 
 
@@ -89,6 +90,7 @@ def parse(body: bytes) -> WireRequest:
         tool_forced=_forced(typed.tool_choice),
         user=user,
         run=run or _client_run(typed.client_metadata),
+        store=typed.store is not False,
         previous=typed.previous_response_id or "",
     )
 
