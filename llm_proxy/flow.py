@@ -121,7 +121,8 @@ class Flow:
 
     def released(self, tail: bytes) -> list[bytes] | None:
         """What the caller received, `tail` included, or None where it's all that the model's server sent."""
-        return [*self._released, tail] if self._changed else None
+        pieces = [*self._released, tail]
+        return pieces if self._changed or sum(map(len, pieces)) != self._size else None
 
     @property
     def ended(self) -> bool:

@@ -111,8 +111,7 @@ class Composer:
         assert request is not None
         assert writer is not None
         read = read_prompt(exchange)
-        prompt = self.seals.known_to(read, issuer(endpoint))
-        foreign = () if prompt is read else (FOREIGN_SEAL,)
+        prompt, foreign = self.seals.told_to(read, issuer(endpoint))
         most = prompt.max_output or cap or (largest if dialect.cap_field == "max_tokens" else None)
         written = writer.write_prompt(structs.replace(prompt, model=model, max_output=most))
         dropped = tuple(dict.fromkeys((*prompt.dropped, *written.dropped)))
@@ -125,7 +124,8 @@ class Composer:
                 retryable=False,
             )
         sending = Sending(dialect.upstream_path, written.body, {}, request.stream)
-        return Outgoing(dialect, sending, rewritten=True, dropped=(*foreign, *dropped))
+        dropped = (FOREIGN_SEAL, *dropped) if foreign else dropped
+        return Outgoing(dialect, sending, rewritten=True, dropped=dropped)
 
 
 def keeps(exchange: Exchange, endpoint: Endpoint) -> bool:

@@ -56,40 +56,33 @@ class Seals:
                     edits.append((start + signed.span[0], start + signed.span[1], b""))
         return list(dict.fromkeys(edits)) + without_items(request.message_spans, whole)
 
-    def known_to(self, prompt: Prompt, issuer: str) -> Prompt:
-        """The prompt without what other providers than `issuer` sealed; the same object where there is none.
+    def told_to(self, prompt: Prompt, issuer: str) -> tuple[Prompt, bool]:
+        """The prompt with what `issuer` sealed marked as its own and without what others did; if any did.
 
-        Words that were signed stay, without what proves them.
+        Words that others signed stay, without what proves them.
         """
-        if not self._known - {issuer}:
-            return prompt
-        messages = tuple(self._message(message, issuer) for message in prompt.messages)
-        if all(map(_same, messages, prompt.messages)):
-            return prompt
-        return structs.replace(prompt, messages=tuple(m for m in messages if m.parts))
+        if not self._known:
+            return prompt, False
+        foreign = False
+        messages: list[Message] = []
+        for message in prompt.messages:
+            givers = [self._giver(part) for part in message.parts]
+            foreign = foreign or any(by not in (None, issuer) for by in givers)
+            told = [_told(part, by, issuer) for part, by in zip(message.parts, givers, strict=True)]
+            parts = tuple([part for part in told if part])
+            if parts or not message.parts:
+                messages.append(structs.replace(message, parts=parts))
+        return structs.replace(prompt, messages=tuple(messages)), foreign
 
-    def _message(self, message: Message, issuer: str) -> Message:
-        parts = [self._part(part, issuer) for part in message.parts]
-        if all(map(_same, parts, message.parts)):
-            return message
-        return structs.replace(message, parts=tuple([part for part in parts if part is not None]))
-
-    def _part(self, part: Part, issuer: str) -> Part | None:
+    def _giver(self, part: Part) -> str | None:
+        """Who sealed it, where it's sealed and that's known."""
         if not isinstance(part, ThoughtPart):
-            return part
-        thought = part.thought
-        opaque = thought.kind in OPAQUE
-        if not self._came_from_another(thought.text if opaque else thought.signature, issuer):
-            return part
-        if opaque or not thought.text:
             return None
-        return ThoughtPart(thought=structs.replace(thought, signature="", id=""))
+        thought = part.thought
+        return self._issuers.get(_digest(thought.text if thought.kind in OPAQUE else thought.signature))
 
     def _is_foreign(self, signed: Signed, issuer: str) -> bool:
-        return self._came_from_another(signed.seal, issuer)
-
-    def _came_from_another(self, seal: str, issuer: str) -> bool:
-        return self._issuers.get(_digest(seal), issuer) != issuer
+        return self._issuers.get(_digest(signed.seal), issuer) != issuer
 
 
 def without_items(spans: Sequence[Span], gone: set[int]) -> list[Edit]:
@@ -106,8 +99,15 @@ def without_items(spans: Sequence[Span], gone: set[int]) -> list[Edit]:
     return edits
 
 
-def _same(one: object, other: object) -> bool:
-    return one is other
+def _told(part: Part, giver: str | None, issuer: str) -> Part | None:
+    if giver is None or not isinstance(part, ThoughtPart):
+        return part
+    if giver == issuer:
+        return structs.replace(part, own=True)
+    thought = part.thought
+    if thought.kind in OPAQUE or not thought.text:
+        return None
+    return ThoughtPart(thought=structs.replace(thought, signature="", id=""))
 
 
 def _digest(seal: str) -> bytes:

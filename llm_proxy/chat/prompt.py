@@ -88,6 +88,8 @@ class ThoughtPart(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     """Reasoning that the assistant gave and the caller sends back."""
 
     thought: ReasoningPart
+    own: bool = False
+    """The very server that the prompt goes to sealed it, so that it takes it back whatever its format."""
 
 
 Part = TextPart | RefusalPart | ImagePart | AudioPart | FilePart | CallPart | ResultPart | ThoughtPart

@@ -19,10 +19,12 @@ from llm_proxy.identity.headers import Headers, checked_id, read_hints
 from llm_proxy.pipeline import Pipeline, unknown_response
 from llm_proxy.records.ids import uuid7
 from llm_proxy.services import Services
+from llm_proxy.wire.anthropic_messages import ANTHROPIC_MESSAGES
+from llm_proxy.wire.anthropic_messages import errors as anthropic
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
-from llm_proxy.wire.openai_chat.errors import model_body, models_body
+from llm_proxy.wire.openai_chat import errors as openai
 from llm_proxy.wire.openai_responses import OPENAI_RESPONSES
 from llm_proxy.wire.passthrough import (
     PASSTHROUGH,
@@ -161,19 +163,22 @@ class ModelApi:
         await sink.fail(error)
 
     async def models(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """`GET /v1/models` and `GET /v1/models/{id}`: the models that this caller may use."""
+        """`GET /v1/models` and `GET /v1/models/{id}`: the models that this caller may use, in its dialect."""
         services = self._services
-        dialect = OPENAI_CHAT
+        headers: Headers = dict(scope["headers"])
+        dialect, told = (
+            (ANTHROPIC_MESSAGES, anthropic) if b"anthropic-version" in headers else (OPENAI_CHAT, openai)
+        )
         now = services.now_us()
         exchange = Exchange(id=uuid7(now), started_us=now, dialect=dialect, clock0=time.perf_counter())
         try:
-            caller = await services.access.identify(dict(scope["headers"]))
+            caller = await services.access.identify(headers)
             names = [n for n in services.routes.names() if "*" not in n and n in caller.agent.models]
             wanted = str(scope["path"]).removeprefix("/v1/models").lstrip("/")
             if not wanted:
-                body = models_body(names, self._created)
+                body = told.models_body(names, self._created)
             elif wanted in names:
-                body = model_body(wanted, self._created)
+                body = told.model_body(wanted, self._created)
             else:
                 raise ProxyError(
                     Kind.MODEL_NOT_FOUND,
@@ -195,7 +200,7 @@ class ModelApi:
         path = exchange.upstream_path = checked_path(raw_path.partition(b"?")[0].decode("latin-1"))
         if is_model_path(path) or path.startswith(_ADMINISTRATIVE):
             raise ProxyError(
-                Kind.INVALID_REQUEST,
+                Kind.UNSUPPORTED_FEATURE,
                 f"{exchange.method} /v1{path} is not served. Served: {_SERVED}.",
                 status=404,
                 retryable=False,

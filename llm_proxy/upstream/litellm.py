@@ -13,6 +13,7 @@ import logging
 import os
 import warnings
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import ContextVar
 from threading import Thread
@@ -235,6 +236,7 @@ class _Thread:
         self._thread = Thread(target=self._main, name="litellm", daemon=True)
         self._package: Any = None
         self._missing = ""
+        self._begun: set[Future[None]] = set()
         self._thread.start()
 
     def litellm(self) -> Any:
@@ -250,11 +252,16 @@ class _Thread:
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
         """Has `work` done and doesn't wait for it."""
         try:
-            asyncio.run_coroutine_threadsafe(work, self._loop)
+            begun = asyncio.run_coroutine_threadsafe(work, self._loop)
         except RuntimeError:  # the loop is closed, and all that was in it
             work.close()
+            return
+        self._begun.add(begun)
+        begun.add_done_callback(self._begun.discard)
 
     async def close(self) -> None:
+        """Ends the thread, once what was begun is done."""
+        await asyncio.gather(*map(asyncio.wrap_future, self._begun.copy()), return_exceptions=True)
         with suppress(RuntimeError):
             self._loop.call_soon_threadsafe(self._stop.set)
         await asyncio.to_thread(self._thread.join)

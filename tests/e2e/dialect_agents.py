@@ -127,7 +127,10 @@ class ChatAgent(Agent):
     ends = ("stop", "tool_calls")
 
     async def _ask(self, stream: bool) -> Heard:
-        tools = [{"type": "function", "function": {"name": n, "parameters": PARAMETERS}} for n in FUNCTIONS]
+        tools = [
+            {"type": "function", "function": {"name": name, "parameters": PARAMETERS, "strict": True}}
+            for name in FUNCTIONS
+        ]
         asked: dict[str, Any] = {"model": self.model, "messages": self.history, "tools": tools}
         if self.think:
             asked["reasoning_effort"] = "medium"
@@ -183,12 +186,12 @@ class ResponsesAgent(Agent):
             *({"type": "function_call_output", "call_id": c.call_id, "output": "found"} for c in functions),
             *({"type": "custom_tool_call_output", "call_id": c.call_id, "output": "found"} for c in custom),
         ]
-        thoughts = [item.summary for item in reply.output if item.type == "reasoning"]
+        thoughts = [[*i.summary, *(i.content or ())] for i in reply.output if i.type == "reasoning"]
         return Heard(
             reply.output_text,
             [(c.name, json.loads(c.arguments)) for c in functions] + [(c.name, c.input) for c in custom],
             reply.status,
-            "".join(part.text for summary in thoughts for part in summary),
+            "".join(part.text for parts in thoughts for part in parts),
         )
 
 

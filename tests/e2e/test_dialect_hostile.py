@@ -305,7 +305,8 @@ async def test_a_call_that_is_said_late_is_judged(house: House, name: str, kind:
         got, view = agent.tape.bytes, house.proxy.view(agent.tape.call_id)
     assert SECRET.encode() not in got
     assert heard.calls == ([("crm_read", {"id": "7"})] if "beside" in name else [])
-    assert "'mail_send' was denied" in heard.text
+    assert b"'mail_send' was denied" in got
+    assert "'mail_send' was denied" in heard.text or "as it is added" in name
     assert heard.stop == agent.ends[bool(heard.calls)]
     assert {(d.tool, d.decision) for d in view.decisions} >= {("mail_send", "deny")}
     assert view.released == got

@@ -43,7 +43,9 @@ def _turn(name: str, calls: list[str]) -> str:
     )
 
 
-_CUSTOM = "[{name: scratch, input: two plus two}, {name: shell_run, input: rm SECRET}]"
+_CUSTOM = (
+    "[{name: scratch, input: two plus two}, {name: shell_run, input: SECRET SECRET SECRET SECRET SECRET}]"
+)
 SCRIPT = f"""
 default:
   turns:
@@ -102,7 +104,7 @@ def _checked(proxy: ProxyProcess, agent: Agent, upstream: str) -> Any:
     view = proxy.view(agent.tape.call_id)
     assert view.dialect == agent.dialect
     assert (view.upstream_dialect or view.dialect) == upstream
-    assert view.released == got
+    assert got.startswith(view.released) if view.problem else got == view.released
     assert SECRET in (view.emitted or b"")
     return view
 
@@ -125,10 +127,7 @@ async def test_denied_among_allowed(
         assert heard.stop == agent.ends[bool(allowed)]
         if think:
             assert heard.text.startswith("One moment.")
-            assert heard.thought == "I should look first." or (upstream, agent.dialect) == (
-                "anthropic_messages",
-                "openai_chat",
-            )
+            assert heard.thought == "I should look first."
         judged = [(d.tool, d.decision) for d in view.decisions]
         assert judged == [
             ("mail_send", "deny") if call == _BAD else (call.split(",")[0][7:], "allow") for call in calls

@@ -26,7 +26,6 @@ from llm_proxy.chat.prompt import (
     TextPart,
     ThoughtPart,
 )
-from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.wire.openai_chat.details import OPAQUE, Entry, entry, sealed
 from llm_proxy.wire.openai_chat.prompt_parts import unsupported
 from llm_proxy.wire.openai_chat.reasoning import XAI_FORMAT
@@ -174,7 +173,7 @@ def _assistant(message: Message, dropped: Dropped) -> Out:
     texts: list[str] = []
     refusals: list[str] = []
     calls: list[Out] = []
-    thoughts: list[ReasoningPart] = []
+    thoughts: list[ThoughtPart] = []
     for part in message.parts:
         match part:
             case TextPart(text=text):
@@ -183,8 +182,8 @@ def _assistant(message: Message, dropped: Dropped) -> Out:
                 refusals.append(text)
             case CallPart():
                 calls.append(_call(part))
-            case ThoughtPart(thought=thought):
-                thoughts.append(thought)
+            case ThoughtPart():
+                thoughts.append(part)
             case _:
                 raise unsupported(
                     f"An assistant's message holds a {type(part).__name__}: this dialect has no place for it",
@@ -213,7 +212,7 @@ def _call(call: CallPart) -> Out:
     return out
 
 
-def _reasoning(thoughts: Sequence[ReasoningPart], dropped: Dropped, *, calling: bool) -> Out:
+def _reasoning(thoughts: Sequence[ThoughtPart], dropped: Dropped, *, calling: bool) -> Out:
     """The fields for reasoning sent back: sealed parts to whom they are from, words with their calls.
 
     Another vendor's seal is left out. DeepSeek needs the words beside calls, and refuses them elsewhere.
@@ -222,8 +221,9 @@ def _reasoning(thoughts: Sequence[ReasoningPart], dropped: Dropped, *, calling: 
     words: list[str] = []
     entries: list[Entry] = []
     owner = ""
-    for thought in thoughts:
-        foreign = thought.format in (ANTHROPIC_FORMAT, RESPONSES_FORMAT)
+    for part in thoughts:
+        thought = part.thought
+        foreign = not part.own and thought.format in (ANTHROPIC_FORMAT, RESPONSES_FORMAT)
         if thought.kind is ReasoningKind.ENCRYPTED and thought.format == XAI_FORMAT:
             out["encrypted_content"] = thought.text
         elif thought.format == GEMINI_FORMAT and thought.signature and not thought.text:

@@ -16,7 +16,7 @@ from llm_proxy.chat.prompt import (
     Tool,
     ToolChoice,
 )
-from llm_proxy.wire.members import members
+from llm_proxy.wire.members import members, to_object
 from llm_proxy.wire.openai_chat import prompt_schema as schema
 from llm_proxy.wire.openai_chat.prompt_parts import invalid, read_messages, unsupported
 from llm_proxy.wire.request import WireRequest
@@ -149,9 +149,19 @@ def _tool(where: str, declared: schema.ToolFunction, *, custom: bool, cache: boo
         parameters=_raw(declared.parameters),
         strict=declared.strict,
         custom=custom,
-        grammar=_raw(declared.format),
+        grammar=_grammar(declared.format),
         cache=cache,
     )
+
+
+def _grammar(raw: msgspec.Raw) -> bytes:
+    """A freeform tool's `format` as Responses has it, where a grammar's members stand beside its type."""
+    format_ = _raw(raw)
+    if not format_.startswith(b"{"):
+        return format_
+    of = members(format_)
+    inner = of.pop("grammar", b"")
+    return to_object({**of, **members(inner)}) if inner.startswith(b"{") else format_
 
 
 def _raw(value: msgspec.Raw) -> bytes:
