@@ -78,7 +78,7 @@ def _message(role: str, item: dict[str, Json]) -> Message:
         case "tool" | "function":
             parts = [_tool_response(item)]
         case "assistant":
-            parts = [*_past_reasoning(item), *_content_parts(item.get("content")), *_past_calls(item)]
+            parts = [*_past_words(item), *_past_calls(item)]
             if refusal := _text(item.get("refusal")):
                 parts.append(TextPart(refusal, refusal=True))
         case _:
@@ -95,16 +95,17 @@ def _tool_response(item: dict[str, Json]) -> Part:
     return ToolResponsePart(_text(item.get("tool_call_id")) or _text(item.get("name")), text)
 
 
-def _past_reasoning(item: dict[str, Json]) -> list[Part]:
-    """Reasoning sent back by the agent. `reasoning_details` repeats `reasoning`, so only one is read."""
-    details = item.get("reasoning_details")
-    parts: list[Part] = []
-    for detail in details if isinstance(details, list) else []:
-        if isinstance(detail, dict):
-            text = _text(detail.get("text")) or _text(detail.get("summary"))
-            parts.append(ReasoningContent(text, encrypted_content=_text(detail.get("data"))))
-    text = _text(item.get("reasoning_content")) or _text(item.get("reasoning"))
-    return parts or ([ReasoningContent(text)] if text else [])
+def _past_words(item: dict[str, Json]) -> list[Part]:
+    """Reasoning sent back by the agent, in any server's field or between tags, and what it said beside it."""
+    parts: list[Part] = [reasoning_content(part) for part in reasoning_of(msgspec.json.encode(item))]
+    content = item.get("content")
+    if isinstance(content, str):
+        thought, content = split_inline(content)
+        if thought:
+            parts.append(ReasoningContent(thought, ReasoningKind.INLINE_TAG))
+    elif isinstance(content, list):
+        content = [p for p in content if not (isinstance(p, dict) and p.get("type") == "thinking")]
+    return [*parts, *_content_parts(content)]
 
 
 def _past_calls(item: dict[str, Json]) -> list[Part]:
@@ -140,8 +141,6 @@ def _content_part(part: Json) -> Part:
             told = TextPart(_text(part.get("text")))
         case "refusal":
             told = TextPart(_text(part.get("refusal")), refusal=True)
-        case "thinking":
-            told = ReasoningContent(_joined_text(part.get("thinking")))
         case "image_url":
             told = _link("image", part.get("image_url"))
         case "input_audio":
@@ -209,12 +208,6 @@ def _output_type(value: Json) -> str:
             return "text"
         case _:
             return ""
-
-
-def _joined_text(value: Json) -> str:
-    if isinstance(value, list):
-        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
-    return _text(value)
 
 
 def _text(value: Json) -> str:

@@ -104,7 +104,7 @@ def finish_reason(word: str) -> str:
 
 
 def _reply_parts(choice: ChoiceReply) -> list[Part]:
-    parts: list[Part] = [_reasoning(r) for r in choice.reasoning]
+    parts: list[Part] = [reasoning_content(r) for r in choice.reasoning]
     if choice.text:
         parts.append(TextPart(choice.text))
     if choice.refusal:
@@ -113,7 +113,7 @@ def _reply_parts(choice: ChoiceReply) -> list[Part]:
     return parts
 
 
-def _reasoning(part: ReasoningPart) -> Part:
+def reasoning_content(part: ReasoningPart) -> ReasoningContent:
     match part.kind:
         case ReasoningKind.ENCRYPTED:
             return ReasoningContent("", part.kind, encrypted_content=part.text)

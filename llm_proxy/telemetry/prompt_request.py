@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import msgspec
 
 from llm_proxy.chat import prompt as p
-from llm_proxy.chat.reply import OPAQUE
 from llm_proxy.errors import ProxyError
 from llm_proxy.telemetry.chat_request import RequestContent, Sampling
 from llm_proxy.telemetry.parts import (
@@ -16,12 +15,12 @@ from llm_proxy.telemetry.parts import (
     FilePart,
     Message,
     Part,
-    ReasoningContent,
     TextPart,
     ToolCallPart,
     ToolResponsePart,
     UriPart,
     json_or_text,
+    reasoning_content,
 )
 from llm_proxy.wire.dialect import Dialect
 
@@ -62,9 +61,7 @@ def _part(part: p.Part) -> Part:  # noqa: PLR0911  one answer for each kind of p
         case p.RefusalPart():
             return TextPart(part.text, refusal=True)
         case p.ThoughtPart(thought=thought):
-            if thought.kind in OPAQUE:
-                return ReasoningContent("", thought.kind, encrypted_content=thought.text)
-            return ReasoningContent(thought.text, thought.kind)
+            return reasoning_content(thought)
         case p.CallPart():
             return ToolCallPart(part.id, part.name, json_or_text(part.arguments))
         case p.ResultPart():

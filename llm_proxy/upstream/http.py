@@ -39,13 +39,14 @@ _read_error = msgspec.json.Decoder(_ErrorBody).decode
 class HttpReply:
     """A 2xx reply that is arriving."""
 
-    __slots__ = ("_content", "content_type", "headers", "status", "streamed")
+    __slots__ = ("_content", "content_type", "dropped", "headers", "status", "streamed")
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._content = response.content
         self.headers: Mapping[str, str] = response.headers
         self.content_type = response.headers.get("content-type", "")
         self.status = response.status
+        self.dropped: tuple[str, ...] = ()
         self.streamed = response.content_type == "text/event-stream"
 
     async def chunk(self) -> bytes:

@@ -38,7 +38,6 @@ T = TypeVar("T")
 
 _LONGEST_S = 3600.0
 """litellm's own limit of a call, above every limit that a route can set."""
-_DROPPED = "x-dropped-fields"
 _ENVIRONMENT = {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",  # else it fetches its price list on import
     "LITELLM_MODE": "PRODUCTION",  # else it reads a .env file from the working directory
@@ -54,9 +53,10 @@ class _Whole:
     status = 200
     content_type = "application/json"
 
-    def __init__(self, body: bytes, headers: Mapping[str, str]) -> None:
+    def __init__(self, body: bytes, dropped: tuple[str, ...]) -> None:
         self._body = body
-        self.headers = headers
+        self.headers: Mapping[str, str] = {}
+        self.dropped = dropped
 
     async def chunk(self) -> bytes:
         body, self._body = self._body, b""
@@ -70,10 +70,11 @@ class _Streamed:
     status = 200
     content_type = "text/event-stream"
 
-    def __init__(self, thread: _Thread, stream: _Stream, headers: Mapping[str, str]) -> None:
+    def __init__(self, thread: _Thread, stream: _Stream, dropped: tuple[str, ...]) -> None:
         self._thread = thread
         self._stream = stream
-        self.headers = headers
+        self.headers: Mapping[str, str] = {}
+        self.dropped = dropped
 
     async def chunk(self) -> bytes:
         return await self._thread.run(self._stream.next_frame())
@@ -169,14 +170,14 @@ class _Attempt:
             raise self._unsupported(litellm, arguments) from None
         except Exception as error:  # noqa: BLE001  vendors may raise anything
             raise failure(error, secret, sent=bool(sent)) from None
-        headers = {_DROPPED: ", ".join(arguments.dropped)} if arguments.dropped else {}
+        dropped = tuple(arguments.dropped)
         incoming = Incoming(signing_format(self._endpoint.provider, arguments.model))
         if not self._sending.stream or self._is_embedding:
-            return _Whole(incoming.body(_plain(reply)), headers)
+            return _Whole(incoming.body(_plain(reply)), dropped)
         self._stream = stream = _Stream(reply, incoming, secret)
         if self._left:
             await stream.close()
-        return _Streamed(self._thread, stream, headers)
+        return _Streamed(self._thread, stream, dropped)
 
     @property
     def _is_embedding(self) -> bool:

@@ -70,6 +70,8 @@ class UpstreamReply(Protocol):
     """The header's whole value, empty where there is none."""
     headers: Mapping[str, str]
     """The upstream's headers, whatever the case of their names."""
+    dropped: tuple[str, ...]
+    """What of the request this provider could not be told."""
 
     async def chunk(self) -> bytes: ...
 

@@ -19,6 +19,7 @@ class _Playing:
         self.status = 200
         self.content_type = "text/event-stream" if streamed else "application/json"
         self.headers: Mapping[str, str] = {}
+        self.dropped: tuple[str, ...] = ()
 
     async def chunk(self) -> bytes:
         try:

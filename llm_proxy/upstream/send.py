@@ -164,6 +164,8 @@ async def _attempt(
                 status = reply.status
                 exchange.reached_upstream = True
                 exchange.reply_headers = _passing(reply.headers)
+                if reply.dropped:
+                    exchange.dropped += reply.dropped
                 flow.begin(reply)
                 while chunk := await watch.read(reply):
                     if first is None:

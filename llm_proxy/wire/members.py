@@ -17,8 +17,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 def members(raw: bytes) -> Members:
-    """An object's members; none for null. Raises msgspec.DecodeError for any other value."""
-    return {} if raw == NULL else {key: bytes(value) for key, value in _object(raw).items()}
+    """An object's members; none for null. Raises msgspec.DecodeError for any other value.
+
+    A key that isn't UTF-8 is read with replacement characters, as clients read it.
+    """
+    if raw == NULL:
+        return {}
+    try:
+        found = _object(raw)
+    except UnicodeDecodeError:
+        found = _object(raw.decode("utf-8", "replace"))
+    return {key: bytes(value) for key, value in found.items()}
 
 
 def items(raw: bytes) -> list[bytes]:

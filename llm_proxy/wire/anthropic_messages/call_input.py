@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_value = msgspec.json.Decoder(msgspec.Raw).decode
 _encode = msgspec.json.Encoder().encode
 
 
@@ -20,12 +20,10 @@ def input_object(arguments: str, *, custom: bool = False) -> bytes:
     if not text:
         return b"{}"
     try:
-        _object(text)
-    except msgspec.ValidationError:
-        return _within(text.encode())
-    except (msgspec.DecodeError, RecursionError):
+        _value(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         return _within(_encode(arguments))
-    return text.encode()
+    return text.encode() if text.startswith("{") else _within(text.encode())
 
 
 def _within(value: bytes) -> bytes:

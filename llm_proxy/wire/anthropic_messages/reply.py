@@ -29,7 +29,7 @@ from llm_proxy.chat.events import (
 from llm_proxy.wire.anthropic_messages import schema
 from llm_proxy.wire.anthropic_messages.failure import CANNOT_READ, failed_event, failure
 from llm_proxy.wire.anthropic_messages.usage import read_usage
-from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
+from llm_proxy.wire.spans import refuse_duplicates
 from llm_proxy.wire.sse import SseFrame
 
 _event = msgspec.json.Decoder(schema.StreamEvent).decode
@@ -274,6 +274,6 @@ def _repeats(document: bytes) -> str:
     """Which key stands twice in one object, in words; nothing where none does."""
     try:
         refuse_duplicates(document)
-    except (DuplicateKey, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return str(error)
     return ""

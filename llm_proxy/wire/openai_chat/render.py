@@ -15,6 +15,7 @@ from llm_proxy.chat.events import (
     Event,
     Finished,
     Reasoning,
+    ReasoningKind,
     Refusal,
     Started,
     Text,
@@ -67,7 +68,7 @@ class _Choice:
         self.refused = False
         self.finished = False
         self.calls: dict[int, _Call] = {}
-        self.thoughts: dict[int, list[str]] = {}
+        self.thoughts: dict[tuple[int, ReasoningKind], list[str]] = {}
         """Words of parts that have shown no seal yet, to stand beside it if one comes."""
 
 
@@ -159,12 +160,12 @@ class ChatRenderer:
             kind=event.kind, text=event.text, signature=event.signature, id=event.id, format=event.format
         )
         if event.format or sealed(part):
-            earlier = "" if opaque else "".join(choice.thoughts.pop(event.part, ()))
+            earlier = "" if opaque else "".join(choice.thoughts.pop((event.part, event.kind), ()))
             if earlier:
                 part = msgspec.structs.replace(part, text=earlier + part.text)
             members.append(b'"reasoning_details":' + _encode([entry(part, event.part)]))
         elif event.text:
-            choice.thoughts.setdefault(event.part, []).append(event.text)
+            choice.thoughts.setdefault((event.part, event.kind), []).append(event.text)
         return self._delta(choice, b",".join(members)) if members else b""
 
     def _call(self, choice: _Choice, delta: CallDelta) -> bytes:
@@ -175,7 +176,7 @@ class ChatRenderer:
         call.custom = call.custom or delta.custom
         call.signature = delta.signature or call.signature
         call.name += delta.name
-        if not call.started and (self._freeform(call) or not call.name):
+        if not call.started and (self._freeform(call) or not call.name or _waits(choice, call)):
             call.held.append(delta.arguments)
             return b""
         arguments = "".join([*call.held, delta.arguments])
@@ -229,3 +230,8 @@ class ChatRenderer:
         word = finish_reason(reason, self._caller, calling=bool(choice.calls), refused=choice.refused)
         out.append(b'%b%d,"delta":{},"finish_reason":"%b"}]}\n\n' % (self._prefix, index, word.encode()))
         return b"".join(out)
+
+
+def _waits(choice: _Choice, call: _Call) -> bool:
+    """Whether an earlier call is still kept: clients add calls up in the order of their indexes."""
+    return any(not earlier.started for earlier in choice.calls.values() if earlier.index < call.index)

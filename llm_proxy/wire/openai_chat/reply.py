@@ -28,7 +28,7 @@ from llm_proxy.wire.openai_chat import schema
 from llm_proxy.wire.openai_chat.failure import CANNOT_READ, bare_failure, failed_event, failure
 from llm_proxy.wire.openai_chat.reasoning import add_reasoning, thought_signature
 from llm_proxy.wire.openai_chat.usage import read_usage
-from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
+from llm_proxy.wire.spans import refuse_duplicates
 from llm_proxy.wire.sse import SseFrame
 
 FUNCTION_CALL_INDEX = -1
@@ -217,7 +217,7 @@ def _ambiguity(data: bytes, messages: list[schema.Message]) -> str:
         return "A tool call is of two kinds at once"
     try:
         refuse_duplicates(data)
-    except (DuplicateKey, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return str(error)
     return ""
 

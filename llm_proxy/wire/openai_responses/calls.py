@@ -131,7 +131,7 @@ def twins(data: bytes) -> str:
         return ""
     try:
         refuse_duplicates(data)
-    except (DuplicateKey, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         return str(error)
     return ""
 

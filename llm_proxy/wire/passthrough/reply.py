@@ -128,5 +128,5 @@ def _first(one: int | None, other: int | None) -> int | None:
 def _text(raw: msgspec.Raw) -> str:
     try:
         return _string(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return ""
