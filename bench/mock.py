@@ -232,7 +232,6 @@ class MockConnection(ServerConnection):
             self.transport, [_STREAM_HEAD + frames[0], *frames[1:], *usage, _DONE + _LAST_CHUNK], reply_id
         ).step()
 
-
     def _message(self, body: bytes) -> None:
         """Messages are only streamed here."""
         reply_id = b"%016x" % next(self._ids)

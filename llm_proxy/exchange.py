@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,9 +93,12 @@ class Exchange:
     served_model: str = ""
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     assembly: Assembly = field(default_factory=Assembly)
-    emitted: list[bytes] = field(default_factory=list[bytes])
+    emitted: io.BytesIO = field(default_factory=io.BytesIO)
+    """What the last target sent: a buffer gives its bytes away without a second copy of them."""
     released: list[bytes] | None = None
     """What the agent received, where it's not `emitted`."""
+    left_out: tuple[tuple[int, int], ...] | None = None
+    """The slices of `emitted` that the agent did not receive, where it got all else as it came."""
     decisions: list[Decision] = field(default_factory=list[Decision])
     results: tuple[ToolResultView, ...] = ()
     taken: Amount = ZERO

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 from llm_proxy.chat.events import Ended, Failed, Frame, Unreadable, UsageSeen
@@ -12,13 +14,16 @@ from llm_proxy.policy.gate import Gate, GateOverflow
 from llm_proxy.upstream.provider import UpstreamFailure, UpstreamReply
 from llm_proxy.wire.dialect import Denied, Dialect
 from llm_proxy.wire.request import WireRequest
-from llm_proxy.wire.sse import FrameTooLarge, SseReader
+from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader
 from routing.failures import FailureKind, classify_in_band
 
 Judge = Callable[[tuple[ToolCall, ...]], Awaitable[Denied]]
 
 MAX_REPLY = 256 << 20
 """Bytes of a reply that the record will keep."""
+
+_MOST_TEXT = 1 << 20
+"""Characters of a reply's text that are kept beside its bytes; what is longer is read again if need be."""
 
 
 class Sink(Protocol):
@@ -63,16 +68,28 @@ class Flow:
         self._size = 0
         self._early: list[bytes] = []
         self._meant = False
-        self._released: list[bytes] = []
+        self._written: list[bytes] = []
+        """What was released, where it's not what came."""
+        self._read_to = 0
+        self._released_to = 0
+        """Where in what came the frame begins that is read next, and up to where they were released."""
+        self._withheld: list[tuple[int, int]] = []
+        self._hidden: list[tuple[int, int]] = []
+        self._sent = False
         self._tail: list[Frame] = []
         self._changed = output.anew
-        self.assembly = Assembly()
-        self.emitted: list[bytes] = []
+        self._dialect = dialect
+        self.assembly = Assembly(_MOST_TEXT)
+        self.emitted = io.BytesIO()
         self.streamed = True
+        self.left_out: tuple[tuple[int, int], ...] | None = None
+        """Once the reply has ended: the slices of `emitted` that the caller did not get, where it got all else
+        as it came; None where that's not how it was."""
 
     def begin(self, reply: UpstreamReply) -> None:
         """The reply's head has come: it's an event stream or a whole body."""
         self.streamed = reply.streamed
+        self.assembly.again = partial(_read_again, self._dialect, self.emitted, streamed=reply.streamed)
         if reply.streamed and not self._wants_stream:
             raise UpstreamFailure(
                 FailureKind.MALFORMED, "the target streamed a reply that was asked for whole"
@@ -80,7 +97,7 @@ class Flow:
 
     async def feed(self, chunk: bytes) -> None:
         """Bytes as they came off the socket."""
-        self.emitted.append(chunk)
+        self.emitted.write(chunk)
         self._size += len(chunk)
         if self._size > MAX_REPLY:
             raise UpstreamFailure(FailureKind.MALFORMED, f"the reply is over {MAX_REPLY >> 20} MiB")
@@ -92,14 +109,31 @@ class Flow:
             frames = self._sse.feed(chunk)
         except FrameTooLarge as error:
             raise UpstreamFailure(FailureKind.MALFORMED, "one event of the stream is too large") from error
-        read, output = self._read_frame, self._output
-        ready = [output.pass_on(frame) for sse in frames if self._admit(frame := output.read(read(sse)))]
+        ready = self._read_frames(frames)
         if not self._meant:
             self._early += ready
             ready = self._early if self._seen_meaning() else []
-        if ready and (data := b"".join(ready)):
-            self._released.append(data)
+        if self._meant:
+            self._released_to = self._read_to
+        if ready and (data := ready[0] if len(ready) == 1 else b"".join(ready)):
+            self._sent = True
+            if self._output.anew:
+                self._written.append(data)
             await self._sink.release(data)
+
+    def _read_frames(self, frames: list[SseFrame]) -> list[bytes]:
+        """Takes frames in; the bytes that may be released of them."""
+        read, output = self._read_frame, self._output
+        ready: list[bytes] = []
+        for sse in frames:
+            frame = output.read(read(sse))
+            end = self._read_to + len(sse.raw)
+            if self._admit(frame):
+                ready.append(output.pass_on(frame))
+            else:
+                self._withheld.append((self._read_to, end))
+            self._read_to = end
+        return ready
 
     async def end(self) -> bytes:
         """The reply ended. Judges what was held; returns the bytes that wait for the record's commit."""
@@ -114,15 +148,40 @@ class Flow:
         if self._body is not None:
             return output.whole(self._body, denied)
         pieces = self._early_left()
-        pieces.append(output.judged(self._gate.open(), denied, self._spoken() if denied else ()))
+        held = self._gate.open()
+        if self._hidden and not (held or self._changed):
+            self.left_out = tuple(self._hidden)
+        self._changed = self._changed or bool(self._hidden)
+        pieces.append(output.judged(held, denied, self._spoken() if denied else ()))
         pieces += [output.pass_on(frame) for frame in self._tail]
         pieces.append(output.close())
         return b"".join(pieces)
 
     def released(self, tail: bytes) -> list[bytes] | None:
-        """What the caller received, `tail` included, or None where it's all that the model's server sent."""
-        pieces = [*self._released, tail]
-        return pieces if self._changed or sum(map(len, pieces)) != self._size else None
+        """What the caller received, `tail` included, or None where it's all that the model's server sent, but
+        for what is `left_out`."""
+        if self._output.anew:
+            return [*self._written, tail]
+        passed = self._passed()
+        size = sum([end - start for start, end in passed]) + len(tail)
+        missing = sum([end - start for start, end in self.left_out or ()])
+        if not self._changed and size + missing == self._size:
+            return None
+        came = self.emitted.getvalue()
+        return [*(came[start:end] for start, end in passed), tail]
+
+    def _passed(self) -> list[tuple[int, int]]:
+        """Which slices of what came were released as they came."""
+        slices: list[tuple[int, int]] = []
+        at = 0
+        for start, end in self._withheld:
+            if start >= self._released_to:
+                break
+            slices.append((at, start))
+            at = end
+        if at < self._released_to:
+            slices.append((at, self._released_to))
+        return slices
 
     @property
     def ended(self) -> bool:
@@ -130,13 +189,11 @@ class Flow:
         return self.assembly.ended
 
     def _take_body(self) -> None:
-        body = b"".join(self.emitted)
-        self.emitted[:] = [body]
-        frame = self._output.read(self._read_body(body))
+        frame = self._output.read(self._read_body(self.emitted.getvalue()))
         self._admit(frame)
         if self._wants_stream:  # a whole body would look to its SDK like a stream without events
             raise UpstreamFailure(FailureKind.MALFORMED, "the target did not stream the reply as asked")
-        self._body = frame
+        self._body = frame if self._output.anew else Frame(frame.raw)
 
     def _admit(self, frame: Frame) -> bool:
         """Folds a frame in; True where it may be released now."""
@@ -149,7 +206,7 @@ class Flow:
             if isinstance(event, UsageSeen):
                 only_usage = event.only
         if only_usage and self._hide_usage:
-            self._changed = True
+            self._hidden.append((self._read_to, self._read_to + len(frame.raw)))
             return False
         try:
             flows = self._gate.admit(frame)
@@ -166,7 +223,7 @@ class Flow:
         return self._meant
 
     def _early_left(self) -> list[bytes]:
-        return [] if self._meant and self._released else self._early
+        return [] if self._sent else self._early
 
     def _close_stream(self) -> None:
         for sse in self._sse.close() if self._sse else ():
@@ -176,6 +233,7 @@ class Flow:
                 raise UpstreamFailure(FailureKind.TRUNCATED, "the stream stopped in the middle of an event")
             if self._admit(frame):
                 self._tail.append(frame)
+            self._read_to += len(sse.raw)
 
     async def _judged(self) -> Denied:
         """The notes for the calls that are denied, once every verdict is committed."""
@@ -186,7 +244,24 @@ class Flow:
 
     def _spoken(self) -> frozenset[int]:
         """Choices of which the caller has read some text already."""
-        return frozenset(choice.index for choice in self.assembly.reply().choices if choice.text)
+        return self.assembly.spoken()
+
+
+def _read_again(dialect: Dialect, emitted: io.BytesIO, *, streamed: bool) -> Assembly:
+    """All that a reply said, where it was too much to be kept beside its bytes."""
+    assembly = Assembly()
+    came = emitted.getvalue()
+    if not streamed:
+        for event in dialect.read_body(came).events:
+            assembly.add(event)
+        return assembly
+    reader, read = SseReader(), dialect.frame_reader()
+    view = memoryview(came)
+    for start in range(0, len(came), _MOST_TEXT):
+        for sse in reader.feed(bytes(view[start : start + _MOST_TEXT])):
+            for event in read(sse).events:
+                assembly.add(event)
+    return assembly
 
 
 def _failure(event: object) -> UpstreamFailure:

@@ -73,7 +73,8 @@ def refused(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
 def closed(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
     """What is committed, together with the settlement, before the last byte is released."""
     blobs: list[BlobDraft] = []
-    emitted = addresser.fresh(b"".join(exchange.emitted), now_us, blobs).hex() if exchange.emitted else ""
+    came = exchange.emitted.getvalue()
+    emitted = addresser.fresh(came, now_us, blobs).hex() if came else ""
     released = _released(exchange, addresser, now_us, blobs)
     sent = _sent(exchange, addresser, blobs)
     body = bodies.encode(_closed_body(exchange, emitted, released, sent))
@@ -198,6 +199,7 @@ def _closed_body(
         dropped=exchange.dropped,
         emitted=emitted,
         released=released,
+        left_out=(exchange.left_out or ()) if exchange.released is None else (),
     )
 
 

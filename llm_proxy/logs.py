@@ -8,6 +8,13 @@ import sys
 import structlog
 
 
+class _Unplanned(logging.Filter):
+    """Keeps out what the server reports of an exception whose attribute `planned` is true."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and getattr(record.exc_info[1], "planned", False))
+
+
 def set_up_logs() -> None:
     """Sends structlog and the standard library's loggers through one JSON renderer."""
     shared: list[structlog.types.Processor] = [
@@ -31,4 +38,6 @@ def set_up_logs() -> None:
     root.handlers = [handler]
     root.setLevel(logging.INFO)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.INFO)
+    server = logging.getLogger("uvicorn.error")
+    server.setLevel(logging.INFO)
+    server.addFilter(_Unplanned())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Awaitable, Set
 from dataclasses import replace
 from time import monotonic
@@ -196,6 +197,7 @@ class Pipeline:
             if flows:
                 exchange.released = flows[0].released(b"")
         exchange.released = flows[0].released(tail)
+        exchange.left_out = flows[0].left_out
         services.composer.seals.remember(
             exchange.assembly.seals(), issuer(services.upstreams.endpoints[exchange.target])
         )
@@ -204,7 +206,7 @@ class Pipeline:
     async def _count(self, exchange: Exchange) -> bytes:
         """The prompt's tokens, counted here, since no server of the model counts them."""
         body = count_body(await self._services.settler.prompt(exchange))
-        exchange.emitted = [body]
+        exchange.emitted = io.BytesIO(body)
         return body
 
     async def _close_then(self, exchange: Exchange, sink: AnySink, tail: bytes) -> None:

@@ -6,6 +6,7 @@ chunk is always kept back, so that the last byte waits for the record's commit.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
@@ -42,7 +43,8 @@ class RawFlow:
         self._json = False
         self.streamed = False
         self.assembly = Assembly()
-        self.emitted: list[bytes] = []
+        self.emitted = io.BytesIO()
+        self.left_out = None
         self.ended = False
         """A reply of unknown shape ends where its body does."""
 
@@ -52,7 +54,7 @@ class RawFlow:
         self._sink.head(reply.status, reply.content_type, reply.headers)
 
     async def feed(self, chunk: bytes) -> None:
-        self.emitted.append(chunk)
+        self.emitted.write(chunk)
         self._size += len(chunk)
         if self._size > MAX_REPLY:
             raise UpstreamFailure(FailureKind.MALFORMED, f"the reply is over {MAX_REPLY >> 20} MiB")
@@ -65,7 +67,7 @@ class RawFlow:
         if self.streamed:
             self._read_stream()
         elif self._json:
-            self._add(self._dialect.read_body(b"".join(self.emitted)).events)
+            self._add(self._dialect.read_body(self.emitted.getvalue()).events)
         self.assembly.ended = True
         return self._kept
 
@@ -76,7 +78,7 @@ class RawFlow:
     def _read_stream(self) -> None:
         reader = SseReader()
         try:
-            for sse in (*reader.feed(b"".join(self.emitted)), *reader.close()):
+            for sse in (*reader.feed(self.emitted.getvalue()), *reader.close()):
                 self._add(self._dialect.read_frame(sse).events)
         except FrameTooLarge:
             return

@@ -91,7 +91,7 @@ def _by_the_piece(exchange: Exchange, price: Price | None) -> Spent:
 
 def _plus(spent: Spent, exchange: Exchange, price: Price | None) -> Spent:
     """With the cost of what is priced by the piece, unless reported tokens stand for it."""
-    told = billed(exchange.emitted[0]) if len(exchange.emitted) == 1 else NO_UNITS
+    told = billed(exchange.emitted.getvalue())
     units = exchange.units if told == NO_UNITS else told
     if price is None or spent.micro_usd or units == NO_UNITS:
         return spent

@@ -15,6 +15,7 @@ from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
 from llm_proxy.records.view import CallView, CostLabel, Decision, Status
 from llm_proxy.wire.dialects import DIALECTS
+from llm_proxy.wire.spans import splice
 
 _COLUMNS = "kind, at_us, call_id, run_id, agent_id, body, writer, seq"
 
@@ -132,12 +133,16 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         request=body,
         sent=(rebuild(closed.sent, blobs) if content else None) or as_sent(body, closed.edits),
         emitted=emitted,
-        released=_released(closed.released, blobs) if content else None,
+        released=_released(closed, emitted, blobs) if content else None,
         reply=reply,
     )
 
 
-def _released(hex_: str, blobs: dict[bytes, bytes]) -> bytes | None:
-    if hex_ == NOTHING_RELEASED:
+def _released(closed: bodies.Closed, emitted: bytes | None, blobs: dict[bytes, bytes]) -> bytes | None:
+    if closed.released == NOTHING_RELEASED:
         return b""
-    return blobs.get(bytes.fromhex(hex_)) if hex_ else None
+    if closed.released:
+        return blobs.get(bytes.fromhex(closed.released))
+    if emitted is None or not closed.left_out:
+        return None
+    return splice(emitted, [(start, end, b"") for start, end in closed.left_out])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+
 import msgspec
 
 from llm_proxy.chat.events import (
@@ -109,7 +112,7 @@ class _Thought:
 
 
 class _Choice:
-    __slots__ = ("calls", "finish", "reasoning", "refusal", "server_tools", "text")
+    __slots__ = ("calls", "finish", "reasoning", "refusal", "server_tools", "spoken", "text")
 
     def __init__(self) -> None:
         self.text: list[str] = []
@@ -118,14 +121,25 @@ class _Choice:
         self.calls: dict[int, _Call] = {}
         self.server_tools: dict[int, ServerToolUse] = {}
         self.finish = ""
+        self.spoken = False
 
 
 class Assembly:
-    """Folds events, in order, into a `Reply`. One per attempt; not thread-safe."""
+    """Folds events, in order, into a `Reply`. One per attempt; not thread-safe.
 
-    __slots__ = ("_choices", "ended", "error", "id", "model", "output_chars", "unreadable", "usage")
+    Words past `most_text` characters are only counted. `reply` then takes them from `again`.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = (
+        *("_choices", "_cut", "_most_text", "again", "ended", "error"),
+        *("id", "model", "output_chars", "unreadable", "usage"),
+    )
+
+    def __init__(self, most_text: int = sys.maxsize) -> None:
+        self._most_text = most_text
+        self._cut = False
+        self.again: Callable[[], Assembly] | None = None
+        """Reads the whole reply once more, into an assembly without a limit."""
         self._choices: dict[int, _Choice] = {}
         self.id = ""
         self.model = ""
@@ -136,10 +150,10 @@ class Assembly:
         self.output_chars = 0
 
     def add(self, event: Event) -> None:
+        if type(event) is Text:  # most events are, and a match statement looks at each class in turn
+            self._add_text(event)
+            return
         match event:
-            case Text(choice, text):
-                self._choice(choice).text.append(text)
-                self.output_chars += len(text)
             case Reasoning():
                 self._add_reasoning(event)
             case CallDelta():
@@ -152,8 +166,9 @@ class Assembly:
                 self.id = self.id or id_
                 self.model = self.model or model
             case Refusal(choice, text):
-                self._choice(choice).refusal.append(text)
                 self.output_chars += len(text)
+                if self._keeps():
+                    self._choice(choice).refusal.append(text)
             case ServerTool(choice, index, name, id_):
                 used = ServerToolUse(index=index, name=name, id=id_)
                 self._choice(choice).server_tools.setdefault(index, used)
@@ -163,6 +178,23 @@ class Assembly:
                 self.ended = True
             case Unreadable(why):
                 self.unreadable = why
+            case Text():
+                pass
+
+    def _add_text(self, event: Text) -> None:
+        choice = self._choices.get(event.choice) or self._choice(event.choice)
+        text = event.text
+        self.output_chars += len(text)
+        choice.spoken = True
+        if self.output_chars <= self._most_text:
+            choice.text.append(text)
+        else:
+            self._cut = True
+
+    def _keeps(self) -> bool:
+        """Whether the words that were just counted are kept."""
+        self._cut = self._cut or self.output_chars > self._most_text
+        return not self._cut
 
     def _choice(self, index: int) -> _Choice:
         choice = self._choices.get(index)
@@ -176,8 +208,11 @@ class Assembly:
         thought = parts.get(key)
         if thought is None:
             thought = parts[key] = _Thought()
-        thought.add(piece)
         self.output_chars += len(piece.text)
+        if piece.kind in OPAQUE or self._keeps():
+            thought.add(piece)
+        else:
+            thought.add(msgspec.structs.replace(piece, text=""))
 
     def _add_call(self, delta: CallDelta) -> None:
         calls = self._choice(delta.choice).calls
@@ -226,7 +261,13 @@ class Assembly:
             if (seal := "".join(thought.text) if kind in OPAQUE else thought.signature)
         ]
 
+    def spoken(self) -> frozenset[int]:
+        """Choices of which some text has come."""
+        return frozenset(index for index, choice in self._choices.items() if choice.spoken)
+
     def reply(self) -> Reply:
+        if self._cut and self.again is not None:
+            return self.again().reply()
         calls = self.calls()
         return Reply(
             id=self.id,

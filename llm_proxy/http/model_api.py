@@ -29,6 +29,7 @@ from llm_proxy.wire.openai_responses import OPENAI_RESPONSES
 from llm_proxy.wire.passthrough import (
     PASSTHROUGH,
     checked_path,
+    is_administrative,
     is_model_path,
     parse_request,
     returns_calls,
@@ -198,7 +199,7 @@ class ModelApi:
         exchange.method = scope["method"]
         raw_path: bytes = scope.get("raw_path") or scope["path"].encode()
         path = exchange.upstream_path = checked_path(raw_path.partition(b"?")[0].decode("latin-1"))
-        if is_model_path(path) or path.startswith(_ADMINISTRATIVE):
+        if is_model_path(path) or is_administrative(path):
             raise ProxyError(
                 Kind.UNSUPPORTED_FEATURE,
                 f"{exchange.method} /v1{path} is not served. Served: {_SERVED}.",
@@ -237,8 +238,6 @@ class ModelApi:
 
 
 _MAX_QUERY = 2_048
-_ADMINISTRATIVE = ("/organization/", "/organizations/", "/projects/")
-"""Where a provider's own keys and members are kept: nothing that an agent may reach with the target's key."""
 _DESCRIBING = frozenset({b"content-type", b"accept", b"range", b"idempotency-key"})
 """Headers that say what a body is and which reply is wanted."""
 

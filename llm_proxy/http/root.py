@@ -27,7 +27,9 @@ class Root:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         method: str = scope["method"]
-        endpoint = self._model_routes.get(path) if method == "POST" else None
+        # A dialect's path that is spelled with escapes is no path of ours: `other` refuses it.
+        spelt = b"%" not in scope.get("raw_path", b"")
+        endpoint = self._model_routes.get(path) if method == "POST" and spelt else None
         if endpoint is not None:
             await endpoint(scope, receive, send)
         elif method == "GET" and (path == MODELS or path.startswith(MODELS + "/")):

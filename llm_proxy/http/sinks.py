@@ -122,6 +122,8 @@ class RawSink:
 class ReplyCut(Exception):
     """A reply of unknown shape broke off. The server closes the connection without ending the body."""
 
+    planned = True
+
 
 _PASSED = ("content-disposition", "content-range", "location")
 

@@ -22,6 +22,7 @@ from llm_proxy.records.tables import salts
 DAY_US = 86_400_000_000
 _SMALL = 160
 """Bytes under which compression costs more than it saves."""
+_LARGE = 1 << 20
 
 
 def epoch_of(at_us: int) -> int:
@@ -104,12 +105,17 @@ class Codec:
         large: list[Any] = [content for content in contents if len(content) >= _SMALL]
         packed = iter(self._pack.multi_compress_to_buffer(large) if large else ())
         return [
-            ("zstd", next(packed).tobytes()) if len(content) >= _SMALL else ("raw", content)
+            ("zstd", _stored(next(packed), content)) if len(content) >= _SMALL else ("raw", content)
             for content in contents
         ]
 
     def unpack(self, codec: str, data: bytes, size: int) -> bytes:
         return data if codec == "raw" else self._unpack.decompress(data, max_output_size=size)
+
+
+def _stored(packed: Any, content: bytes) -> Any:
+    """The compressed bytes; of large content without a copy."""
+    return packed.tobytes() if len(content) < _LARGE else memoryview(packed)
 
 
 def fetch(connection: Connection, ids: set[bytes], codec: Codec) -> dict[bytes, bytes]:

@@ -85,6 +85,8 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     emitted: str = ""
     released: str = ""
     """Empty where it's what was emitted; `-` where nothing of the reply was released."""
+    left_out: tuple[tuple[int, int], ...] = ()
+    """With an empty `released`: the slices of what was emitted that were not released."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):

@@ -123,6 +123,7 @@ class Writer:
                 except queue.Empty:
                     break
             stopping = item is None
+            del item  # or the last job, content and all, would wait here for the next one
             if taken:
                 self._write(taken)
         self._committer.close()

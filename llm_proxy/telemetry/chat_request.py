@@ -7,6 +7,8 @@ from typing import TypeAlias
 
 import msgspec
 
+from llm_proxy.chat.events import ReasoningKind
+from llm_proxy.chat.thinking import split_inline
 from llm_proxy.telemetry.parts import (
     UNREADABLE,
     BlobPart,
@@ -19,7 +21,9 @@ from llm_proxy.telemetry.parts import (
     ToolResponsePart,
     UriPart,
     json_or_text,
+    reasoning_content,
 )
+from llm_proxy.wire.openai_chat.history import reasoning_of
 
 Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 

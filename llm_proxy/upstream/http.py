@@ -126,7 +126,7 @@ class HttpProvider:
 
 async def _refused(response: aiohttp.ClientResponse) -> UpstreamFailure:
     try:
-        body = await response.content.read(_ERROR_BODY)
+        body = await _start(response.content)
     except (aiohttp.ClientError, OSError):
         body = b""
     code, type_ = _words(body)
@@ -138,6 +138,16 @@ async def _refused(response: aiohttp.ClientResponse) -> UpstreamFailure:
         retry_after_s=retry_after_from(response.headers, time.time()),
         body=body,
     )
+
+
+async def _start(content: aiohttp.StreamReader) -> bytes:
+    """A body's first bytes, however many pieces it comes in: as many as are kept of an error."""
+    pieces: list[bytes] = []
+    left = _ERROR_BODY
+    while left > 0 and (piece := await content.read(left)):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def _words(body: bytes) -> tuple[str, str]:

@@ -121,7 +121,7 @@ def test_a_rich_call_has_every_attribute_that_backends_read() -> None:
         {
             "role": "assistant",
             "parts": [
-                {"type": "reasoning", "content": "I should read the issue first."},
+                {"type": "reasoning", "content": "I should read the issue first.", "kind": "raw"},
                 {"type": "tool_call", "id": "c0", "name": "read_issue", "arguments": {"number": 7}},
             ],
         },

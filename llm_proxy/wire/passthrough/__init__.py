@@ -6,7 +6,7 @@ from llm_proxy.wire import untooled
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.openai_chat import errors
 from llm_proxy.wire.passthrough import reply, request
-from llm_proxy.wire.passthrough.paths import checked_path, is_model_path, returns_calls
+from llm_proxy.wire.passthrough.paths import checked_path, is_administrative, is_model_path, returns_calls
 from llm_proxy.wire.passthrough.request import PassthroughRequest, parse_request
 from llm_proxy.wire.passthrough.units import Units, billed, units
 
@@ -16,6 +16,7 @@ __all__ = [
     "Units",
     "billed",
     "checked_path",
+    "is_administrative",
     "is_model_path",
     "parse_request",
     "returns_calls",

@@ -21,6 +21,8 @@ Of escapes, those of a space and of punctuation that means nothing in a path: no
 character or a byte beyond ASCII.
 """
 
+_ADMINISTRATIVE = frozenset({"organization", "organizations", "projects"})
+"""Nothing that an agent may reach with the target's key."""
 _OWN = ("chat/completions", "completions", "embeddings", "messages", "responses")
 """Where the dialects are served."""
 _BELOW = tuple([f"{own}/" for own in _OWN])
@@ -95,6 +97,11 @@ def is_model_path(path: str) -> bool:
     return plain.startswith(_BELOW) and _NOT_GENERATING.fullmatch(plain) is None
 
 
+def is_administrative(path: str) -> bool:
+    """Whether a path below `/v1` is where a provider's own keys and members are kept, however spelled."""
+    return _plain(path).partition("/")[0] in _ADMINISTRATIVE
+
+
 def returns_calls(path: str) -> str:
     """Why what a path below `/v1` returns may hold, or lead to, tool calls that nobody judges; empty if not.
 
@@ -106,8 +113,9 @@ def returns_calls(path: str) -> str:
 
 
 def _plain(path: str) -> str:
-    """A path without the differences that servers overlook: escapes, case, doubled and trailing slashes."""
-    return "/".join([segment for segment in unquote(path).lower().split("/") if segment])
+    """A path without what servers overlook: escapes, case, outer blanks, doubled and trailing slashes."""
+    segments = [segment.strip() for segment in unquote(path).lower().split("/")]
+    return "/".join([segment for segment in segments if segment])
 
 
 def _refused(message: str) -> ProxyError:
