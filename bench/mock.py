@@ -2,8 +2,8 @@
 
 `python -m bench.mock --port P`. It shares the machine with what it helps to measure, so a request is read by
 byte search alone and replies are templates of fixed width with an id filled in. `GET /stats` counts them.
-A model whose name ends in `-tools` answers with one tool call, one that ends in `-300` or `-1000` streams that
-many deltas.
+A model whose name ends in `-tools` answers with one tool call, one that ends in `-300` or `-1000` streams
+that many deltas.
 """
 
 from __future__ import annotations

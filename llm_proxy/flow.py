@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from llm_proxy.chat.events import Ended, Failed, Frame, Unreadable, UsageSeen
+from llm_proxy.chat.events import Ended, Event, Failed, Frame, Text, Unreadable, UsageSeen
 from llm_proxy.chat.reply import Assembly, ToolCall
 from llm_proxy.output import Output
 from llm_proxy.policy.gate import Gate, GateOverflow
@@ -83,8 +83,7 @@ class Flow:
         self.emitted = io.BytesIO()
         self.streamed = True
         self.left_out: tuple[tuple[int, int], ...] | None = None
-        """Once the reply has ended: the slices of `emitted` that the caller did not get, where it got all else
-        as it came; None where that's not how it was."""
+        """The slices of `emitted` that the caller did not get, where it got all else as it came."""
 
     def begin(self, reply: UpstreamReply) -> None:
         """The reply's head has come: it's an event stream or a whole body."""
@@ -151,15 +150,13 @@ class Flow:
         held = self._gate.open()
         if self._hidden and not (held or self._changed):
             self.left_out = tuple(self._hidden)
-        self._changed = self._changed or bool(self._hidden)
         pieces.append(output.judged(held, denied, self._spoken() if denied else ()))
         pieces += [output.pass_on(frame) for frame in self._tail]
         pieces.append(output.close())
         return b"".join(pieces)
 
     def released(self, tail: bytes) -> list[bytes] | None:
-        """What the caller received, `tail` included, or None where it's all that the model's server sent, but
-        for what is `left_out`."""
+        """What the caller received, `tail` included, or None where it's all that came, but for `left_out`."""
         if self._output.anew:
             return [*self._written, tail]
         passed = self._passed()
@@ -197,25 +194,35 @@ class Flow:
 
     def _admit(self, frame: Frame) -> bool:
         """Folds a frame in; True where it may be released now."""
-        only_usage = False
-        for event in frame.events:
-            kind = type(event)
-            self.assembly.add(event)
-            if kind is Failed or kind is Unreadable:
-                raise _failure(event)
-            if isinstance(event, UsageSeen):
-                only_usage = event.only
-        if only_usage and self._hide_usage:
+        events = frame.events
+        assembly = self.assembly
+        if len(events) == 1 and type(event := events[0]) is Text:  # most frames are such
+            assembly.add_text(event)
+        elif self._fold(events) and self._hide_usage:
             self._hidden.append((self._read_to, self._read_to + len(frame.raw)))
             return False
         try:
             flows = self._gate.admit(frame)
         except GateOverflow as error:
             raise UpstreamFailure(FailureKind.MALFORMED, "the proposed tool calls are too large") from error
-        if flows and self.assembly.finished(self._choices):
+        if flows and assembly.finished(self._choices):
             self._tail.append(frame)
             return False
         return flows
+
+    def _fold(self, events: tuple[Event, ...]) -> bool:
+        """Takes a frame's events in; True where usage is all that they tell."""
+        only_usage = False
+        for event in events:
+            self.assembly.add(event)
+            match event:
+                case Failed() | Unreadable():
+                    raise _failure(event)
+                case UsageSeen(_, only):
+                    only_usage = only
+                case _:
+                    pass
+        return only_usage
 
     def _seen_meaning(self) -> bool:
         """Whether a word of the reply has come: until then another target may still answer."""

@@ -131,13 +131,14 @@ class Assembly:
     """
 
     __slots__ = (
-        *("_choices", "_cut", "_most_text", "again", "ended", "error"),
+        *("_all_finished", "_choices", "_cut", "_most_text", "again", "ended", "error"),
         *("id", "model", "output_chars", "unreadable", "usage"),
     )
 
     def __init__(self, most_text: int = sys.maxsize) -> None:
         self._most_text = most_text
         self._cut = False
+        self._all_finished = True
         self.again: Callable[[], Assembly] | None = None
         """Reads the whole reply once more, into an assembly without a limit."""
         self._choices: dict[int, _Choice] = {}
@@ -150,16 +151,16 @@ class Assembly:
         self.output_chars = 0
 
     def add(self, event: Event) -> None:
-        if type(event) is Text:  # most events are, and a match statement looks at each class in turn
-            self._add_text(event)
-            return
         match event:
+            case Text():
+                self.add_text(event)
             case Reasoning():
                 self._add_reasoning(event)
             case CallDelta():
                 self._add_call(event)
             case Finished(choice, reason):
                 self._choice(choice).finish = reason
+                self._all_finished = all([choice.finish for choice in self._choices.values()])
             case UsageSeen(usage):
                 self.usage = usage
             case Started(id_, model):
@@ -178,10 +179,8 @@ class Assembly:
                 self.ended = True
             case Unreadable(why):
                 self.unreadable = why
-            case Text():
-                pass
 
-    def _add_text(self, event: Text) -> None:
+    def add_text(self, event: Text) -> None:
         choice = self._choices.get(event.choice) or self._choice(event.choice)
         text = event.text
         self.output_chars += len(text)
@@ -200,6 +199,7 @@ class Assembly:
         choice = self._choices.get(index)
         if choice is None:
             choice = self._choices[index] = _Choice()
+            self._all_finished = False
         return choice
 
     def _add_reasoning(self, piece: Reasoning) -> None:
@@ -230,7 +230,7 @@ class Assembly:
         """True once the reply ended the way a whole one does, `choices` of them at least."""
         if self.ended:
             return True
-        return len(self._choices) >= choices and all(c.finish for c in self._choices.values())
+        return self._all_finished and len(self._choices) >= choices
 
     def finish_reasons(self) -> tuple[str, ...]:
         """Why each choice ended, by choice; the unfinished ones are left out."""

@@ -114,13 +114,11 @@ class House:
         proposed = [(call.name, call.arguments) for view in calls for call in said(view).calls]
         assert proposed == [("crm_read", '{"id":7}'), ("kb_search", '{"query":"tank"}'), ("crm_read", '{"id":8}')]
         assert said(calls[-1]).text == FINAL
-        assert [len(call.results) for call in calls] == [0, 2, 1]
-        assert all(result.known for call in calls for result in call.results)
 
     def failed(self, run: str, status: int) -> None:
         """Asserts that the run is one call that failed with this status."""
         (call,) = self.calls(run)
-        assert call.status in (Status.FAILED, Status.CUT)
+        assert call.status in (Status.FAILED, Status.REFUSED)
         assert call.problem is not None
         assert call.problem.status == status
 

@@ -92,7 +92,7 @@ async def test_chat_with_tools(
         ends.append(choice.finish_reason)
         reasoned.append(getattr(message, "reasoning_content", None))
         back = message.to_dict()
-        messages.append({name: back[name] for name in ("role", "content", "tool_calls") if back.get(name)})
+        messages.append({name: value for name, value in back.items() if name != "parsed"})
         for call in message.tool_calls or []:
             arguments = json.loads(call.function.arguments)
             proposed.append((call.function.name, arguments))
