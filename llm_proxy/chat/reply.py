@@ -150,7 +150,7 @@ class Assembly:
         self.unreadable = ""
         self.output_chars = 0
 
-    def add(self, event: Event) -> None:
+    def add(self, event: Event) -> None:  # noqa: C901  one case for each kind of event
         match event:
             case Text():
                 self.add_text(event)
@@ -158,9 +158,8 @@ class Assembly:
                 self._add_reasoning(event)
             case CallDelta():
                 self._add_call(event)
-            case Finished(choice, reason):
-                self._choice(choice).finish = reason
-                self._all_finished = all([choice.finish for choice in self._choices.values()])
+            case Finished():
+                self._finish(event)
             case UsageSeen(usage):
                 self.usage = usage
             case Started(id_, model):
@@ -189,6 +188,10 @@ class Assembly:
             choice.text.append(text)
         else:
             self._cut = True
+
+    def _finish(self, event: Finished) -> None:
+        self._choice(event.choice).finish = event.reason
+        self._all_finished = all(choice.finish for choice in self._choices.values())
 
     def _keeps(self) -> bool:
         """Whether the words that were just counted are kept."""

@@ -98,10 +98,10 @@ def _rows(step: Step, cut: Cut) -> Iterator[Row]:
     for attempt in call.attempts:
         if attempt.failure:
             yield "tried", _failed_try(attempt.target, attempt.failure, attempt.detail)
-    if call.reply is not None:
-        yield from _said(call.reply, call.decisions, cut)
     if call.reasoning_withheld:
         yield "thinks", Text("the provider counts reasoning tokens and gives none of its words", "dim")
+    if call.reply is not None:
+        yield from _said(call.reply, call.decisions, cut)
     if step.received is not None:
         yield "received", _received(step.received, call.reply)
     spent = _spent(call)

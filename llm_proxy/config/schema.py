@@ -30,7 +30,7 @@ from llm_proxy.config.shapes import (
     Items,
     Maximum,
     Name,
-    PerToken,
+    Rate,
     Seconds,
     Section,
     Table,
@@ -76,22 +76,29 @@ class IdentityConfig(Section):
 
 
 class PriceConfig(Section):
-    """USD per token, and sizes in tokens, in LiteLLM's field names. Replaces the known price whole.
+    """USD per token or piece, and sizes in tokens, in LiteLLM's field names. Replaces the known price whole.
 
     An absent cache rate is the input's, an absent reasoning rate the output's.
     """
 
-    input_cost_per_token: PerToken | None = None
-    output_cost_per_token: PerToken | None = None
-    cache_read_input_token_cost: PerToken | None = None
-    cache_creation_input_token_cost: PerToken | None = None
-    output_cost_per_reasoning_token: PerToken | None = None
+    input_cost_per_token: Rate | None = None
+    output_cost_per_token: Rate | None = None
+    cache_read_input_token_cost: Rate | None = None
+    cache_creation_input_token_cost: Rate | None = None
+    output_cost_per_reasoning_token: Rate | None = None
+    input_cost_per_image: Rate | None = None
+    output_cost_per_image: Rate | None = None
+    input_cost_per_character: Rate | None = None
+    input_cost_per_query: Rate | None = None
+    input_cost_per_second: Rate | None = None
+    output_cost_per_second: Rate | None = None
+    max_input_tokens: Tokens | None = None
     max_output_tokens: Tokens | None = None
     max_tokens: Tokens | None = None
 
     @model_validator(mode="after")
     def _prices_something(self) -> Self:
-        if self.input_cost_per_token is None and self.output_cost_per_token is None:
+        if not any("_cost_per_" in name for name in self.model_fields_set):
             raise ValueError("prices nothing: give input_cost_per_token and output_cost_per_token")
         return self
 

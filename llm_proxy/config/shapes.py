@@ -89,7 +89,7 @@ Int: TypeAlias = Annotated[int, BeforeValidator(_number)]
 Float: TypeAlias = Annotated[float, BeforeValidator(_number)]
 Usd: TypeAlias = Annotated[Decimal, BeforeValidator(_number), Field(ge=0, le=10**9), AfterValidator(_micro)]
 """Down to the micro-dollar."""
-PerToken: TypeAlias = Annotated[Float, Field(ge=0)]
+Rate: TypeAlias = Annotated[Float, Field(ge=0)]
 Tokens: TypeAlias = Annotated[Int, Field(ge=1)]
 Seconds: TypeAlias = Annotated[Float, Field(gt=0, le=86_400)]
 Maximum: TypeAlias = Annotated[Int, Field(ge=0, le=2**62)]

@@ -107,7 +107,7 @@ def _short_keys(config: ConfigFile, document: Document) -> Iterator[Issue]:
 def _dear_prices(prices: Mapping[str, PriceConfig], document: Document) -> Iterator[Issue]:
     for name, price in prices.items():
         for field, value in price.model_dump(exclude_none=True).items():
-            if "cost" in field and value > _DEAREST_PER_TOKEN:
+            if "cost" in field and "token" in field and value > _DEAREST_PER_TOKEN:
                 message = f"is {value:g} USD for one token: prices are per token, not per million"
                 yield document.issue(("prices", name, field), message)
 

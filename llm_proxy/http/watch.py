@@ -36,6 +36,7 @@ class Watch:
         self._timer.cancel()
         if self._waiter is not None:
             self._waiter.cancel()
+            self._waiter = None  # what it raised leads back here: the call would wait for the gc
         if isinstance(error, asyncio.CancelledError) and self._exchange.client_gone:
             assert self._task is not None
             self._task.uncancel()

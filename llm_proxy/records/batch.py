@@ -13,6 +13,7 @@ from budgets import Op, Result, SqlLedger
 from llm_proxy.records.blobs import Codec
 from llm_proxy.records.chain import Row, link
 from llm_proxy.records.evidence import NOTHING, BlobDraft, Evidence
+from llm_proxy.records.large import LARGE, write_large
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState, load_runs
 from llm_proxy.records.statements import Statements
 from llm_proxy.records.tables import calls
@@ -155,5 +156,9 @@ def _store(
         (draft.id, draft.epoch, name, len(draft.content), data)
         for draft, (name, data) in zip(ordered, packed, strict=True)
     ]
+    large = [row for row in rows if len(row[-1]) >= LARGE] if connection.dialect.name == "sqlite" else []
+    if large:
+        write_large(connection, large)
+        rows = [row for row in rows if len(row[-1]) < LARGE]
     statements.blob.run(connection, rows)
     return list(drafts.values())

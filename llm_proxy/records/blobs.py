@@ -16,13 +16,13 @@ import zstandard
 from sqlalchemy import Connection, select
 
 from llm_proxy.records.evidence import BlobDraft
+from llm_proxy.records.large import LARGE
 from llm_proxy.records.prepared import select_in, upsert
 from llm_proxy.records.tables import salts
 
 DAY_US = 86_400_000_000
 _SMALL = 160
 """Bytes under which compression costs more than it saves."""
-_LARGE = 1 << 20
 
 
 def epoch_of(at_us: int) -> int:
@@ -115,7 +115,7 @@ class Codec:
 
 def _stored(packed: Any, content: bytes) -> Any:
     """The compressed bytes; of large content without a copy."""
-    return packed.tobytes() if len(content) < _LARGE else memoryview(packed)
+    return packed.tobytes() if len(content) < LARGE else memoryview(packed)
 
 
 def fetch(connection: Connection, ids: set[bytes], codec: Codec) -> dict[bytes, bytes]:

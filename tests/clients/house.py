@@ -30,7 +30,9 @@ models:
   broken: {turns: [{status: 500, error: {message: The vendor fell over.}}]}
   refusing:
     turns: [{status: 400, error: {message: The vendor refuses this., type: invalid_request_error}}]
-  cut: {turns: [{text: This sentence never comes to the end that it was meant to have., cut_after: 8}]}
+  cut:
+    turns:
+      - {text: This sentence never comes to the end that it was meant to have., cut_after: 8, delta_s: 0.02}
 default:
   turns:
     - when: {turn: 0, last_user_contains: order}
@@ -112,7 +114,11 @@ class House:
         assert spoke == {DIALECTS[upstream]}
         assert [seen.path for seen in self.upstream.seen][-3:] == [PATHS[upstream]] * 3
         proposed = [(call.name, call.arguments) for view in calls for call in said(view).calls]
-        assert proposed == [("crm_read", '{"id":7}'), ("kb_search", '{"query":"tank"}'), ("crm_read", '{"id":8}')]
+        assert proposed == [
+            ("crm_read", '{"id":7}'),
+            ("kb_search", '{"query":"tank"}'),
+            ("crm_read", '{"id":8}'),
+        ]
         assert said(calls[-1]).text == FINAL
 
     def failed(self, run: str, status: int) -> None:

@@ -1,4 +1,4 @@
-"""Agents of three dialects, each on its official SDK: one conversation with tools, and every byte it received."""
+"""Agents of three dialects, each on its official SDK: a conversation with tools, and every byte of it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CUSTOM = ("scratch", "shell_run")
 
 @dataclass(frozen=True)
 class Heard:
-    """A reply as the SDK puts it together. A call is its tool and its arguments, decoded where they are JSON."""
+    """A reply as the SDK puts it together. A call is a tool and its arguments, decoded from JSON."""
 
     text: str
     calls: list[tuple[str, Any]]

@@ -54,7 +54,12 @@ def chat(
         "choices": [{"index": 0, "finish_reason": finish, "message": message}],
         "usage": usage,
     }
-    chunk: dict[str, Any] = {"id": "gen-1", "object": "chat.completion.chunk", "created": 1, "model": "vendor-1"}
+    chunk: dict[str, Any] = {
+        "id": "gen-1",
+        "object": "chat.completion.chunk",
+        "created": 1,
+        "model": "vendor-1",
+    }
     steps: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant"}, None)]
     steps += [(delta, None) for delta in deltas]
     steps.append(({}, finish))

@@ -34,6 +34,7 @@ models:
   thinking:
     turns:
       - {reasoning: Hm., text: Hello, usage: {input: 400, cached: 250, output: 60, reasoning: 20}}
+  quiet: {turns: [{text: Well., usage: none}]}
   unsaid: {turns: [{text: "one two three four five six seven eight", stall_after: 6}]}
   tools:
     turns: [{tool_calls: [{name: crm_read, arguments: {id: "7"}}, {name: crm_read, arguments: {id: "8"}}]}]
@@ -62,7 +63,6 @@ PATHS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 CROWDS = [*PATHS, "mixed"]
 STREAMS = ("chat", "responses", "messages", "responses-translated", "messages-translated", "completions")
-LEAVERS = {name: f"leave-{name}" for name in STREAMS}
 
 
 def _key(agent: str) -> str:
@@ -83,7 +83,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
                 "targets": [speaking(dialect, f"{model}-{dialect}", upstream.origin, model)],
                 "retries": 0,
             }
-            for model in ("m", "thinking", "unsaid", "tools")
+            for model in ("m", "thinking", "quiet", "unsaid", "tools")
             for dialect in UPSTREAMS
         }
         models |= {n: {"targets": [target(n, upstream.base_url, n)], "retries": 0} for n in ("m", "unsaid")}
@@ -98,7 +98,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
                 *({"id": f"{n}-limit", "agent": n, "window": "run", "tool_calls": 1} for n in gate),
                 {"id": "spent", "agent": "spender", "window": "day", "usd": 50, "tokens": 10**8},
             ],
-            prices=dict.fromkeys(("m", "thinking", "unsaid", "tools"), PRICE),
+            prices=dict.fromkeys(("m", "thinking", "quiet", "unsaid", "tools"), PRICE),
         )
         async with ProxyProcess(tmp_path_factory.mktemp("budgets"), settings) as proxy:
             yield House(proxy, upstream)
@@ -223,3 +223,22 @@ async def test_tool_calls_run_out(house: House, kind: type[Agent], upstream: str
         with pytest.raises((openai.RateLimitError, anthropic.RateLimitError), match="tool_calls"):
             await agent.answer(stream=stream)
         assert house.proxy.view(agent.tape.call_id).status is Status.REFUSED
+
+
+async def test_a_conversation_that_only_the_record_holds_counts_once(house: House) -> None:
+    """An upstream that reports nothing: what is counted is the same, whoever sends the earlier turn."""
+    words = "word " * 300
+    async with house.proxy.sdk(_key("spender")) as sdk:
+        first = await sdk.responses.create(model="quiet-openai_chat", input=words)
+        earlier: Any = [{"role": "user", "content": words}, *(i.to_dict() for i in first.output)]
+        again: Any = {"role": "user", "content": "and then?"}
+        asked: Any = ({"previous_response_id": first.id, "input": [again]}, {"input": [*earlier, again]})
+        counted: list[int] = []
+        for more in asked:
+            raw: Any = await sdk.responses.with_raw_response.create(model="quiet-openai_chat", **more)
+            view = house.proxy.view(raw.headers["x-call-id"])
+            assert view.usage is not None
+            assert view.cost_label is CostLabel.ESTIMATED
+            counted.append(view.usage.input)
+    assert counted[1] > 300
+    assert abs(counted[0] - counted[1]) < 30

@@ -1,4 +1,4 @@
-"""Streams of Responses and Messages that contradict themselves: nothing that nobody judged reaches an agent."""
+"""Streams of Responses and Messages that contradict themselves: nothing unjudged reaches an agent."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ default:
   turns:
 {"".join("  " + _turn(name, calls) for name, (calls, _) in ARRANGEMENTS.items())}
     - {{when: {{last_user_contains: <custom>, turn: 0}}, reasoning: Hm., tool_calls: {_CUSTOM}}}
-    - {{when: {{last_user_contains: <web>}}, server_tools: [{{query: otters, urls: ["https://o.example"]}}], text: Otters.}}
+    - {{when: {{last_user_contains: <web>}}, server_tools: [{{query: otters}}], text: Otters.}}
     - {{text: All done.}}
 """
 POLICY: dict[str, Any] = {
@@ -104,6 +104,7 @@ def _checked(proxy: ProxyProcess, agent: Agent, upstream: str) -> Any:
     view = proxy.view(agent.tape.call_id)
     assert view.dialect == agent.dialect
     assert (view.upstream_dialect or view.dialect) == upstream
+    assert view.released is not None
     assert got.startswith(view.released) if view.problem else got == view.released
     assert SECRET in (view.emitted or b"")
     return view

@@ -61,7 +61,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         settings = config(
             upstream.base_url,
             models=models | {"renamed": {"targets": [target("renamed", upstream.base_url)]}},
-            default_model="m",
+            default_model="renamed",
             prices=PRICES,
             budgets=[{"id": "all", "window": "day", "requests": 10_000, "usd": 100}],
         )

@@ -153,7 +153,7 @@ async def test_callers_of_other_dialects_read_the_same_words(house: House, name:
 
 
 def shown_once(body: bytes, caller: str) -> bytes:
-    """A chat reply without `reasoning_content` where `reasoning_details` tell it all: clients read one of them."""
+    """A chat reply without `reasoning_content` where `reasoning_details` tell it too: clients read one."""
     if caller == CHAT and b'"reasoning_details"' in body:
         return body.replace(b'"reasoning_content"', b'"x"')
     return body

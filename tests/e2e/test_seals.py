@@ -138,6 +138,7 @@ async def test_a_fallback_in_the_middle_of_a_run(
     view = two.proxy.views(run=run)[1]
     assert view.target == f"then-{first}-{then}"
     assert not given & seals_in(newest(two.other))
+    assert b"llmp1." not in two.other.seen[-1].body, "nor in an envelope"
     assert FOREIGN_SEAL in view.dropped
 
 
@@ -147,7 +148,7 @@ async def test_the_caller_is_told(two: Two) -> None:
     assert await ASK["messages"](two, "a-messages", talk, "told", stream=False) == 1
     thinking = [block for block in talk.history[1]["content"] if "thinking" in block["type"]]
     assert len(thinking) == 2
-    asked = {
+    asked: dict[str, Any] = {
         "model": "b-messages",
         "max_tokens": 900,
         "messages": [

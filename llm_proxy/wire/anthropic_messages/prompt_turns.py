@@ -26,7 +26,7 @@ from llm_proxy.chat.prompt import (
 from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.wire.anthropic_messages import prompt_out as out
 from llm_proxy.wire.anthropic_messages.call_input import input_object
-from llm_proxy.wire.anthropic_messages.prompt_faults import unsupported
+from llm_proxy.wire.faults import unsupported
 from llm_proxy.wire.toolids import fitting
 
 LONGEST_ID = 64

@@ -30,8 +30,11 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 
 
 def pieces(detail: schema.Detail) -> list[ReasoningPart]:
-    """What one entry says: words with their signature, opaque data. Nothing where it says nothing."""
-    id_, format_ = detail.id or "", detail.format or ""
+    """What one entry says: words with their signature, opaque data. Nothing where it says nothing.
+
+    OpenAI's SDK joins every text of a streamed entry's deltas, so `id` and `format` come back several times over.
+    """
+    id_, format_ = _once(detail.id or ""), _once(detail.format or "")
     signature = detail.signature or ""
     found: list[ReasoningPart] = []
     if detail.text or (signature and not detail.summary):
@@ -65,6 +68,11 @@ def entry(part: ReasoningPart, index: int) -> Entry:
 def sealed(part: ReasoningPart) -> bool:
     """Whether the part's vendor wants it back as it gave it."""
     return bool(part.signature or part.id) or part.kind in OPAQUE
+
+
+def _once(text: str) -> str:
+    """The text that this one repeats from end to end; the text itself where it repeats none."""
+    return text[: (text + text).find(text, 1)]
 
 
 def _part(kind: ReasoningKind, text: str, signature: str, id_: str, format_: str) -> ReasoningPart:

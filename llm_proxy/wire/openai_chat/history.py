@@ -6,21 +6,14 @@ same text often stands in several fields; it is read once, where most is said of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import msgspec
 
 from llm_proxy.chat.events import ANTHROPIC_FORMAT, GEMINI_FORMAT, ReasoningKind
 from llm_proxy.chat.reply import ReasoningPart
+from llm_proxy.wire.lenient import NONE, array, lenient, string
 from llm_proxy.wire.openai_chat import schema
 from llm_proxy.wire.openai_chat.details import OPAQUE, pieces
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ
 from llm_proxy.wire.openai_chat.reasoning import XAI_FORMAT, thought_signature
-
-T = TypeVar("T")
-
-NONE = msgspec.Raw(b"null")
 
 
 class Reasoned(msgspec.Struct):
@@ -35,22 +28,7 @@ class Reasoned(msgspec.Struct):
     extra_content: msgspec.Raw = NONE
 
 
-def lenient(kind: type[T]) -> Callable[[msgspec.Raw | bytes], T | None]:
-    """A decoder of one type that answers None to any other."""
-    decode = msgspec.json.Decoder(kind).decode
-
-    def attempt(raw: msgspec.Raw | bytes) -> T | None:
-        try:
-            return decode(raw)
-        except CANNOT_READ:
-            return None
-
-    return attempt
-
-
 _reasoned = lenient(Reasoned)
-_string = lenient(str)
-_list = lenient(list[msgspec.Raw])
 _detail = lenient(schema.Detail)
 _block = lenient(schema.ThinkingBlock)
 _part = lenient(schema.Part)
@@ -70,10 +48,10 @@ def read_reasoned(message: Reasoned) -> tuple[ReasoningPart, ...]:
     if not _told(parts):
         parts += _blocks(message.thinking_blocks)
     if not _told(parts):
-        plain = _string(message.reasoning_content) or _string(message.reasoning)
+        plain = string(message.reasoning_content) or string(message.reasoning)
         words = [plain] if plain else _thinking(message.content)
         parts = [ReasoningPart(kind=ReasoningKind.RAW, text=text) for text in words] + parts
-    if data := _string(message.encrypted_content):
+    if data := string(message.encrypted_content):
         parts.append(ReasoningPart(kind=ReasoningKind.ENCRYPTED, text=data, format=XAI_FORMAT))
     if seal := thought_signature(message.extra_content):
         parts.append(ReasoningPart(kind=ReasoningKind.RAW, signature=seal, format=GEMINI_FORMAT))
@@ -91,7 +69,7 @@ def _details(raw: msgspec.Raw) -> list[ReasoningPart]:
     """
     parts: list[ReasoningPart] = []
     open_: dict[tuple[int, ReasoningKind], int] = {}
-    for detail in filter(None, map(_detail, _list(raw) or ())):
+    for detail in filter(None, map(_detail, array(raw) or ())):
         for piece in pieces(detail):
             key = None if detail.index is None or piece.kind in OPAQUE else (detail.index, piece.kind)
             at = open_.get(key) if key else None
@@ -122,7 +100,7 @@ def _joined(part: ReasoningPart, piece: ReasoningPart) -> ReasoningPart:
 def _blocks(raw: msgspec.Raw) -> list[ReasoningPart]:
     """LiteLLM's `thinking_blocks`, which are Anthropic's."""
     parts: list[ReasoningPart] = []
-    for block in filter(None, map(_block, _list(raw) or ())):
+    for block in filter(None, map(_block, array(raw) or ())):
         if block.thinking or block.signature:
             parts.append(
                 ReasoningPart(
@@ -140,7 +118,7 @@ def _blocks(raw: msgspec.Raw) -> list[ReasoningPart]:
 
 def _thinking(content: msgspec.Raw) -> list[str]:
     """Mistral's `thinking` parts of a content array."""
-    found = [part.thinking for part in map(_part, _list(content) or ()) if part and part.thinking]
+    found = [part.thinking for part in map(_part, array(content) or ()) if part and part.thinking]
     return [
         thinking if isinstance(thinking, str) else "".join([part.text or "" for part in thinking])
         for thinking in found

@@ -10,11 +10,12 @@ import msgspec
 from llm_proxy.chat.events import ReasoningKind
 from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.chat.thinking import split_inline
-from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.wire.openai_chat.history import NONE, Reasoned, lenient, read_reasoned
+from llm_proxy.wire.content import Content, inline_size, read_plain
+from llm_proxy.wire.document import refuse_ambiguous
+from llm_proxy.wire.lenient import NONE, array, as_text, lenient, string, text_of
+from llm_proxy.wire.openai_chat.history import Reasoned, read_reasoned
 from llm_proxy.wire.openai_chat.signed import signed
 from llm_proxy.wire.request import Answered, Media, MediaKind, MessageFacts, Proposed
-from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
 
 __all__ = ["message_facts", "signed"]
 
@@ -28,13 +29,6 @@ class _Message(Reasoned):
     tool_call_id: msgspec.Raw = NONE
     tool_calls: msgspec.Raw = NONE
     function_call: msgspec.Raw = NONE
-
-
-class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """What most messages are."""
-
-    role: str
-    content: str
 
 
 class _Part(msgspec.Struct):
@@ -70,31 +64,11 @@ class _Data(msgspec.Struct):
 
 
 _message = lenient(_Message)
-_plain = msgspec.json.Decoder(_Plain).decode
 _part = lenient(_Part)
 _call = lenient(_Call)
 _function = lenient(_Function)
 _image = lenient(_Image)
 _data = lenient(_Data)
-_string = lenient(str)
-_list = lenient(list[msgspec.Raw])
-
-
-class _Content:
-    """What a message's parts add up to, while they are read."""
-
-    __slots__ = ("media", "spoken", "texts")
-
-    def __init__(self) -> None:
-        self.spoken: list[str] = []
-        """Text parts alone: what the role said."""
-        self.texts: list[str] = []
-        self.media: list[Media] = []
-
-    def say(self, text: str) -> None:
-        if text:
-            self.spoken.append(text)
-            self.texts.append(text)
 
 
 def message_facts(raw: bytes) -> MessageFacts:
@@ -103,28 +77,34 @@ def message_facts(raw: bytes) -> MessageFacts:
     Raises `ProxyError` (invalid_request) where an object in it names a key twice, since the upstream may then
     read another message than was read here. Nothing else in valid JSON makes it fail.
     """
-    plain = _read_plain(raw)
-    if plain is not None:
-        return plain
-    _refuse_ambiguous(raw)
+    plain = read_plain(raw)
+    if plain is not None and plain.role not in ("tool", "function"):
+        role, text = plain.role, plain.content
+        return MessageFacts(
+            role=role,
+            texts=(text,) if text else (),
+            reasoning=_inline(role, text),
+            user_text=text if role == "user" else "",
+        )
+    refuse_ambiguous(raw, "messages", "a message")
     message = _message(msgspec.Raw(raw))
     if message is None:
-        return MessageFacts(texts=(_as_text(raw),))
-    role = _string(message.role) or ""
+        return MessageFacts(texts=(as_text(raw),))
+    role = string(message.role) or ""
     content = _read_content(message.content)
     proposed = _proposed(message)
-    name = _text(message.name)
+    name = text_of(message.name)
     said = "\n".join(content.spoken)
     reasoning = read_reasoned(message)
     # Mistral's thinking parts stand among the content's texts already.
     thoughts = [part.text for part in reasoning if part.text not in content.texts]
-    texts = [name, *content.texts, _text(message.refusal), *thoughts, *_unread(message, reasoning)]
+    texts = [name, *content.texts, text_of(message.refusal), *thoughts, *_unread(message, reasoning)]
     texts += [text for call in proposed for text in (call.name, call.arguments)]
     return MessageFacts(
         role=role,
         texts=tuple([text for text in texts if text]),
         images=tuple(content.media),
-        results=_results(role, _text(message.tool_call_id), name, said),
+        results=_results(role, text_of(message.tool_call_id), name, said),
         proposed=tuple(proposed),
         reasoning=reasoning + _inline(role, said),
         user_text=said if role == "user" else "",
@@ -136,66 +116,24 @@ def _results(role: str, call_id: str, name: str, said: str) -> tuple[Answered, .
     return (Answered(id_, said),) if id_ else ()
 
 
-def _read_plain(raw: bytes) -> MessageFacts | None:
-    """The facts of a message that is a role and a text and nothing else; None for any other.
-
-    Each key stands in it once: a quote inside a string is escaped, so the bytes `"role"` are a key or the
-    role's value, and without `\\u` no other spelling of a key exists.
-    """
-    if raw.count(b'"role"') != 1 or raw.count(b'"content"') != 1 or b"\\u" in raw:
-        return None
-    try:
-        message = _plain(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return None
-    role, text = message.role, message.content
-    if role in ("tool", "function"):
-        return None
-    return MessageFacts(
-        role=role,
-        texts=(text,) if text else (),
-        reasoning=_inline(role, text),
-        user_text=text if role == "user" else "",
-    )
-
-
-def _refuse_ambiguous(raw: bytes) -> None:
-    try:
-        refuse_duplicates(raw)
-    except DuplicateKey as error:
-        raise ProxyError(
-            Kind.INVALID_REQUEST,
-            f"Key {error.key!r} occurs twice in one object of a message: send it once",
-            param="messages",
-            retryable=False,
-        ) from error
-    except RecursionError as error:
-        raise ProxyError(
-            Kind.INVALID_REQUEST,
-            "A message is nested too deeply: send a flatter document",
-            param="messages",
-            retryable=False,
-        ) from error
-
-
-def _read_content(raw: msgspec.Raw) -> _Content:
-    content = _Content()
-    parts = _list(raw)
+def _read_content(raw: msgspec.Raw) -> Content:
+    content = Content()
+    parts = array(raw)
     if parts is None:
-        content.say(_text(raw))
+        content.say(text_of(raw))
         return content
     for part in parts:
         _read_part(part, content)
     return content
 
 
-def _read_part(raw: msgspec.Raw, content: _Content) -> None:
+def _read_part(raw: msgspec.Raw, content: Content) -> None:
     part = _part(raw)
-    match _string(part.type) if part else None:
+    match string(part.type) if part else None:
         case "text" | "input_text" | "output_text" if part:
-            content.say(_text(part.text))
+            content.say(text_of(part.text))
         case "refusal" if part:
-            content.texts.append(_text(part.refusal))
+            content.texts.append(text_of(part.refusal))
         case "thinking" if part:
             inner = _read_content(part.thinking)
             content.texts += inner.texts
@@ -206,31 +144,23 @@ def _read_part(raw: msgspec.Raw, content: _Content) -> None:
         case "file" if part:
             content.media.append(_read_data(part.file, MediaKind.FILE))
         case _:
-            content.say(_text(raw))
+            content.say(text_of(raw))
 
 
 def _read_image(raw: msgspec.Raw) -> Media:
     image = _image(raw)
     if image is None:
-        return Media(size=_inline_size(_string(raw) or ""))
-    return Media(detail=image.detail, size=_inline_size(image.url))
+        return Media(size=inline_size(string(raw) or ""))
+    return Media(detail=image.detail, size=inline_size(image.url))
 
 
 def _read_data(raw: msgspec.Raw, kind: MediaKind) -> Media:
     data = _data(raw) or _Data()
-    return Media(size=len(data.data) or _inline_size(data.file_data), kind=kind)
-
-
-def _inline_size(url: str) -> int:
-    """Characters of base64 in a data URL, or in bare base64 where no scheme stands before it."""
-    head, comma, _ = url.partition(",")
-    if head.startswith("data:"):
-        return len(url) - len(head) - len(comma)
-    return 0 if "://" in url[:16] else len(url)
+    return Media(size=len(data.data) or inline_size(data.file_data), kind=kind)
 
 
 def _proposed(message: _Message) -> list[Proposed]:
-    calls = [_read_call(raw) for raw in _list(message.tool_calls) or ()]
+    calls = [_read_call(raw) for raw in array(message.tool_calls) or ()]
     if bytes(message.function_call) != b"null":
         calls.append(_read_function("", message.function_call))
     return calls
@@ -239,16 +169,16 @@ def _proposed(message: _Message) -> list[Proposed]:
 def _read_call(raw: msgspec.Raw) -> Proposed:
     call = _call(raw)
     if call is None:
-        return Proposed("", "", _text(raw))
+        return Proposed("", "", text_of(raw))
     custom = bytes(call.custom) != b"null"
-    return _read_function(_text(call.id), call.custom if custom else call.function)
+    return _read_function(text_of(call.id), call.custom if custom else call.function)
 
 
 def _read_function(id_: str, raw: msgspec.Raw) -> Proposed:
     function = _function(raw)
     if function is None:
-        return Proposed(id_, "", _text(raw))
-    return Proposed(id_, _text(function.name), _text(function.arguments) or _text(function.input))
+        return Proposed(id_, "", text_of(raw))
+    return Proposed(id_, text_of(function.name), text_of(function.arguments) or text_of(function.input))
 
 
 def _unread(message: _Message, read: tuple[ReasoningPart, ...]) -> list[str]:
@@ -256,7 +186,7 @@ def _unread(message: _Message, read: tuple[ReasoningPart, ...]) -> list[str]:
     if read:
         return []
     fields = (message.reasoning_details, message.reasoning_content, message.reasoning)
-    return [next((text for text in map(_text, fields) if text), "")]
+    return [next((text for text in map(text_of, fields) if text), "")]
 
 
 def _inline(role: str, said: str) -> tuple[ReasoningPart, ...]:
@@ -265,15 +195,3 @@ def _inline(role: str, said: str) -> tuple[ReasoningPart, ...]:
         return ()
     thought, _ = split_inline(said)
     return (ReasoningPart(kind=ReasoningKind.INLINE_TAG, text=thought),) if thought else ()
-
-
-def _text(raw: msgspec.Raw) -> str:
-    """A string's text; nothing for null; any other value's own JSON text."""
-    text = _string(raw)
-    if text is not None:
-        return text
-    return "" if bytes(raw) == b"null" else _as_text(bytes(raw))
-
-
-def _as_text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.wire.dialect import Signed
-from llm_proxy.wire.openai_chat.history import lenient
+from llm_proxy.wire.lenient import array, lenient
 from llm_proxy.wire.spans import DuplicateKey, Span, array_spans, object_spans
 
 _FIELDS = ("reasoning_details", "thinking_blocks")
@@ -19,14 +19,14 @@ class _Sealed(msgspec.Struct):
 
 
 _object = lenient(dict[str, msgspec.Raw])
-_list = lenient(list[msgspec.Raw])
 _entry = lenient(_Sealed)
 
 
 def signed(raw: bytes) -> tuple[Signed, ...]:
     """The entries of `reasoning_details` and `thinking_blocks` that carry a seal; none where `raw` is odd.
 
-    The spans are made to go together: without all of them the message is the JSON it was, less the entries.
+    The message stays valid JSON whichever of the spans are removed. Where a field holds nothing but sealed
+    entries each span is all of them.
     """
     if not any(field.encode() in raw for field in _FIELDS):
         return ()
@@ -48,18 +48,13 @@ def signed(raw: bytes) -> tuple[Signed, ...]:
 
 
 def _entries(raw: bytes, start: int, value: msgspec.Raw) -> list[Signed]:
-    entries = _list(value)
+    entries = array(value)
     if not entries:
         return []
     seals = [_seal(entry) for entry in entries]
     spans = array_spans(raw, start, entries)
-    found: list[Signed] = []
-    leading = True
-    for index, seal in enumerate(seals):
-        if seal:
-            found.append(Signed(_with_comma(spans, index, leading=leading), seal))
-        leading = leading and bool(seal)
-    return found
+    stays = next((n for n, seal in enumerate(seals) if not seal), None)
+    return [Signed(_with_comma(spans, n, stays), seal) for n, seal in enumerate(seals) if seal]
 
 
 def _seal(entry: msgspec.Raw) -> str:
@@ -67,9 +62,8 @@ def _seal(entry: msgspec.Raw) -> str:
     return (found.signature or found.data or "") if found else ""
 
 
-def _with_comma(spans: tuple[Span, ...], index: int, *, leading: bool) -> Span:
-    """An element with the comma behind it where all before it go too, else with the one before it."""
-    start, end = spans[index]
-    if not leading:
-        return spans[index - 1][1], end
-    return start, spans[index + 1][0] if index + 1 < len(spans) else end
+def _with_comma(spans: tuple[Span, ...], n: int, stays: int | None) -> Span:
+    """Up to the next element, or from the one before: always towards one that stays. All where none does."""
+    if stays is None:
+        return spans[0][0], spans[-1][1]
+    return (spans[n][0], spans[n + 1][0]) if n < stays else (spans[n - 1][1], spans[n][1])

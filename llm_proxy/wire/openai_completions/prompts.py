@@ -7,7 +7,8 @@ from typing import NamedTuple
 import msgspec
 
 from llm_proxy.errors import ProxyError
-from llm_proxy.wire.openai_completions.document import invalid
+from llm_proxy.wire.faults import invalid
+from llm_proxy.wire.lenient import CANNOT_READ, as_text
 from llm_proxy.wire.request import MessageFacts
 from llm_proxy.wire.spans import Span, array_spans
 
@@ -75,8 +76,8 @@ def _read(raw: bytes) -> tuple[list[str], int]:
     """The texts that stand in it, and how many token ids; what has no known shape is its own JSON text."""
     try:
         content: str | list[str | int | list[int]] = _content(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return [raw.decode("utf-8", "replace")], 0
+    except CANNOT_READ:
+        return [as_text(raw)], 0
     if isinstance(content, str):
         return [content], 0
     ids = sum(len(entry) if isinstance(entry, list) else 1 for entry in content if not isinstance(entry, str))

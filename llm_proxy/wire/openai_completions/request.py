@@ -4,22 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from llm_proxy.wire.openai_completions.document import (
-    Metadata,
-    bounded,
-    inner_spans,
-    read_document,
-    run_and_user,
-)
+from llm_proxy.wire.asked import MAX_CHOICES, MAX_TOKENS, Metadata, StreamOptions, bounded, run_and_user
+from llm_proxy.wire.document import inner_spans, read_document
 from llm_proxy.wire.openai_completions.prompts import Prompts, read_prompts
 from llm_proxy.wire.request import WireRequest
-
-_MAX_CHOICES = 1_000
-_MAX_TOKENS = 2**31 - 1
-
-
-class _StreamOptions(msgspec.Struct, gc=False):
-    include_usage: bool | None = None
 
 
 class _Body(msgspec.Struct):
@@ -28,7 +16,7 @@ class _Body(msgspec.Struct):
     n: int | None = None
     best_of: int | None = None
     max_tokens: int | None = None
-    stream_options: _StreamOptions | None = None
+    stream_options: StreamOptions | None = None
     metadata: Metadata | None = None
     user: str | None = None
 
@@ -47,9 +35,9 @@ def parse(body: bytes) -> WireRequest:
     if typed.stream_options:
         inner_spans(body, "stream_options", spans["stream_options"])
     prompts = read_prompts(body, "prompt", spans["prompt"]) if "prompt" in spans else Prompts((), 0)
-    max_output = bounded("max_tokens", typed.max_tokens, _MAX_TOKENS, 0)
-    choices = bounded("n", typed.n, _MAX_CHOICES) or 1
-    generated = bounded("best_of", typed.best_of, _MAX_CHOICES) or 1
+    max_output = bounded("max_tokens", typed.max_tokens, MAX_TOKENS, 0)
+    choices = bounded("n", typed.n, MAX_CHOICES) or 1
+    generated = bounded("best_of", typed.best_of, MAX_CHOICES) or 1
     run, user = run_and_user(typed.metadata, typed.user)
     return WireRequest(
         body=body,

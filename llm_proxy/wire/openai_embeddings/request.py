@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_proxy.wire.asked import Metadata, run_and_user
+from llm_proxy.wire.document import read_document
+from llm_proxy.wire.faults import invalid
 from llm_proxy.wire.openai_chat import upstream
-from llm_proxy.wire.openai_completions.document import Metadata, invalid, read_document, run_and_user
 from llm_proxy.wire.openai_completions.prompts import read_prompts
 from llm_proxy.wire.request import WireRequest
 from llm_proxy.wire.spans import Edit

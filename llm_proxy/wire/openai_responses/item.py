@@ -5,25 +5,20 @@ Content comes from a caller who may send anything: what has no known shape is co
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
 import msgspec
 
 from llm_proxy.chat.events import RESPONSES_FORMAT, ReasoningKind
 from llm_proxy.chat.reply import ReasoningPart
-from llm_proxy.wire.asked import invalid
+from llm_proxy.wire.content import Content, inline_size
 from llm_proxy.wire.dialect import Signed
+from llm_proxy.wire.document import refuse_ambiguous
+from llm_proxy.wire.lenient import array, as_text, lenient, string, text_of
 from llm_proxy.wire.openai_responses import schema
 from llm_proxy.wire.openai_responses.calls import client_call
 from llm_proxy.wire.request import Answered, Media, MediaKind, MessageFacts, Proposed
 from llm_proxy.wire.seal import MARK
-from llm_proxy.wire.spans import DuplicateKey, refuse_duplicates
-
-T = TypeVar("T")
 
 _NONE = schema.NONE
-_CANNOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 class _Item(msgspec.Struct):
@@ -56,43 +51,11 @@ class _Audio(msgspec.Struct):
     data: str = ""
 
 
-class _Content:
-    """What an item's parts add up to, while they are read."""
-
-    __slots__ = ("media", "spoken", "texts")
-
-    def __init__(self) -> None:
-        self.spoken: list[str] = []
-        """Text parts alone: what the role said."""
-        self.texts: list[str] = []
-        self.media: list[Media] = []
-
-    def say(self, text: str) -> None:
-        if text:
-            self.spoken.append(text)
-            self.texts.append(text)
-
-
-def _decoder(kind: type[T]) -> Callable[[msgspec.Raw | bytes], T | None]:
-    """A decoder of one type that answers None to any other."""
-    decode = msgspec.json.Decoder(kind).decode
-
-    def attempt(raw: msgspec.Raw | bytes) -> T | None:
-        try:
-            return decode(raw)
-        except _CANNOT_READ:
-            return None
-
-    return attempt
-
-
-_item = _decoder(_Item)
-_called = _decoder(schema.Called)
-_thought = _decoder(schema.Thought)
-_part = _decoder(_Part)
-_audio = _decoder(_Audio)
-_string = _decoder(str)
-_list = _decoder(list[msgspec.Raw])
+_item = lenient(_Item)
+_called = lenient(schema.Called)
+_thought = lenient(schema.Thought)
+_part = lenient(_Part)
+_audio = lenient(_Audio)
 
 
 def message_facts(raw: bytes) -> MessageFacts:  # noqa: PLR0911  one answer for each kind of item
@@ -101,14 +64,14 @@ def message_facts(raw: bytes) -> MessageFacts:  # noqa: PLR0911  one answer for 
     Raises `ProxyError` (invalid_request) where an object in it names a key twice, since the upstream may then
     read another item than was read here. Nothing else in valid JSON makes it fail.
     """
-    text = _string(raw)
+    text = string(raw)
     if text is not None:
         return MessageFacts(role="user", texts=(text,) if text else (), user_text=text)
-    _refuse_ambiguous(raw)
+    refuse_ambiguous(raw, "input", "an item")
     item = _item(raw)
     if item is None:
-        return MessageFacts(texts=(_as_text(raw),))
-    type_ = _string(item.type) or ""
+        return MessageFacts(texts=(as_text(raw),))
+    type_ = string(item.type) or ""
     if type_ in ("", "message"):
         return _message(item)
     if type_ == "reasoning":
@@ -123,7 +86,7 @@ def message_facts(raw: bytes) -> MessageFacts:  # noqa: PLR0911  one answer for 
 def signed(raw: bytes) -> tuple[Signed, ...]:
     """The seal of a reasoning item with encrypted content: the whole item has to go with it."""
     item = _item(raw) if b'"encrypted_content"' in raw else None
-    thought = _thought(raw) if item and _string(item.type) == "reasoning" else None
+    thought = _thought(raw) if item and string(item.type) == "reasoning" else None
     seal = thought.encrypted_content if thought else ""
     return (Signed((0, len(raw)), seal, seal.startswith(MARK)),) if seal else ()
 
@@ -147,19 +110,8 @@ def joined(parts: list[schema.Part] | None) -> str:
     return "\n\n".join([part.text for part in parts or () if part.text])
 
 
-def _refuse_ambiguous(raw: bytes) -> None:
-    try:
-        refuse_duplicates(raw)
-    except DuplicateKey as error:
-        raise invalid(
-            f"Key {error.key!r} occurs twice in one object of an item: send it once", "input"
-        ) from error
-    except RecursionError as error:
-        raise invalid("An item is nested too deeply: send a flatter document", "input") from error
-
-
 def _message(item: _Item) -> MessageFacts:
-    role = _string(item.role) or ""
+    role = string(item.role) or ""
     content = _read_content(item.content)
     return MessageFacts(
         role=role,
@@ -172,7 +124,7 @@ def _message(item: _Item) -> MessageFacts:
 def _reasoning(raw: bytes) -> MessageFacts:
     thought = _thought(raw)
     if thought is None:
-        return MessageFacts(role="assistant", texts=(_as_text(raw),))
+        return MessageFacts(role="assistant", texts=(as_text(raw),))
     parts = thoughts(thought)
     words = [part.text for part in parts if part.kind is not ReasoningKind.ENCRYPTED]
     return MessageFacts(role="assistant", texts=_texts(words), reasoning=parts)
@@ -180,16 +132,16 @@ def _reasoning(raw: bytes) -> MessageFacts:
 
 def _approval(item: _Item) -> MessageFacts:
     verdict = "approved" if bytes(item.approve) == b"true" else "refused"
-    said = f"{verdict}: {reason}" if (reason := _text(item.reason)) else verdict
+    said = f"{verdict}: {reason}" if (reason := text_of(item.reason)) else verdict
     return MessageFacts(
-        role="tool", texts=(said,), results=(Answered(_text(item.approval_request_id), said),)
+        role="tool", texts=(said,), results=(Answered(text_of(item.approval_request_id), said),)
     )
 
 
 def _answer(item: _Item) -> MessageFacts:
     """A tool's output. What a tool search answers are the tools it found."""
     content = _read_content(item.output if bytes(item.output) != b"null" else item.tools)
-    id_ = _text(item.call_id) or _text(item.id)
+    id_ = text_of(item.call_id) or text_of(item.id)
     return MessageFacts(
         role="tool",
         texts=_texts(content.texts),
@@ -207,14 +159,14 @@ def _other(type_: str, item: _Item, raw: bytes) -> MessageFacts:
         case "item_reference" | "compaction" | "compaction_trigger":
             return MessageFacts()
         case "image_generation_call":
-            return MessageFacts(role="assistant", images=(Media(size=len(_text(item.result))),))
+            return MessageFacts(role="assistant", images=(Media(size=len(text_of(item.result))),))
         case _:
-            return MessageFacts(role="assistant", texts=(_as_text(raw),))
+            return MessageFacts(role="assistant", texts=(as_text(raw),))
 
 
-def _read_content(raw: msgspec.Raw) -> _Content:
-    content = _Content()
-    parts = _list(raw)
+def _read_content(raw: msgspec.Raw) -> Content:
+    content = Content()
+    parts = array(raw)
     if parts is None:
         _read_part(raw, content)
         return content
@@ -223,44 +175,24 @@ def _read_content(raw: msgspec.Raw) -> _Content:
     return content
 
 
-def _read_part(raw: msgspec.Raw, content: _Content) -> None:
+def _read_part(raw: msgspec.Raw, content: Content) -> None:
     part = _part(raw)
-    match _string(part.type) if part else None:
+    match string(part.type) if part else None:
         case "input_text" | "output_text" | "text" | "summary_text" | "reasoning_text" if part:
-            content.say(_text(part.text))
+            content.say(text_of(part.text))
         case "refusal" if part:
-            content.texts.append(_text(part.refusal))
+            content.texts.append(text_of(part.refusal))
         case "input_image" | "computer_screenshot" if part:
-            url = _text(part.image_url)
-            content.media.append(Media(detail=_string(part.detail) or "", size=_inline(url)))
+            url = text_of(part.image_url)
+            content.media.append(Media(detail=string(part.detail) or "", size=inline_size(url)))
         case "input_audio" if part:
             audio = _audio(part.input_audio) or _Audio()
             content.media.append(Media(size=len(audio.data), kind=MediaKind.AUDIO))
         case "input_file" if part:
-            content.media.append(Media(size=_inline(_text(part.file_data)), kind=MediaKind.FILE))
+            content.media.append(Media(size=inline_size(text_of(part.file_data)), kind=MediaKind.FILE))
         case _:
-            content.say(_text(raw))
-
-
-def _inline(url: str) -> int:
-    """Characters of base64 in a data URL, or in bare base64 where no scheme stands before it."""
-    head, comma, _ = url.partition(",")
-    if head.startswith("data:"):
-        return len(url) - len(head) - len(comma)
-    return 0 if "://" in url[:16] else len(url)
+            content.say(text_of(raw))
 
 
 def _texts(texts: list[str]) -> tuple[str, ...]:
     return tuple([text for text in texts if text])
-
-
-def _text(raw: msgspec.Raw) -> str:
-    """A string's text; nothing for null; any other value's own JSON text."""
-    text = _string(raw)
-    if text is not None:
-        return text
-    return "" if bytes(raw) == b"null" else _as_text(bytes(raw))
-
-
-def _as_text(raw: bytes) -> str:
-    return raw.decode("utf-8", "replace")

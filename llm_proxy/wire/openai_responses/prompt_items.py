@@ -11,7 +11,7 @@ from llm_proxy.chat.prompt import CallPart, Message, Part, ResultPart, Role, Tex
 from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.wire.openai_responses import prompt_content as content
 from llm_proxy.wire.openai_responses import prompt_schema as schema
-from llm_proxy.wire.openai_responses.prompt_faults import decoded, invalid, unsupported
+from llm_proxy.wire.faults import decoded, invalid, unsupported
 from llm_proxy.wire.openai_responses.prompt_tools import Declared, declare
 from llm_proxy.wire.seal import unwrap
 

@@ -20,7 +20,7 @@ from llm_proxy.chat.prompt import (
     Written,
 )
 from llm_proxy.wire.openai_responses import prompt_shapes as shapes
-from llm_proxy.wire.openai_responses.prompt_faults import unsupported
+from llm_proxy.wire.faults import unsupported
 from llm_proxy.wire.openai_responses.prompt_shapes import EMPTY
 from llm_proxy.wire.openai_responses.prompt_write_items import ItemWriter
 

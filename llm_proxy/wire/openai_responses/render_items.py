@@ -36,6 +36,8 @@ class Ids(msgspec.Struct, frozen=True, gc=False):
     """Ids of a reply and its items, made from the proxy's own id of the call."""
 
     stem: str
+    carries: bool = False
+    """The caller asked for encrypted reasoning (`include`): Codex, for one, sends no other words back."""
 
     @property
     def response(self) -> str:
@@ -107,11 +109,17 @@ def message_item(id_: str, status: bytes, parts: Sequence[bytes]) -> bytes:
     )
 
 
-def reasoning_item(id_: str, block: ReasoningBlock) -> bytes:
-    """Words and summary where there are any, and whatever seals them as `encrypted_content`."""
+def reasoning_item(id_: str, block: ReasoningBlock, *, carries: bool = False) -> bytes:
+    """Words and summary where there are any, and whatever seals them as `encrypted_content`.
+
+    `carries`: words that nothing seals stand there too, since some vendors want them back (DeepSeek).
+    """
     summary = block.pieces.get(ReasoningKind.SUMMARY, "")
     words = words_of(block)
     sealed = seal_of(block, id_)
+    if carries and words and not sealed:
+        kind = next(kind for kind in WORDS if kind in block.pieces)
+        sealed = _wrap(kind, words, block)
     return b'{"id":%b,"type":"reasoning","summary":[%b]%b%b}' % (
         encode(id_),
         summary_part(summary) if summary else b"",
@@ -170,7 +178,7 @@ def output_items(blocks: Sequence[Block], places: Mapping[str, Place], ids: Ids,
                 parts.append(refusal_part(text))
             case ReasoningBlock():
                 id_ = ids.reasoning(block.id, block.format, len(items))
-                items.append(reasoning_item(id_, block))
+                items.append(reasoning_item(id_, block, carries=ids.carries))
             case CallBlock():
                 items += call_items(block, places, ids, len(items), status)
         after = blocks[position + 1] if position + 1 < len(blocks) else None

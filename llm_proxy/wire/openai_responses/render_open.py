@@ -116,11 +116,12 @@ class OpenMessage:
 class OpenReasoning:
     """A reasoning item: a summary, the words themselves, or neither, and what seals them."""
 
-    __slots__ = ("_at", "_begun", "_block", "_frames", "_id", "_said", "part")
+    __slots__ = ("_at", "_begun", "_block", "_carries", "_frames", "_id", "_said", "part")
 
     def __init__(self, frames: Frames, ids: Ids, first: Reasoning) -> None:
         self._frames = frames
         self.part = first.part
+        self._carries = ids.carries
         self._id = ids.reasoning(first.id, first.format, len(frames.items))
         self._block = ReasoningBlock(part=first.part, pieces={})
         self._said: dict[ReasoningKind, list[str]] = {}
@@ -170,7 +171,7 @@ class OpenReasoning:
             at, text = self._at + b',"content_index":0', words_of(block)
             self._frames.put(b"response.reasoning_text.done", at + b',"text":' + encode(text))
             self._frames.put(b"response.content_part.done", at + b',"part":' + words_part(text))
-        self._frames.end(reasoning_item(self._id, block))
+        self._frames.end(reasoning_item(self._id, block, carries=self._carries))
 
 
 def put_call(frames: Frames, block: CallBlock, places: Mapping[str, Place], ids: Ids, status: bytes) -> None:

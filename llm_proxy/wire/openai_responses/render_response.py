@@ -39,6 +39,7 @@ _REPEATED = {
 """Keys of a request that stand in its response, and what stands there where the request had none."""
 
 _TEXT_FORMAT = b'{"type":"text"}'
+_ENCRYPTED = b'"reasoning.encrypted_content"'
 _ADDED = b'"additional_tools"'
 _RENAMED = (b'"custom"', b'"namespace"')
 """Types of tools that are written back in another form than they are called by."""
@@ -66,7 +67,7 @@ class Shape:
     def __init__(self, about: About) -> None:
         self._about = about
         self._repeated = _repeat(about.request)
-        self.ids = Ids(about.call_id.replace("-", ""))
+        self.ids = Ids(about.call_id.replace("-", ""), _ENCRYPTED in about.request.body)
         self.model = about.model
         self.places = _places(about.request)
         """The caller's tools by the names that the model knows them by."""

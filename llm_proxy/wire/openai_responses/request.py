@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
-from llm_proxy.wire.asked import (
-    MAX_TOKENS,
-    Metadata,
-    body_spans,
-    bounded,
-    decoded,
-    element_spans,
-    invalid,
-    run_and_user,
-    session_of,
-)
+from llm_proxy.wire.asked import MAX_TOKENS, Metadata, bounded, run_and_user, session_of
+from llm_proxy.wire.document import Spans, element_spans, read_document
+from llm_proxy.wire.faults import invalid
+from llm_proxy.wire.lenient import lenient
 from llm_proxy.wire.openai_responses.calls import full_name
 from llm_proxy.wire.request import WireRequest
 from llm_proxy.wire.spans import Span
@@ -60,7 +51,7 @@ class _Body(msgspec.Struct):
 
 
 _body = msgspec.json.Decoder(_Body).decode
-_client_metadata = msgspec.json.Decoder(_ClientMetadata).decode
+_client_metadata = lenient(_ClientMetadata)
 
 
 def parse(body: bytes) -> WireRequest:
@@ -69,11 +60,10 @@ def parse(body: bytes) -> WireRequest:
     Each item of `input` is a message; an `input` that is a string is one message, whose bytes are that JSON
     string. Items stay undecoded. Unknown fields are not looked at.
     """
-    raws, typed = decoded(body, _body, "model and input")
-    spans = body_spans(body, raws)
-    message_spans = _message_spans(body, spans, typed, raws)
+    spans, typed = read_document(body, _body, "model and input")
+    message_spans = _message_spans(body, spans, typed)
     max_output = bounded(_CAP, typed.max_output_tokens, MAX_TOKENS)
-    run, user = run_and_user(typed.metadata, typed.user or typed.safety_identifier or "")
+    run, user = run_and_user(typed.metadata, typed.user or typed.safety_identifier)
     return WireRequest(
         body=body,
         model=typed.model,
@@ -95,14 +85,12 @@ def parse(body: bytes) -> WireRequest:
     )
 
 
-def _message_spans(
-    body: bytes, spans: Mapping[str, Span], typed: _Body, raws: Mapping[str, msgspec.Raw]
-) -> tuple[Span, ...]:
+def _message_spans(body: bytes, spans: Spans, typed: _Body) -> tuple[Span, ...]:
     if isinstance(typed.input, str):
         return (spans["input"],)
     if typed.input:
         return element_spans(body, "input", spans["input"][0], typed.input)
-    if any(bytes(raws.get(key, b"null")) != b"null" for key in _STORED):
+    if any(key in spans and body[slice(*spans[key])] != b"null" for key in _STORED):
         return ()
     raise invalid("input is missing or empty: send a text or at least one item", "input")
 
@@ -125,8 +113,5 @@ def _forced(choice: str | _ToolChoice | None) -> bool:
 
 
 def _client_run(raw: msgspec.Raw) -> str:
-    try:
-        client = _client_metadata(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return ""
-    return client.session_id or session_of(client.turn or "")
+    client = _client_metadata(raw)
+    return (client.session_id or session_of(client.turn or "")) if client else ""

@@ -41,5 +41,5 @@ PASSTHROUGH = Dialect(
     error_body=errors.error_body,
     error_frame=errors.error_frame,
     signed=untooled.signed,
-    passes=frozenset({b"openai-beta"}),
+    passes=frozenset({b"openai-beta", b"anthropic-beta", b"anthropic-version"}),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.wire.faults import invalid
 from llm_proxy.wire.spans import Span
 
 MAX_PARTS = 1_000
@@ -36,43 +36,43 @@ def find_fields(content_type: str, body: bytes, wanted: Collection[str]) -> dict
     """
     delimiter = b"--" + boundary_of(content_type)
     if not body.startswith(delimiter):
-        raise _invalid("The form does not begin with its boundary: send nothing before the first part")
+        raise invalid("The form does not begin with its boundary: send nothing before the first part")
     found: dict[str, Span] = {}
     position = len(delimiter)
     for _ in range(MAX_PARTS + 1):
         if body.startswith(b"--", position):
             if len(body) > position + 4 or body[position + 2 :] not in (b"", b"\r\n"):
-                raise _invalid("Something follows the form's last boundary: send nothing behind it")
+                raise invalid("Something follows the form's last boundary: send nothing behind it")
             return found
         start = _value_start(body, position)
         head = body[position + 2 : start - 4]
         end = body.find(delimiter, position) - 2
         if end < start or body[end : end + 2] != b"\r\n":
-            raise _invalid(
+            raise invalid(
                 "The form's parts do not end where they should: send each before CRLF and boundary"
             )
         name = _field_name(head, wanted)
         if name:
             if name in found:
-                raise _invalid(f"The form has the field {name} twice: send it once", name)
+                raise invalid(f"The form has the field {name} twice: send it once", name)
             found[name] = (start, end)
         position = end + 2 + len(delimiter)
-    raise _invalid(f"The form has more than {MAX_PARTS} parts: send fewer")
+    raise invalid(f"The form has more than {MAX_PARTS} parts: send fewer")
 
 
 def field_text(name: str, body: bytes, at: Span) -> str:
     """The text of a field. Raises `ProxyError` where it is long, not UTF-8, or holds control characters."""
     start, end = at
     if end - start > _MAX_VALUE:
-        raise _invalid(
+        raise invalid(
             f"The form's field {name} is {end - start} bytes long: send at most {_MAX_VALUE}", name
         )
     try:
         text = body[start:end].decode()
     except UnicodeDecodeError as error:
-        raise _invalid(f"The form's field {name} is not UTF-8: send it in UTF-8", name) from error
+        raise invalid(f"The form's field {name} is not UTF-8: send it in UTF-8", name) from error
     if not text.isprintable():
-        raise _invalid(f"The form's field {name} holds control characters: send it without", name)
+        raise invalid(f"The form's field {name} holds control characters: send it without", name)
     return text
 
 
@@ -82,7 +82,7 @@ def boundary_of(content_type: str) -> bytes:
     found = _named(match[1]) if match else None
     boundary = found.get("boundary", "") if found else ""
     if _boundary.fullmatch(boundary) is None:
-        raise _invalid(
+        raise invalid(
             "The content type names no boundary that can be read: send multipart/form-data with one"
         )
     return boundary.encode()
@@ -91,10 +91,10 @@ def boundary_of(content_type: str) -> bytes:
 def _value_start(body: bytes, position: int) -> int:
     """Where the value of the part begins whose boundary ends at `position`."""
     if not body.startswith(b"\r\n", position):
-        raise _invalid("The form's boundary occurs inside a part, or stands on no line of its own")
+        raise invalid("The form's boundary occurs inside a part, or stands on no line of its own")
     blank = body.find(b"\r\n\r\n", position, position + _MAX_HEAD)
     if blank < 0:
-        raise _invalid(
+        raise invalid(
             f"A part's headers have no end within {_MAX_HEAD} bytes: send a blank line behind them"
         )
     return blank + 4
@@ -106,16 +106,16 @@ def _field_name(head: bytes, wanted: Collection[str]) -> str:
     match = _form_data.fullmatch(headers.get("content-disposition", ""))
     named = _named(match[1]) if match else None
     if named is None or "name" not in named or "name*" in named:
-        raise _invalid("A part's Content-Disposition can't be read: send form-data with one quoted name")
+        raise invalid("A part's Content-Disposition can't be read: send form-data with one quoted name")
     name = named["name"]
     if name not in wanted:
         return ""
     if "filename" in named or "filename*" in named:
-        raise _invalid(f"The form's field {name} is a file: send it as text", name)
+        raise invalid(f"The form's field {name} is a file: send it as text", name)
     if headers.get("content-transfer-encoding", "binary").strip().lower() not in _PLAIN_ENCODINGS:
-        raise _invalid(f"The form's field {name} is encoded for transfer: send it as it is", name)
+        raise invalid(f"The form's field {name} is encoded for transfer: send it as it is", name)
     if any(c.strip(' "\t') not in _PLAIN_CHARSETS for c in _charset.findall(headers.get("content-type", ""))):
-        raise _invalid(f"The form's field {name} is in another character set: send it in UTF-8", name)
+        raise invalid(f"The form's field {name} is in another character set: send it in UTF-8", name)
     return name
 
 
@@ -125,7 +125,7 @@ def _headers(head: bytes) -> dict[str, str]:
     for line in head.decode("latin-1").split("\r\n"):
         match = _header.fullmatch(line)
         if match is None or match[1].lower() in headers:
-            raise _invalid("A part's headers can't be read: send each once, on one line")
+            raise invalid("A part's headers can't be read: send each once, on one line")
         headers[match[1].lower()] = match[2]
     return headers
 
@@ -135,7 +135,3 @@ def _named(parameters: str) -> dict[str, str] | None:
     pairs = [(name.lower(), quoted or plain) for name, quoted, plain in _parameters.findall(parameters)]
     named = dict(pairs)
     return named if len(named) == len(pairs) else None
-
-
-def _invalid(message: str, field: str | None = None) -> ProxyError:
-    return ProxyError(Kind.INVALID_REQUEST, message, param=field, retryable=False)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import msgspec
 
-from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.wire.asked import Metadata, run_and_user
+from llm_proxy.wire.document import read_document
+from llm_proxy.wire.faults import invalid
+from llm_proxy.wire.lenient import NONE, lenient, string
 from llm_proxy.wire.openai_chat import upstream
-from llm_proxy.wire.openai_completions.document import Metadata, invalid, read_document, run_and_user
 from llm_proxy.wire.passthrough.forms import field_text, find_fields
 from llm_proxy.wire.request import MessageFacts, WireRequest
 from llm_proxy.wire.spans import Edit, Span
 
-_NONE = msgspec.Raw(b"null")
 _FIELDS = ("model", "stream", "stream_format", "user")
 _TRUE = frozenset({"true", "1", "on", "yes", "t", "y"})
 """What form parsers take for true, in lower case."""
@@ -45,15 +46,14 @@ class _Body(msgspec.Struct):
     """Raw where the APIs differ: a value of an unexpected type is the upstream's to refuse."""
 
     model: str | None = None
-    stream: msgspec.Raw = _NONE
-    stream_format: msgspec.Raw = _NONE
-    user: msgspec.Raw = _NONE
-    metadata: msgspec.Raw = _NONE
+    stream: msgspec.Raw = NONE
+    stream_format: msgspec.Raw = NONE
+    user: msgspec.Raw = NONE
+    metadata: msgspec.Raw = NONE
 
 
 _body = msgspec.json.Decoder(_Body).decode
-_string = msgspec.json.Decoder(str).decode
-_metadata = msgspec.json.Decoder(Metadata).decode
+_metadata = lenient(Metadata)
 
 
 def parse(body: bytes) -> PassthroughRequest:
@@ -73,11 +73,9 @@ def parse_request(method: str, path: str, content_type: str, body: bytes) -> Pas
     if kind == "multipart/form-data":
         return _form(content_type, body, max_output)
     if kind.startswith("multipart/") or kind == "application/x-www-form-urlencoded":
-        raise ProxyError(
-            Kind.INVALID_REQUEST,
+        raise invalid(
             f"Content type {kind[:80]!r} is not passed through: send application/json or multipart/form-data",
-            param="content-type",
-            retryable=False,
+            "content-type",
         )
     content = body.lstrip(b" \t\r\n")
     if content.startswith(b"{") or (content and _says_json(kind) and not content.startswith(b"[")):
@@ -98,16 +96,18 @@ def upstream_edits(
         return []
     if isinstance(request, PassthroughRequest) and request.form_model:
         return [(*request.form_model, model.encode())]
+    if "model" not in request.spans:  # a default serves it
+        return []
     return upstream.upstream_edits(request, model)
 
 
 def _json(body: bytes, max_output: int | None) -> PassthroughRequest:
     spans, typed = read_document(body, _body)
-    run, user = run_and_user(_metadata_of(typed.metadata), _text(typed.user))
+    run, user = run_and_user(_metadata(typed.metadata), string(typed.user))
     return PassthroughRequest(
         body=body,
         model=typed.model or "",
-        stream=bytes(typed.stream) == b"true" or _text(typed.stream_format) == "sse",
+        stream=bytes(typed.stream) == b"true" or string(typed.stream_format) == "sse",
         spans=spans,
         max_output=max_output,
         user=user,
@@ -133,17 +133,3 @@ def _form(content_type: str, body: bytes, max_output: int | None) -> Passthrough
 
 def _says_json(kind: str) -> bool:
     return kind == "application/json" or kind.endswith("+json")
-
-
-def _text(raw: msgspec.Raw) -> str:
-    try:
-        return _string(raw)
-    except msgspec.DecodeError:
-        return ""
-
-
-def _metadata_of(raw: msgspec.Raw) -> Metadata | None:
-    try:
-        return _metadata(raw)
-    except (msgspec.DecodeError, RecursionError):
-        return None
