@@ -118,6 +118,8 @@ class Dialect:
     message_facts: Callable[[bytes], MessageFacts]
     upstream_edits: UpstreamEdits
     read_body: Callable[[bytes], Frame]
+    skim_body: Callable[[bytes], Frame | None] | None = None
+    """Reads a large body without making its long texts; None where it must be read in full."""
     read_frame: Callable[[SseFrame], Frame]
     reader: Callable[[], Callable[[SseFrame], Frame]] | None = None
     """Makes a stateful reader for one stream, where single frames can't be trusted by themselves."""

@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 import msgspec
 
 from llm_proxy.chat.events import Ended, Frame, Unreadable
-from llm_proxy.wire.anthropic_messages.failure import CANNOT_READ, failure
+from llm_proxy.wire.anthropic_messages.failure import failure
 from llm_proxy.wire.dialect import Denied
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.sse import SseFrame
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import Failed
-
-CANNOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are not the JSON they should be."""
+from llm_proxy.wire.lenient import CANNOT_READ
 
 _UNSAID = "The upstream reported an error"
 

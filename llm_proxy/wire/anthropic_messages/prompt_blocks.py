@@ -25,8 +25,8 @@ from llm_proxy.chat.prompt import (
 from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.wire import seal
 from llm_proxy.wire.anthropic_messages import prompt_schema as schema
-from llm_proxy.wire.faults import decoded, invalid, unsupported
 from llm_proxy.wire.anthropic_messages.prompt_schema import said
+from llm_proxy.wire.faults import decoded, invalid, unsupported
 
 Said = TextPart | ImagePart | FilePart
 

@@ -24,8 +24,8 @@ from llm_proxy.chat.prompt import (
 )
 from llm_proxy.wire.anthropic_messages import prompt_schema as schema
 from llm_proxy.wire.anthropic_messages.prompt_blocks import BlockReader
-from llm_proxy.wire.faults import decoded, invalid, unsupported
 from llm_proxy.wire.anthropic_messages.prompt_schema import said
+from llm_proxy.wire.faults import decoded, invalid, unsupported
 from llm_proxy.wire.request import WireRequest
 
 _TIERS = {"auto": "auto", "standard_only": "default"}

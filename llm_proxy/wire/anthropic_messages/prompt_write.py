@@ -14,10 +14,10 @@ from llm_proxy.chat.prompt import (
     Written,
 )
 from llm_proxy.wire.anthropic_messages import prompt_out as out
-from llm_proxy.wire.faults import invalid, unsupported
 from llm_proxy.wire.anthropic_messages.prompt_models import Takes, takes
 from llm_proxy.wire.anthropic_messages.prompt_thinking import Plan, plan
 from llm_proxy.wire.anthropic_messages.prompt_turns import lacks_thinking, text_blocks, turns
+from llm_proxy.wire.faults import invalid, unsupported
 from llm_proxy.wire.members import given, to_object
 
 DEFAULT_MAX_TOKENS = 4_096

@@ -27,8 +27,9 @@ from llm_proxy.chat.events import (
     UsageSeen,
 )
 from llm_proxy.wire.anthropic_messages import schema
-from llm_proxy.wire.anthropic_messages.failure import CANNOT_READ, failed_event, failure
+from llm_proxy.wire.anthropic_messages.failure import failed_event, failure
 from llm_proxy.wire.anthropic_messages.usage import read_usage
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.spans import refuse_duplicates
 from llm_proxy.wire.sse import SseFrame
 

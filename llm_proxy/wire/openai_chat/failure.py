@@ -5,10 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import Failed
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat import schema
-
-CANNOT_READ = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding raises for bytes that are not the JSON they should be."""
 
 _UNSAID = "The upstream reported an error"
 

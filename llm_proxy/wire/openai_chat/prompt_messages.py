@@ -26,8 +26,8 @@ from llm_proxy.chat.prompt import (
     TextPart,
     ThoughtPart,
 )
+from llm_proxy.wire.faults import unsupported
 from llm_proxy.wire.openai_chat.details import OPAQUE, Entry, entry, sealed
-from llm_proxy.wire.openai_chat.prompt_parts import unsupported
 from llm_proxy.wire.openai_chat.reasoning import XAI_FORMAT
 from llm_proxy.wire.toolids import fitting
 

@@ -23,7 +23,7 @@ from llm_proxy.chat.prompt import (
     TextPart,
     ThoughtPart,
 )
-from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.wire.faults import invalid, unsupported
 from llm_proxy.wire.openai_chat import prompt_schema as schema
 from llm_proxy.wire.openai_chat.history import reasoning_of
 from llm_proxy.wire.openai_chat.reasoning import thought_signature
@@ -191,14 +191,6 @@ class _Reader:
 
     def _drop(self, what: str) -> None:
         self._dropped[what] = None
-
-
-def invalid(message: str, param: str) -> ProxyError:
-    return ProxyError(Kind.INVALID_REQUEST, message, param=param, retryable=False)
-
-
-def unsupported(message: str, param: str) -> ProxyError:
-    return ProxyError(Kind.UNSUPPORTED_FEATURE, message, param=param, retryable=False)
 
 
 def _marked(parts: list[Part], message: schema.Message) -> list[Part]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import msgspec
@@ -16,13 +15,13 @@ from llm_proxy.chat.prompt import (
     Tool,
     ToolChoice,
 )
+from llm_proxy.wire.faults import invalid, placed, unsupported
 from llm_proxy.wire.members import members, to_object
 from llm_proxy.wire.openai_chat import prompt_schema as schema
-from llm_proxy.wire.openai_chat.prompt_parts import invalid, read_messages, unsupported
+from llm_proxy.wire.openai_chat.prompt_parts import read_messages
 from llm_proxy.wire.request import WireRequest
 
 _NULL = b"null"
-_PATH = re.compile(r" - at `\$\.?(.*)`$")
 _MODES = {
     "auto": Choose.AUTO,
     "none": Choose.NONE,
@@ -102,12 +101,9 @@ def _decoded(request: WireRequest) -> schema.Request:
     try:
         return _decode(request.body)
     except msgspec.ValidationError as error:
-        text = str(error)
-        found = _PATH.search(text)
-        where = found[1] if found else ""
-        raise invalid(
-            f"{where or 'The request body'} is not as this API has it: {_PATH.sub('', text)}", where
-        ) from error
+        expected, where = placed(error)
+        said = f"{where or 'The request body'} is not as this API has it: {expected}"
+        raise invalid(said, where) from error
     except RecursionError as error:
         raise invalid("The request body is nested too deeply: send a flatter document", "messages") from error
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import ANTHROPIC_FORMAT, GEMINI_FORMAT, Event, Reasoning, ReasoningKind
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat import schema
 from llm_proxy.wire.openai_chat.details import pieces
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ
 
 XAI_FORMAT = "xai-chat-v1"
 """Whose seal a message's `encrypted_content` is. (OpenRouter's `xai-responses-v1` comes in details.)"""

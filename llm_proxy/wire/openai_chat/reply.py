@@ -24,8 +24,9 @@ from llm_proxy.chat.events import (
     Unreadable,
     UsageSeen,
 )
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat import schema
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ, bare_failure, failed_event, failure
+from llm_proxy.wire.openai_chat.failure import bare_failure, failed_event, failure
 from llm_proxy.wire.openai_chat.reasoning import add_reasoning, thought_signature
 from llm_proxy.wire.openai_chat.usage import read_usage
 from llm_proxy.wire.spans import refuse_duplicates

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import Usage
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat.request import ChatRequest
 from llm_proxy.wire.request import WireRequest
 

@@ -10,7 +10,8 @@ import re
 import msgspec
 
 from llm_proxy.chat.events import Ended, Event, Finished, Frame, Started, Text, Unreadable, UsageSeen
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ, bare_failure, failed_event, failure
+from llm_proxy.wire.lenient import CANNOT_READ
+from llm_proxy.wire.openai_chat.failure import bare_failure, failed_event, failure
 from llm_proxy.wire.openai_chat.schema import Usage
 from llm_proxy.wire.openai_chat.usage import read_usage
 from llm_proxy.wire.sse import SseFrame

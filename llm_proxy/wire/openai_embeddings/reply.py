@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import Ended, Event, Frame, Started, Unreadable, Usage, UsageSeen
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ, bare_failure, failure
+from llm_proxy.wire.lenient import CANNOT_READ
+from llm_proxy.wire.openai_chat.failure import bare_failure, failure
 from llm_proxy.wire.sse import SseFrame
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from llm_proxy.chat.prompt import AudioPart, FilePart, ImagePart, RefusalPart, TextPart
-from llm_proxy.wire.openai_responses import prompt_schema as schema
 from llm_proxy.wire.faults import invalid, unsupported
+from llm_proxy.wire.openai_responses import prompt_schema as schema
 
 Spoken = TextPart | RefusalPart
 Shown = TextPart | ImagePart | FilePart

@@ -9,9 +9,9 @@ import msgspec
 from llm_proxy.chat.events import GEMINI_FORMAT, RESPONSES_FORMAT, ReasoningKind
 from llm_proxy.chat.prompt import CallPart, Message, Part, ResultPart, Role, TextPart, ThoughtPart
 from llm_proxy.chat.reply import ReasoningPart
+from llm_proxy.wire.faults import decoded, invalid, unsupported
 from llm_proxy.wire.openai_responses import prompt_content as content
 from llm_proxy.wire.openai_responses import prompt_schema as schema
-from llm_proxy.wire.faults import decoded, invalid, unsupported
 from llm_proxy.wire.openai_responses.prompt_tools import Declared, declare
 from llm_proxy.wire.seal import unwrap
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.prompt import Effort, Message, OutputFormat, Prompt, Role, TextPart, Thinking
-from llm_proxy.wire.openai_responses import prompt_schema as schema
 from llm_proxy.wire.faults import decoded, invalid, unsupported
+from llm_proxy.wire.openai_responses import prompt_schema as schema
 from llm_proxy.wire.openai_responses.prompt_items import Conversation
 from llm_proxy.wire.openai_responses.prompt_tools import declare, read_choice
 from llm_proxy.wire.request import WireRequest

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 import msgspec
 
 from llm_proxy.chat.prompt import Choose, Tool, ToolChoice
+from llm_proxy.wire.faults import invalid, unsupported
 from llm_proxy.wire.openai_responses import prompt_schema as schema
 from llm_proxy.wire.openai_responses.calls import full_name
-from llm_proxy.wire.faults import invalid, unsupported
 
 _KEPT = ("function", "custom")
 _HINTS = ("defer_loading", "allowed_callers", "output_schema")

@@ -19,8 +19,8 @@ from llm_proxy.chat.prompt import (
     ToolChoice,
     Written,
 )
-from llm_proxy.wire.openai_responses import prompt_shapes as shapes
 from llm_proxy.wire.faults import unsupported
+from llm_proxy.wire.openai_responses import prompt_shapes as shapes
 from llm_proxy.wire.openai_responses.prompt_shapes import EMPTY
 from llm_proxy.wire.openai_responses.prompt_write_items import ItemWriter
 

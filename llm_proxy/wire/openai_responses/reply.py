@@ -29,7 +29,8 @@ from llm_proxy.chat.events import (
     Unreadable,
     UsageSeen,
 )
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ, bare_failure, failed_event, failure
+from llm_proxy.wire.lenient import CANNOT_READ
+from llm_proxy.wire.openai_chat.failure import bare_failure, failed_event, failure
 from llm_proxy.wire.openai_responses import schema
 from llm_proxy.wire.openai_responses.calls import (
     OutputCall,

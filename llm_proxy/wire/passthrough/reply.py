@@ -8,11 +8,11 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import Ended, Event, Failed, Finished, Frame, Usage, UsageSeen
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ, failed_event, failure
+from llm_proxy.wire.lenient import NONE, lenient, string
+from llm_proxy.wire.openai_chat.failure import failed_event, failure
 from llm_proxy.wire.openai_chat.schema import InputDetails, OutputDetails
 from llm_proxy.wire.sse import SseFrame
 
-_NONE = msgspec.Raw(b"null")
 _LAST = frozenset(
     {
         "image_edit.completed",
@@ -38,15 +38,14 @@ class _Usage(msgspec.Struct, gc=False):
 
 
 class _Reply(msgspec.Struct):
-    type: msgspec.Raw = _NONE
-    status: msgspec.Raw = _NONE
-    usage: msgspec.Raw = _NONE
+    type: msgspec.Raw = NONE
+    status: msgspec.Raw = NONE
+    usage: msgspec.Raw = NONE
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_reply = msgspec.json.Decoder(_Reply).decode
-_usage = msgspec.json.Decoder(_Usage | None).decode
-_string = msgspec.json.Decoder(str).decode
+_reply = lenient(_Reply)
+_usage = lenient(_Usage)
 
 
 def read_body(body: bytes) -> Frame:
@@ -73,7 +72,7 @@ def read_frame(sse: SseFrame) -> Frame:
     reply = _read(data)
     if reply is None:
         return Frame(sse.raw, (Ended(),) if data.strip().startswith(b"[DONE]") else ())
-    kind = _text(reply.type)
+    kind = string(reply.type) or ""
     if failed := _failure(reply, kind, data):
         return Frame(sse.raw, (failed,))
     events: list[Event] = []
@@ -91,17 +90,11 @@ def _failure(reply: _Reply, kind: str, data: bytes) -> Failed | None:
 def _read(data: bytes) -> _Reply | None:
     if not data[:64].lstrip().startswith(b"{"):
         return None
-    try:
-        return _reply(data)
-    except CANNOT_READ:
-        return None
+    return _reply(data)
 
 
 def _read_usage(raw: msgspec.Raw) -> Usage | None:
-    try:
-        usage = _usage(raw)
-    except CANNOT_READ:
-        return None
+    usage = _usage(raw)
     if usage is None:
         return None
     given = _first(usage.input_tokens, usage.prompt_tokens)
@@ -123,10 +116,3 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
 
 def _first(one: int | None, other: int | None) -> int | None:
     return other if one is None else one
-
-
-def _text(raw: msgspec.Raw) -> str:
-    try:
-        return _string(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ
+from llm_proxy.wire.lenient import NONE, array, lenient, string
 from llm_proxy.wire.passthrough.forms import field_text, find_fields
 
 _MOST = 1_000_000
@@ -13,7 +13,6 @@ _VIDEO_SECONDS = 4
 """The length of a video that no request names, OpenAI's."""
 _DOCUMENTS = 100
 """Documents that one query of a reranker covers (Cohere, Amazon)."""
-_NONE = msgspec.Raw(b"null")
 
 
 class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -29,10 +28,10 @@ class Units(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class _Body(msgspec.Struct):
-    n: msgspec.Raw = _NONE
-    seconds: msgspec.Raw = _NONE
-    input: msgspec.Raw = _NONE
-    documents: msgspec.Raw = _NONE
+    n: msgspec.Raw = NONE
+    seconds: msgspec.Raw = NONE
+    input: msgspec.Raw = NONE
+    documents: msgspec.Raw = NONE
 
 
 class _Duration(msgspec.Struct):
@@ -52,11 +51,9 @@ class _Reply(msgspec.Struct):
     meta: _Meta | None = None
 
 
-_body = msgspec.json.Decoder(_Body).decode
-_reply = msgspec.json.Decoder(_Reply).decode
-_string = msgspec.json.Decoder(str).decode
-_number = msgspec.json.Decoder(int | str).decode
-_list = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_body = lenient(_Body)
+_reply = lenient(_Reply)
+_integer = lenient(int)
 
 
 def units(path: str, body: bytes, content_type: str) -> Units:
@@ -76,10 +73,7 @@ def units(path: str, body: bytes, content_type: str) -> Units:
 
 def billed(body: bytes) -> Units:
     """What a whole reply says was used: time of sound (transcriptions by duration), queries (reranking)."""
-    try:
-        reply = _reply(body) if body[:64].lstrip().startswith(b"{") else None
-    except CANNOT_READ:
-        reply = None
+    reply = _reply(body) if body[:64].lstrip().startswith(b"{") else None
     if reply is None:
         return Units()
     seconds = (reply.usage.seconds if reply.usage else None) or 0
@@ -92,12 +86,10 @@ def _count(body: bytes, content_type: str, field: str, otherwise: int) -> int:
     if content_type.strip().lower().startswith("multipart/form-data"):
         found = find_fields(content_type, body, (field,))
         return _whole(field_text(field, body, found[field]), otherwise) if field in found else otherwise
-    parsed = _read(body)
-    try:
-        number = _number(parsed.n if field == "n" else parsed.seconds)
-    except CANNOT_READ:
-        return otherwise
-    return _whole(str(number), otherwise)
+    parsed = _body(body) or _Body()
+    given = parsed.n if field == "n" else parsed.seconds
+    number = _integer(given)
+    return _whole((string(given) or "") if number is None else str(number), otherwise)
 
 
 def _whole(text: str, otherwise: int) -> int:
@@ -109,24 +101,11 @@ def _whole(text: str, otherwise: int) -> int:
 
 
 def _characters(body: bytes) -> int:
-    try:
-        return len(_string(_read(body).input))
-    except CANNOT_READ:
-        return 0
+    return len(string((_body(body) or _Body()).input) or "")
 
 
 def _documents(body: bytes) -> int:
-    try:
-        return len(_list(_read(body).documents))
-    except CANNOT_READ:
-        return 0
-
-
-def _read(body: bytes) -> _Body:
-    try:
-        return _body(body)
-    except CANNOT_READ:
-        return _Body()
+    return len(array((_body(body) or _Body()).documents) or ())
 
 
 def _up(number: float) -> int:
