@@ -65,6 +65,8 @@ class Exchange:
     """The response that the request goes on from, or fetches."""
     fetches: bool = False
     """It fetches that response and asks for no new one."""
+    unsealed: bool = False
+    """No seal is sent any more: a target could not open one."""
     whole: WireRequest | None = None
     """The request with everything in it that it goes on from, for targets that don't keep that response."""
     prompt: Prompt | None = None

@@ -186,11 +186,21 @@ class Flow:
         return self.assembly.ended
 
     def _take_body(self) -> None:
-        frame = self._output.read(self._read_body(self.emitted.getvalue()))
+        body = self.emitted.getvalue()
+        frame = self._skimmed(body) or self._output.read(self._read_body(body))
         self._admit(frame)
         if self._wants_stream:  # a whole body would look to its SDK like a stream without events
             raise UpstreamFailure(FailureKind.MALFORMED, "the target did not stream the reply as asked")
         self._body = frame if self._output.anew else Frame(frame.raw)
+
+    def _skimmed(self, body: bytes) -> Frame | None:
+        skim = self._dialect.skim_body
+        if skim is None or self._output.anew or len(body) < _MOST_TEXT:
+            return None
+        frame = skim(body)
+        if frame is not None:
+            self.assembly.cut()
+        return frame
 
     def _admit(self, frame: Frame) -> bool:
         """Folds a frame in; True where it may be released now."""

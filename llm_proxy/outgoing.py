@@ -82,7 +82,7 @@ class Composer:
         edits = dialect.upstream_edits(request, model, limit, ask_usage=request.stream)
         if exchange.stored is not None and not rewritten and request.previous:
             edits += answers(request, [(d.id, d.custom, d.note) for d in exchange.stored.denied])
-        foreign = self.seals.foreign(dialect, request, issuer(endpoint))
+        foreign = self.seals.foreign(dialect, request, issuer(endpoint), every=exchange.unsealed)
         dropped = (FOREIGN_SEAL,) if foreign else ()
         if foreign and dialect.unsealed and (calmed := dialect.unsealed(request, foreign)):
             foreign += calmed
@@ -111,7 +111,7 @@ class Composer:
         assert request is not None
         assert writer is not None
         read = read_prompt(exchange)
-        prompt, foreign = self.seals.told_to(read, issuer(endpoint))
+        prompt, foreign = self.seals.told_to(read, issuer(endpoint), every=exchange.unsealed)
         most = prompt.max_output or cap or (largest if dialect.cap_field == "max_tokens" else None)
         written = writer.write_prompt(structs.replace(prompt, model=model, max_output=most))
         dropped = tuple(dict.fromkeys((*prompt.dropped, *written.dropped)))

@@ -188,14 +188,15 @@ class Pipeline:
             return services.composer.compose(exchange, endpoint, model, admitted.cap, largest, absent)
 
         lost: list[LostTry] = []
-        tail: bytes | None = None
+        sent = False
         plan = Plan(route.chain, services.health, now=monotonic(), random=services.random)
         try:
             tail = await send(exchange, sink, plan, services.upstreams, compose, new_flow, lost)
+            sent = True
         finally:
             for attempt in lost:
                 exchange.lost.append(await services.settler.lost(exchange, attempt))
-            if flows and tail is None:
+            if flows and not sent:
                 exchange.released = flows[0].released(b"")
         exchange.released = flows[0].released(tail)
         exchange.left_out = flows[0].left_out

@@ -90,6 +90,12 @@ class ProxyProcess:
     def url(self) -> str:
         return self.base_url + "/chat/completions"
 
+    @property
+    def pid(self) -> int:
+        """The server's process; with several workers, their parent."""
+        assert self._process is not None
+        return self._process.pid
+
     async def __aenter__(self) -> ProxyProcess:
         await self.start()
         return self

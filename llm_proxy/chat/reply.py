@@ -189,6 +189,10 @@ class Assembly:
         else:
             self._cut = True
 
+    def cut(self) -> None:
+        """What comes is not all that was said."""
+        self._cut = True
+
     def _finish(self, event: Finished) -> None:
         self._choice(event.choice).finish = event.reason
         self._all_finished = all(choice.finish for choice in self._choices.values())

@@ -18,6 +18,7 @@ from llm_proxy.flow import Flow, Sink
 from llm_proxy.outgoing import Outgoing, spoken
 from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.records.view import Attempt
+from llm_proxy.seals import refused
 from llm_proxy.upstream.clocks import Clocks
 from llm_proxy.upstream.provider import Endpoint, Provider, Sending, UpstreamFailure
 from routing.failures import MEANING, Charge, FailureKind
@@ -115,6 +116,9 @@ async def _try(
         outgoing = compose(step, endpoint, absent)
         flow = new_flow(outgoing)
         outcome = await _attempt(exchange, step, upstreams, endpoint, outgoing, flow)
+        if _sealed_shut(exchange, outcome):
+            exchange.unsealed = True
+            continue
         dialect = outgoing.dialect.name
         if isinstance(outcome, bytes) or dialect not in endpoint.maybe or not _lacks_path(outcome):
             return outcome, flow
@@ -122,6 +126,13 @@ async def _try(
         log.info("a target does not serve a dialect", target=endpoint.target_id, dialect=dialect)
         if spoken(exchange.dialect, endpoint, absent) is None:
             return outcome, flow
+
+
+def _sealed_shut(exchange: Exchange, outcome: bytes | UpstreamFailure) -> bool:
+    """Whether the target refused a seal that it can't open, for the first time in this call."""
+    if exchange.unsealed or isinstance(outcome, bytes) or outcome.status != 400:
+        return False
+    return refused(outcome.body or b"")
 
 
 _NO_SUCH_PATH = frozenset({404, 405, 501})

@@ -140,6 +140,7 @@ async def test_the_bearer_token_and_the_beta_routes_work(house: House, run: str)
             messages=HI,
             betas=["interleaved-thinking-2025-05-14", "context-management-2025-06-27"],
             extra_headers={"x-run-id": run},
+            extra_query={"beta": "true"},
         )
     assert reply.content[0].type == "text"
     (call,) = house.calls(run)

@@ -72,7 +72,7 @@ async def play(house: House) -> Play:
     folder = await asyncio.to_thread(_installed)
 
     async def play(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        pipes = {name: asyncio.subprocess.PIPE for name in ("stdin", "stdout", "stderr")}
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
         process = await asyncio.create_subprocess_exec("node", "agent.mjs", cwd=folder, **pipes)
         told = json.dumps({"base_url": house.base_url, "tasks": tasks}).encode()
         async with asyncio.timeout(120):
@@ -102,8 +102,8 @@ async def test_tools_over_three_steps(house: House, play: Play, api: str) -> Non
         where = f"{task['model']}, stream: {task['stream']}: {got}"
         assert "error" not in got, where
         upstream = task["model"].removeprefix("m-")
-        proposed = sorted((name, given) for name, given in map(tuple, got["asked"]))
-        assert [*map(str, proposed)] == sorted(map(str, ASKED)), where
+        proposed = {(name, *given.items()) for name, given in got["asked"]}
+        assert (len(got["asked"]), proposed) == (3, {(name, *given.items()) for name, given in ASKED}), where
         assert got["final"] == FINAL, where
         assert got["text"] == ("One moment." + FINAL if task["stream"] else FINAL), where
         assert got["finish"] == ["tool-calls", "tool-calls", "stop"], where
@@ -127,17 +127,27 @@ async def test_structured_output(play: Play, api: str) -> None:
         assert got.get("output") == {"name": "Oslo", "people": 717710}, f"{task['model']}: {got}"
 
 
-@every_api
-async def test_refusals_and_failures_are_api_call_errors(play: Play, api: str) -> None:
-    cases = [
+@pytest.mark.parametrize(
+    ("api", "rotation"),
+    [
+        ("chat", ("chat", "responses")),
+        ("responses", ("messages", "chat")),
+        ("messages", ("responses", "messages")),
+        ("compatible", ("chat", "messages")),
+    ],
+)
+async def test_refusals_and_failures_are_api_call_errors(
+    play: Play, api: str, rotation: tuple[str, str]
+) -> None:
+    refusals = [
         (WRONG_KEY, "m-chat", 401, "key"),
         (KEY, "nothing", 404, "nothing"),
         (POOR_KEY, "m-chat", 429, "pence"),
         *((KEY, f"refusing-{upstream}", 400, "The vendor refuses this") for upstream in DIALECTS),
-        (KEY, "broken-chat", 502, "500"),
-        (KEY, "broken-messages", 502, "500"),
     ]
-    for stream in (False, True):
+    for stream, upstream in zip((False, True), rotation, strict=True):
+        # Five failures in a row would let a target rest.
+        cases = [*refusals, (KEY, f"broken-{upstream}", 502, "500")]
         tasks = [_task(api, model, key=key, stream=stream) for key, model, _, _ in cases]
         for (_, model, status, words), got in zip(cases, await play(tasks), strict=True):
             where = f"{model}, stream: {stream}: {got}"

@@ -18,6 +18,7 @@ from llm_proxy.wire.anthropic_messages.prompt_models import Takes, takes
 from llm_proxy.wire.anthropic_messages.prompt_thinking import Plan, plan
 from llm_proxy.wire.anthropic_messages.prompt_turns import lacks_thinking, text_blocks, turns
 from llm_proxy.wire.faults import invalid, unsupported
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.members import given, to_object
 
 DEFAULT_MAX_TOKENS = 4_096
@@ -129,7 +130,7 @@ def _schema(tool: Tool) -> bytes:
         return _FREEFORM
     try:
         schema = {key: bytes(value) for key, value in _object(tool.parameters or b"{}").items()}
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except CANNOT_READ:
         return _NO_PARAMETERS
     if not schema:
         return _NO_PARAMETERS

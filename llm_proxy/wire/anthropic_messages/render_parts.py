@@ -27,6 +27,7 @@ from llm_proxy.chat.events import (
 )
 from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.wire import seal
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.request import WireRequest
 from llm_proxy.wire.toolids import fitting
 
@@ -83,7 +84,7 @@ def thinking_asked(request: WireRequest) -> bool:
     """Whether the caller asked for thinking, so that it expects blocks of it."""
     try:
         asked = _wish(request.body).thinking
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except CANNOT_READ:
         return False
     return asked is not None and asked.type not in (None, "disabled")
 

@@ -63,7 +63,8 @@ def read_body(body: bytes) -> Frame:
             return Frame(body, (failure(reply.error),))
         if reply.content is None:
             return Frame(body, (Unreadable("The reply has no content"),))
-        blocks = [(_block(raw), bytes(raw)) for raw in reply.content]
+        parsed = [(_block(raw), raw) for raw in reply.content]
+        blocks = [(block, b"" if block.type == "text" else bytes(raw)) for block, raw in parsed]
     except CANNOT_READ as error:
         return unreadable(body, f"The reply can't be parsed: {error}")
     if (b"tool_use" in body or b"\\u" in body) and (why := _repeats(body)):

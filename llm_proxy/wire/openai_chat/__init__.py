@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from llm_proxy.wire.dialect import Dialect
-from llm_proxy.wire.openai_chat import edit, edit_stream, errors, message, reply, request, upstream
+from llm_proxy.wire.openai_chat import edit, edit_stream, errors, message, reply, request, skim, upstream
 from llm_proxy.wire.openai_chat.translation import TRANSLATION
 
 OPENAI_CHAT = Dialect(
@@ -17,6 +17,7 @@ OPENAI_CHAT = Dialect(
     message_facts=message.message_facts,
     upstream_edits=upstream.upstream_edits,
     read_body=reply.read_body,
+    skim_body=skim.skim_body,
     read_frame=reply.read_frame,
     edit_body=edit.edit_body,
     edit_frames=edit_stream.edit_frames,

@@ -6,14 +6,12 @@ function and custom tool calls, the legacy `function_call`, errors in-band, usag
 
 from __future__ import annotations
 
-import re
 import zlib
 
 import msgspec
 
 from llm_proxy.chat.events import (
     CallDelta,
-    Ended,
     Event,
     Finished,
     Frame,
@@ -26,7 +24,8 @@ from llm_proxy.chat.events import (
 )
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat import schema
-from llm_proxy.wire.openai_chat.failure import bare_failure, failed_event, failure
+from llm_proxy.wire.openai_chat.failure import bare_failure, failure
+from llm_proxy.wire.openai_chat.frames import CALL_VALUE, ENDED, unreadable, unusual
 from llm_proxy.wire.openai_chat.reasoning import add_reasoning, thought_signature
 from llm_proxy.wire.openai_chat.usage import read_usage
 from llm_proxy.wire.spans import refuse_duplicates
@@ -40,19 +39,17 @@ _UNINDEXED = 1 << 32
 
 _chunk = msgspec.json.Decoder(schema.Chunk).decode
 _body = msgspec.json.Decoder(schema.Body).decode
-_ENDED = (Ended(),)
-_CALL_VALUE = re.compile(rb'"(?:tool_calls|function_call)"\s*:\s*(?:\[\s*\{|\{)')
 
 
 def read_frame(sse: SseFrame) -> Frame:
     """One frame of a stream. Comments and empty data mean nothing; what can't be parsed is `Unreadable`."""
     data = sse.data
     if sse.truncated or sse.event == "error" or not data.startswith(b"{"):
-        return _unusual(sse)
+        return unusual(sse, read_frame)
     try:
         chunk = _chunk(data)
     except CANNOT_READ as error:
-        return _unreadable(sse.raw, error)
+        return unreadable(sse.raw, error)
     choices = chunk.choices
     if choices and len(choices) == 1 and chunk.usage is None and chunk.error is msgspec.UNSET:
         choice = choices[0]
@@ -63,7 +60,7 @@ def read_frame(sse: SseFrame) -> Frame:
             and text
             and choice.finish_reason is None
             and _only_text(delta)
-            and (b"_call" not in data or _CALL_VALUE.search(data) is None)
+            and (b"_call" not in data or CALL_VALUE.search(data) is None)
         ):
             return Frame(sse.raw, (Text(choice.index, text),))
     return Frame(sse.raw, _read_chunk(chunk, data))
@@ -74,7 +71,7 @@ def read_body(body: bytes) -> Frame:
     try:
         reply = _body(body)
     except CANNOT_READ as error:
-        return _unreadable(body, error)
+        return unreadable(body, error)
     if failed := failure(reply.error):
         return Frame(body, (failed,))
     if reply.choices is None:
@@ -90,7 +87,7 @@ def read_body(body: bytes) -> Frame:
             events.append(Finished(choice.index, _reason(choice.finish_reason)))
     if reply.usage:
         events.append(UsageSeen(read_usage(reply.usage)))
-    return Frame(body, (*events, *_ENDED))
+    return Frame(body, (*events, *ENDED))
 
 
 def call_index(position: int, call: schema.Call) -> int:
@@ -113,21 +110,6 @@ def _only_text(delta: schema.Message) -> bool:
         and not delta.thinking_blocks
         and delta.extra_content is msgspec.UNSET
     )
-
-
-def _unusual(sse: SseFrame) -> Frame:
-    data = sse.data.strip()
-    if data.startswith(b"[DONE]"):
-        return Frame(sse.raw, _ENDED)
-    if sse.truncated:
-        return Frame(sse.raw, (Unreadable("The stream was cut inside an event"),))
-    if sse.event == "error":
-        return Frame(sse.raw, (failed_event(data),))
-    if not data:
-        return Frame(sse.raw)
-    if data.startswith(b"{"):
-        return read_frame(SseFrame(sse.raw, "", data))
-    return Frame(sse.raw, (Unreadable("The event's data is not a JSON object"),))
 
 
 def _read_chunk(chunk: schema.Chunk, data: bytes) -> tuple[Event, ...]:
@@ -208,7 +190,7 @@ def _ambiguity(data: bytes, messages: list[schema.Message]) -> str:
     A client must not find a call that was not judged: none outside the places read here, no key twice
     (parsers differ on which they keep), and no call of two kinds at once.
     """
-    containers = len(_CALL_VALUE.findall(data))
+    containers = len(CALL_VALUE.findall(data))
     read = sum((1 if message.tool_calls else 0) + (1 if message.function_call else 0) for message in messages)
     if containers > read:
         return "The reply holds tool calls where none belong"
@@ -221,7 +203,3 @@ def _ambiguity(data: bytes, messages: list[schema.Message]) -> str:
     except (ValueError, RecursionError) as error:
         return str(error)
     return ""
-
-
-def _unreadable(raw: bytes, error: Exception) -> Frame:
-    return Frame(raw, (Unreadable(f"The reply can't be parsed: {error}"),))

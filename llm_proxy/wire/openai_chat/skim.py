@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import CallDelta, Frame, Unreadable
-from llm_proxy.wire.openai_chat.failure import CANNOT_READ
+from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat.reply import read_body
 
 _LONG = 1 << 16
@@ -29,7 +29,7 @@ def skim_body(body: bytes) -> Frame | None:
         for choice in choices:
             message = _members(choice["message"])
             content = memoryview(message["content"])
-            if content[:1] == b'"' and content.nbytes > _LONG:
+            if content.nbytes > _LONG and content[0] == ord('"'):
                 message["content"] = msgspec.Raw(_IN_ITS_PLACE)
             choice["message"] = msgspec.Raw(_encode(message))
     except (*CANNOT_READ, KeyError):

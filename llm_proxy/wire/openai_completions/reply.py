@@ -5,13 +5,12 @@ A body and a chunk have the same shape: each choice with a `text`.
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
-from llm_proxy.chat.events import Ended, Event, Finished, Frame, Started, Text, Unreadable, UsageSeen
+from llm_proxy.chat.events import Event, Finished, Frame, Started, Text, Unreadable, UsageSeen
 from llm_proxy.wire.lenient import CANNOT_READ
-from llm_proxy.wire.openai_chat.failure import bare_failure, failed_event, failure
+from llm_proxy.wire.openai_chat.failure import bare_failure, failure
+from llm_proxy.wire.openai_chat.frames import CALL_VALUE, ENDED, unreadable, unusual
 from llm_proxy.wire.openai_chat.schema import Usage
 from llm_proxy.wire.openai_chat.usage import read_usage
 from llm_proxy.wire.sse import SseFrame
@@ -32,8 +31,6 @@ class _Reply(msgspec.Struct, gc=False):
 
 
 _reply = msgspec.json.Decoder(_Reply).decode
-_ENDED = (Ended(),)
-_CALL_VALUE = re.compile(rb'"(?:tool_calls|function_call)"\s*:\s*(?:\[\s*\{|\{)')
 _CALLS = Unreadable("The reply holds tool calls where none belong")
 
 
@@ -41,11 +38,11 @@ def read_frame(sse: SseFrame) -> Frame:
     """One frame of a stream. Comments and empty data mean nothing; what can't be parsed is `Unreadable`."""
     data = sse.data
     if sse.truncated or sse.event == "error" or not data.startswith(b"{"):
-        return _unusual(sse)
+        return unusual(sse, read_frame)
     try:
         chunk = _reply(data)
     except CANNOT_READ as error:
-        return _unreadable(sse.raw, error)
+        return unreadable(sse.raw, error)
     if _holds_calls(data):
         return Frame(sse.raw, (_CALLS,))
     choices = chunk.choices
@@ -61,7 +58,7 @@ def read_body(body: bytes) -> Frame:
     try:
         reply = _reply(body)
     except CANNOT_READ as error:
-        return _unreadable(body, error)
+        return unreadable(body, error)
     if failed := failure(reply.error):
         return Frame(body, (failed,))
     if reply.choices is None:
@@ -73,22 +70,7 @@ def read_body(body: bytes) -> Frame:
         _add_choice(choice, events)
     if reply.usage:
         events.append(UsageSeen(read_usage(reply.usage)))
-    return Frame(body, (*events, *_ENDED))
-
-
-def _unusual(sse: SseFrame) -> Frame:
-    data = sse.data.strip()
-    if data.startswith(b"[DONE]"):
-        return Frame(sse.raw, _ENDED)
-    if sse.truncated:
-        return Frame(sse.raw, (Unreadable("The stream was cut inside an event"),))
-    if sse.event == "error":
-        return Frame(sse.raw, (failed_event(data),))
-    if not data:
-        return Frame(sse.raw)
-    if data.startswith(b"{"):
-        return read_frame(SseFrame(sse.raw, "", data))
-    return Frame(sse.raw, (Unreadable("The event's data is not a JSON object"),))
+    return Frame(body, (*events, *ENDED))
 
 
 def _read_chunk(chunk: _Reply, data: bytes) -> tuple[Event, ...]:
@@ -121,8 +103,4 @@ def _started(reply: _Reply) -> Started:
 
 def _holds_calls(data: bytes) -> bool:
     """Whether a server answered with a chat reply's calls, which nobody would judge here."""
-    return b"_call" in data and _CALL_VALUE.search(data) is not None
-
-
-def _unreadable(raw: bytes, error: Exception) -> Frame:
-    return Frame(raw, (Unreadable(f"The reply can't be parsed: {error}"),))
+    return b"_call" in data and CALL_VALUE.search(data) is not None
