@@ -10,7 +10,9 @@ from bench.usage import Memory
 from bench.workload import Prompt, Reply, Workload
 
 LEAST_RATIO = 0.30
+LEAST_DELTAS_RATIO = 0.35
 MOST_ADDED_MS = 3.0
+MOST_TRANSLATION_MS = 1.0
 MOST_READY_S = 3.0
 MOST_RSS_BEFORE_MB = 150.0
 MOST_RSS_COUNTED_MB = 240.0
@@ -79,7 +81,7 @@ class Verdict(msgspec.Struct, frozen=True):
 
 def verdicts(cells: tuple[Cell, ...], startup: Startup | None) -> list[Verdict]:
     """Every target that these measurements speak for, with its figure."""
-    return [*_speed(cells), *_start(startup)]
+    return [*_speed(cells), *_translation(cells), *_start(startup)]
 
 
 def _speed(cells: tuple[Cell, ...]) -> list[Verdict]:
@@ -88,12 +90,38 @@ def _speed(cells: tuple[Cell, ...]) -> list[Verdict]:
         work, ratio, added = cell.workload, cell.ratio, cell.added_p50_ms
         if ratio is None or added is None or work.prompt is Prompt.UNIQUE or work.reply is Reply.TOOLS:
             continue
+        if work.long:
+            if work.connections == 32:
+                target = f"≥ {LEAST_DELTAS_RATIO:.0%} of the bare deltas/s, {work.name}"
+                found.append(Verdict(target, f"{ratio:.1%}", ratio >= LEAST_DELTAS_RATIO))
+            continue
         if work.connections == 32 and work.prompt is Prompt.SMALL:
             target = f"≥ {LEAST_RATIO:.0%} of the bare requests/s, {work.name}"
             found.append(Verdict(target, f"{ratio:.1%}", ratio >= LEAST_RATIO))
         if work.connections == 1:
             target = f"≤ {MOST_ADDED_MS:g} ms added to p50, {work.name}"
             found.append(Verdict(target, f"{added:.2f} ms", added <= MOST_ADDED_MS))
+    return found
+
+
+def added_by_translation(cells: tuple[Cell, ...], translated: Cell) -> float | None:
+    """Milliseconds of the proxy's CPU that translation adds per 100 deltas, over the stream that passes as it
+    is, from the same upstream; None where that did not run."""
+    work = translated.workload
+    as_it_is = msgspec.structs.replace(work, caller=work.upstream)
+    same = next((cell.proxy for cell in cells if cell.workload == as_it_is), None)
+    if same is None or translated.proxy is None:
+        return None
+    return (translated.proxy.cpu_us - same.cpu_us) / work.deltas * 100 / 1_000
+
+
+def _translation(cells: tuple[Cell, ...]) -> list[Verdict]:
+    found: list[Verdict] = []
+    for cell in cells:
+        added = added_by_translation(cells, cell) if cell.workload.translated else None
+        if added is not None:
+            target = f"< {MOST_TRANSLATION_MS:g} ms per 100 deltas added by translation, {cell.workload.name}"
+            found.append(Verdict(target, f"{added:.2f} ms", added < MOST_TRANSLATION_MS))
     return found
 
 

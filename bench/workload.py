@@ -17,6 +17,14 @@ from bench.dialects import SHAPES, Dialect
 from bench.mock import DELTAS, TOOL_EVENTS
 
 CALLS_PER_RUN = 20
+LONG = (300, 1_000)
+"""Deltas of the long streams."""
+TRANSLATED = (
+    (Dialect.MESSAGES, Dialect.CHAT),
+    (Dialect.CHAT, Dialect.MESSAGES),
+    (Dialect.RESPONSES, Dialect.CHAT),
+)
+"""Caller's and upstream's dialect of what is measured in translation."""
 
 
 class Prompt(StrEnum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 
 import msgspec
@@ -26,6 +25,9 @@ from llm_proxy.chat.events import (
 
 OPAQUE = frozenset({ReasoningKind.ENCRYPTED, ReasoningKind.REDACTED})
 """Kinds whose text only the vendor can read."""
+
+
+_NO_LIMIT = 1 << 62
 
 
 class ToolCall(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -135,7 +137,7 @@ class Assembly:
         *("id", "model", "output_chars", "unreadable", "usage"),
     )
 
-    def __init__(self, most_text: int = sys.maxsize) -> None:
+    def __init__(self, most_text: int = _NO_LIMIT) -> None:
         self._most_text = most_text
         self._cut = False
         self._all_finished = True
@@ -167,8 +169,9 @@ class Assembly:
                 self.model = self.model or model
             case Refusal(choice, text):
                 self.output_chars += len(text)
+                said = self._choice(choice).refusal
                 if self._keeps():
-                    self._choice(choice).refusal.append(text)
+                    said.append(text)
             case ServerTool(choice, index, name, id_):
                 used = ServerToolUse(index=index, name=name, id=id_)
                 self._choice(choice).server_tools.setdefault(index, used)
@@ -183,7 +186,7 @@ class Assembly:
         choice = self._choices.get(event.choice) or self._choice(event.choice)
         text = event.text
         self.output_chars += len(text)
-        choice.spoken = True
+        choice.spoken = choice.spoken or bool(text)
         if self.output_chars <= self._most_text:
             choice.text.append(text)
         else:

@@ -1,9 +1,9 @@
-"""One proxy and one scripted vendor for each client's tests: a model for every dialect that upstreams speak."""
+"""One proxy and one scripted vendor for a client's tests: models for every dialect that upstreams speak."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ POOR_KEY = "sk-poor-0123456789abcdef"
 WRONG_KEY = "sk-nobody-0123456789abcdef"
 DIALECTS = {"chat": "openai_chat", "responses": "openai_responses", "messages": "anthropic_messages"}
 PATHS = {"chat": "/v1/chat/completions", "responses": "/v1/responses", "messages": "/v1/messages"}
+DOCUMENTED = {"gpt-4o-mini": "responses", "claude-haiku-4-5": "messages"}
+"""Models that the guide's examples name, and what their servers speak."""
 ORDER = "Where is my order?"
 FINAL = "Your order is on its way."
 THOUGHTS = ("I should look both things up first.", "The tank is the other one's.", "Now I know.")
@@ -89,7 +91,7 @@ def answer(name: str, arguments: dict[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class House:
-    """Models are `m-…`, `broken-…`, `refusing-…` and `cut-…`, each ending in `chat`, `responses` or `messages`."""
+    """Models are `m-…`, `broken-…`, `refusing-…` and `cut-…`, for `chat`, `responses` and `messages` each."""
 
     proxy: ProxyProcess
     upstream: Scripted
@@ -153,11 +155,14 @@ def _models(upstream: Scripted) -> dict[str, Any]:
                 more = ["openai_embeddings", "openai_completions"] if short == "chat" else []
                 to |= {"dialects": [dialect, *more]}
             models[name] = {"targets": [to], "retries": 0}
+    for name, short in DOCUMENTED.items():
+        (to,) = models[f"m-{short}"]["targets"]
+        models[name] = {"targets": [{**to, "id": f"to-{name}"}], "retries": 0}
     return models
 
 
 @contextlib.asynccontextmanager
-async def open_house(folder: Path) -> AsyncIterator[House]:
+async def open_house(folder: Path) -> AsyncGenerator[House]:
     """The agent `poor` has spent its day's only request."""
     price = {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "max_output_tokens": 8000}
     async with running(parse_script(SCRIPT)) as upstream:

@@ -1,4 +1,4 @@
-"""Anthropic's official SDK: messages, signed thinking sent back, token counts, whatever the upstream speaks."""
+"""Anthropic's official SDK: messages, signed thinking sent back, counts, whatever the upstream speaks."""
 
 from __future__ import annotations
 
@@ -201,13 +201,14 @@ async def test_failures_of_the_upstream_have_their_own_types(
 async def test_a_stream_that_breaks_off_raises(
     house: House, sdk: anthropic.AsyncAnthropic, run: str, upstream: str, helper: bool
 ) -> None:
-    model = f"cut-{upstream}"
+    model, extra = f"cut-{upstream}", {"x-run-id": run}
+    streamed = (
+        _message(sdk, stream=True, model=model, max_tokens=100, messages=HI, extra_headers=extra)
+        if helper
+        else _ask(sdk, model, run, stream=True)
+    )
     with pytest.raises(anthropic.APIStatusError, match="api_error"):
-        if helper:
-            headers = {"x-run-id": run}
-            await _message(sdk, stream=True, model=model, max_tokens=100, messages=HI, extra_headers=headers)
-        else:
-            await _ask(sdk, model, run, stream=True)
+        await streamed
     (call,) = house.calls(run)
     assert call.status == "failed"
     assert said(call).text.startswith("This")

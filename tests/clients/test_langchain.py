@@ -1,4 +1,4 @@
-"""LangChain's OpenAI classes: tools bound, streams, structured output and embeddings, over both OpenAI APIs."""
+"""LangChain's OpenAI classes: tools bound, streams, structured output, embeddings, over both OpenAI APIs."""
 
 from __future__ import annotations
 

@@ -170,12 +170,13 @@ async def test_responses_with_tools_and_reasoning_sent_back(
     assert tuple(thoughts(call) for call in house.calls(run)) == THOUGHTS
 
 
+@every_upstream
 @whole_and_streamed
 async def test_responses_go_on_from_a_stored_one(
-    house: House, sdk: openai.AsyncOpenAI, run: str, stream: bool
+    house: House, sdk: openai.AsyncOpenAI, run: str, upstream: str, stream: bool
 ) -> None:
     asked: dict[str, Any] = {
-        "model": "m-responses",
+        "model": f"m-{upstream}",
         "tools": RESPONSES_TOOLS,
         "reasoning": {"effort": "low"},
         "extra_headers": {"x-run-id": run},
@@ -195,11 +196,11 @@ async def test_responses_go_on_from_a_stored_one(
         reply = await _respond(sdk, stream=stream, input=results, previous_response_id=before, **asked)
         assert reply.previous_response_id == before
     assert reply.output_text == FINAL
-    house.three_turns(run, "responses", "responses", stream=stream)
+    house.three_turns(run, "responses", upstream, stream=stream)
 
 
-@pytest.mark.parametrize("upstream", ["chat", "messages"])
-async def test_a_stored_response_is_unknown_to_an_upstream_that_keeps_none(
+@every_upstream
+async def test_a_response_that_was_never_given_is_a_bad_request(
     house: House, sdk: openai.AsyncOpenAI, run: str, upstream: str
 ) -> None:
     with pytest.raises(openai.BadRequestError, match="previous_response_id"):

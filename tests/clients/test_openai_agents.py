@@ -1,4 +1,4 @@
-"""The OpenAI Agents SDK: `Runner.run` and `run_streamed` with function tools, over Responses and over chat."""
+"""The OpenAI Agents SDK: `Runner.run` and `run_streamed` with function tools, over Responses and chat."""
 
 from __future__ import annotations
 

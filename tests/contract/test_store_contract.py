@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import multiprocessing
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -328,7 +329,7 @@ async def test_requests_under_way_at_midnight_keep_their_content(engine: Engine)
         clock.now += DAY_US
         await desk.admit(read)
         for exchange in (read, opened):
-            exchange.emitted, exchange.status = [REPLY], Status.OK
+            exchange.emitted, exchange.status = io.BytesIO(REPLY), Status.OK
             await desk.close(exchange)
         assert writer.addresser.epoch == epoch_of(clock.now)
     for exchange in (read, opened):
@@ -363,7 +364,7 @@ async def test_a_call_reads_back_as_it_was(engine: Engine) -> None:
         exchange = await desk.open(odd)
         assert view(engine, exchange.id).status is Status.OPEN
         assert view(engine, exchange.id).request == odd
-        exchange.emitted = [REPLY[:30], REPLY[30:]]
+        exchange.emitted = io.BytesIO(REPLY)
         exchange.released = [REPLY.replace(b"Hello", b"Hi")]
         exchange.status, exchange.target, exchange.served_model = Status.OK, "t", "m"
         exchange.edits = ((19, 22, b'"big"'),)
@@ -396,7 +397,8 @@ async def test_a_reply_of_which_nothing_was_released_says_so(engine: Engine) -> 
     async with writing(engine, clock) as writer:
         desk = Desk(writer, clock)
         exchange = await desk.open(body_of())
-        exchange.emitted, exchange.released, exchange.status = [b'{"id":"cut'], [], Status.FAILED
+        exchange.emitted, exchange.released = io.BytesIO(b'{"id":"cut'), []
+        exchange.status = Status.FAILED
         await desk.close(exchange)
     found = view(engine, exchange.id)
     assert (found.emitted, found.released) == (b'{"id":"cut', b"")

@@ -79,7 +79,14 @@ CASES = [
     Case("model not allowed", 403, "model_not_allowed", "an operator adds", body=_json(model="secret")),
     Case("unpriced model", 429, "budget_exceeded", "prices:", body=_json(model="unpriced")),
     Case("no run", 400, "run_required", "x-run-id", body=_json(), key=OTHER_KEY, agent="strict"),
-    Case("not served", 404, "unsupported_feature", "POST /v1/chat/completions", _json(), path="/beta/chat/completions"),
+    Case(
+        "not served",
+        404,
+        "unsupported_feature",
+        "POST /v1/chat/completions",
+        _json(),
+        path="/beta/chat/completions",
+    ),
     Case("wrong key", 401, "invalid_credential", "llm-proxy keys issue", _json(), key="sk-wrong", agent=""),
     Case("no key", 401, "invalid_credential", "api_key", _json(), key=None, agent=""),
 ]

@@ -18,7 +18,7 @@ from tests.raw_upstream import Answer, events, raw_upstream, whole
 
 SIZE = 50_000_000
 MOST_GROWTH = 1.9
-"""Of the reply's size: the reply itself, its compressed form, 16 MB of SQLite's cache, and what is on its way."""
+"""Times the reply's size: itself, its compressed form, 16 MB of SQLite's cache, and what is on its way."""
 
 POLICY = {
     "policy": {"id": "open", "version": 1, "owner": "o@example.com", "mode": "enforce"},
@@ -108,6 +108,11 @@ def _memory(pid: int, field: str) -> int:
     return int(found[1]) * 1024
 
 
+def _forget_peak(pid: int) -> None:
+    """`VmHWM` begins anew."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
 @pytest.mark.parametrize("policy", [POLICY, None], ids=["policy", "no policy"])
 async def test_a_large_reply_is_not_held_twice(policy: dict[str, Any] | None, tmp_path: Path) -> None:
     replies = Replies()
@@ -119,7 +124,7 @@ async def test_a_large_reply_is_not_held_twice(policy: dict[str, Any] | None, tm
         pid = proxy.pid
         for kind in ("whole", *FRAMES):
             before = _memory(pid, "VmRSS")
-            Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak begins anew
+            _forget_peak(pid)
             received = await _call(proxy, kind)
             grown = (_memory(pid, "VmHWM") - before) / SIZE
             assert (received.sha256, received.size) == (replies.sha256[kind], replies.size[kind])

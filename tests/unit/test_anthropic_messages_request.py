@@ -112,6 +112,12 @@ def test_the_run_and_the_user(metadata: object, run: str, user: str) -> None:
     assert (request.run, request.user) == (run, user)
 
 
+def test_a_user_id_nested_too_deeply_is_only_a_name() -> None:
+    user_id = '{"session_id":' + "[" * 100_000
+    read = parse(metadata={"user_id": user_id})
+    assert (read.run, read.user) == ("", user_id)
+
+
 def test_max_tokens_is_required_except_to_count() -> None:
     body = json.dumps({"model": "m", "messages": [HELLO]}).encode()
     error = refused(body)

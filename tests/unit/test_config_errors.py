@@ -77,7 +77,7 @@ CASES: list[tuple[str, str, int, int, str, str]] = [
      "models.m.targets[0]", "leave it out of vertex_ai"),
     ("unknown dialect", f"models: {{m: {{targets: [{T[:-1]}, dialects: [openai]}}]}}}}", 1, 86,
      "models.m.targets[0].dialects[0]", "openai_chat"),
-    ("default model", "default_model: gpt\nmodels: {gpt-x: {targets: [{id: t, provider: openai, api_key: k}]}}",
+    ("default", "default_model: gpt\nmodels: {gpt-x: {targets: [{id: t, provider: anthropic, api_key: k}]}}",
      1, 1, "default_model", "did you mean 'gpt-x'?"),
     ("provider misspelt", "models: {m: {targets: [{id: t, provider: opnai}]}}", 1, 32,
      "models.m.targets[0].provider", "did you mean 'openai'?"),

@@ -119,6 +119,12 @@ def test_the_run_and_the_user(fields: dict[str, object], run: str, user: str) ->
     assert (read.run, read.user) == (run, user)
 
 
+def test_a_user_id_nested_too_deeply_is_only_a_name() -> None:
+    user_id = '{"session_id":' + "[" * 100_000
+    read = request(metadata={"user_id": user_id})
+    assert (read.run, read.user) == ("", user_id)
+
+
 @pytest.mark.parametrize(
     ("body", "says", "param"),
     [

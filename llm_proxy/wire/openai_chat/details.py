@@ -32,7 +32,8 @@ class Entry(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
 def pieces(detail: schema.Detail) -> list[ReasoningPart]:
     """What one entry says: words with their signature, opaque data. Nothing where it says nothing.
 
-    OpenAI's SDK joins every text of a streamed entry's deltas, so `id` and `format` come back several times over.
+    OpenAI's SDK joins every text of a streamed entry's deltas, so `id` and `format` come back several times
+    over.
     """
     id_, format_ = _once(detail.id or ""), _once(detail.format or "")
     signature = detail.signature or ""

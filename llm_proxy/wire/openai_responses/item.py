@@ -12,39 +12,37 @@ from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.wire.content import Content, inline_size
 from llm_proxy.wire.dialect import Signed
 from llm_proxy.wire.document import refuse_ambiguous
-from llm_proxy.wire.lenient import array, as_text, lenient, string, text_of
+from llm_proxy.wire.lenient import NONE, array, as_text, lenient, string, text_of
 from llm_proxy.wire.openai_responses import schema
 from llm_proxy.wire.openai_responses.calls import client_call
 from llm_proxy.wire.request import Answered, Media, MediaKind, MessageFacts, Proposed
 from llm_proxy.wire.seal import MARK
 
-_NONE = schema.NONE
-
 
 class _Item(msgspec.Struct):
     """Every value raw: one of an unexpected type must not hide the others."""
 
-    type: msgspec.Raw = _NONE
-    id: msgspec.Raw = _NONE
-    role: msgspec.Raw = _NONE
-    content: msgspec.Raw = _NONE
-    call_id: msgspec.Raw = _NONE
-    output: msgspec.Raw = _NONE
-    tools: msgspec.Raw = _NONE
-    result: msgspec.Raw = _NONE
-    approval_request_id: msgspec.Raw = _NONE
-    approve: msgspec.Raw = _NONE
-    reason: msgspec.Raw = _NONE
+    type: msgspec.Raw = NONE
+    id: msgspec.Raw = NONE
+    role: msgspec.Raw = NONE
+    content: msgspec.Raw = NONE
+    call_id: msgspec.Raw = NONE
+    output: msgspec.Raw = NONE
+    tools: msgspec.Raw = NONE
+    result: msgspec.Raw = NONE
+    approval_request_id: msgspec.Raw = NONE
+    approve: msgspec.Raw = NONE
+    reason: msgspec.Raw = NONE
 
 
 class _Part(msgspec.Struct):
-    type: msgspec.Raw = _NONE
-    text: msgspec.Raw = _NONE
-    refusal: msgspec.Raw = _NONE
-    image_url: msgspec.Raw = _NONE
-    detail: msgspec.Raw = _NONE
-    input_audio: msgspec.Raw = _NONE
-    file_data: msgspec.Raw = _NONE
+    type: msgspec.Raw = NONE
+    text: msgspec.Raw = NONE
+    refusal: msgspec.Raw = NONE
+    image_url: msgspec.Raw = NONE
+    detail: msgspec.Raw = NONE
+    input_audio: msgspec.Raw = NONE
+    file_data: msgspec.Raw = NONE
 
 
 class _Audio(msgspec.Struct):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from llm_proxy.chat.prompt import AudioPart, FilePart, ImagePart, RefusalPart, TextPart
 from llm_proxy.wire.faults import invalid, unsupported
+from llm_proxy.wire.lenient import NONE
 from llm_proxy.wire.openai_responses import prompt_schema as schema
 
 Spoken = TextPart | RefusalPart
@@ -114,7 +115,7 @@ def _data_url(url: str, where: str) -> tuple[str, str]:
 
 
 def _marked(part: schema.Content) -> bool:
-    return part.prompt_cache_breakpoint != schema.NONE
+    return part.prompt_cache_breakpoint != NONE
 
 
 def _misplaced(where: str, what: str) -> Exception:

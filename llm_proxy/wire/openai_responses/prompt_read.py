@@ -6,6 +6,7 @@ import msgspec
 
 from llm_proxy.chat.prompt import Effort, Message, OutputFormat, Prompt, Role, TextPart, Thinking
 from llm_proxy.wire.faults import decoded, invalid, unsupported
+from llm_proxy.wire.lenient import NONE
 from llm_proxy.wire.openai_responses import prompt_schema as schema
 from llm_proxy.wire.openai_responses.prompt_items import Conversation
 from llm_proxy.wire.openai_responses.prompt_tools import declare, read_choice
@@ -96,7 +97,7 @@ def _refuse_vendors_own(body: schema.Body) -> None:
         ("conversation", "send its items as input"),
         ("prompt", "send the template's text as instructions and input"),
     ):
-        if getattr(body, name) != schema.NONE:
+        if getattr(body, name) != NONE:
             raise unsupported(
                 f"{name} names something in its vendor's store, and this model has another: {remedy}", name
             )
@@ -137,7 +138,7 @@ def _read_format(of: schema.Format | None) -> OutputFormat | None:
             "text, json_object or json_schema",
             "text.format.type",
         )
-    if of.schema == schema.NONE:
+    if of.schema == NONE:
         raise invalid("text.format.schema is missing: send a JSON schema", "text.format.schema")
     return OutputFormat(
         schema=bytes(of.schema),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-NONE = msgspec.Raw(b"null")
+from llm_proxy.wire.lenient import NONE
 
 
 class Reasoning(msgspec.Struct, gc=False):

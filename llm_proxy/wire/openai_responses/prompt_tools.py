@@ -11,6 +11,7 @@ import msgspec
 
 from llm_proxy.chat.prompt import Choose, Tool, ToolChoice
 from llm_proxy.wire.faults import invalid, unsupported
+from llm_proxy.wire.lenient import NONE
 from llm_proxy.wire.openai_responses import prompt_schema as schema
 from llm_proxy.wire.openai_responses.calls import full_name
 
@@ -84,7 +85,7 @@ def _add(tool: schema.Tool, where: str, namespace: str, declared: Declared) -> N
             grammar=_given(tool.format) if custom else b"",
         )
     )
-    hints = [f"tools.{hint}" for hint in _HINTS if getattr(tool, hint) not in (None, False, schema.NONE)]
+    hints = [f"tools.{hint}" for hint in _HINTS if getattr(tool, hint) not in (None, False, NONE)]
     declared.dropped += [hint for hint in hints if hint not in declared.dropped]
 
 

@@ -31,6 +31,7 @@ from llm_proxy.chat.events import (
 )
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat.failure import bare_failure, failed_event, failure
+from llm_proxy.wire.openai_chat.frames import unreadable
 from llm_proxy.wire.openai_responses import schema
 from llm_proxy.wire.openai_responses.calls import (
     OutputCall,
@@ -165,7 +166,7 @@ def read(sse: SseFrame, calls: Calls) -> Frame:
             return Frame(sse.raw, (Text(0, text),) if text else ())
         return Frame(sse.raw, tuple(_read_event(head, sse, calls)))
     except CANNOT_READ as error:
-        return _unreadable(sse.raw, error)
+        return unreadable(sse.raw, error)
 
 
 def read_body(body: bytes) -> Frame:
@@ -188,7 +189,7 @@ def read_body(body: bytes) -> Frame:
             _add_item(position, item, events)
         return Frame(body, (*events, *_ending(reply, calling=calling)))
     except CANNOT_READ as error:
-        return _unreadable(body, error)
+        return unreadable(body, error)
 
 
 def placed_by_id(place: Place) -> int | None:
@@ -374,7 +375,3 @@ def _unusual(sse: SseFrame, calls: Calls) -> Frame:
     if data.startswith(b"{"):
         return read(SseFrame(sse.raw, sse.event, data), calls)
     return Frame(sse.raw, (Unreadable("The event's data is not a JSON object"),))
-
-
-def _unreadable(raw: bytes, error: Exception) -> Frame:
-    return Frame(raw, (Unreadable(f"The reply can't be parsed: {error}"),))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-NONE = msgspec.Raw(b"null")
+from llm_proxy.wire.lenient import NONE
 
 
 class Head(msgspec.Struct, gc=False):

@@ -48,9 +48,7 @@ def find_fields(content_type: str, body: bytes, wanted: Collection[str]) -> dict
         head = body[position + 2 : start - 4]
         end = body.find(delimiter, position) - 2
         if end < start or body[end : end + 2] != b"\r\n":
-            raise invalid(
-                "The form's parts do not end where they should: send each before CRLF and boundary"
-            )
+            raise invalid("The form's parts do not end where they should: send each before CRLF and boundary")
         name = _field_name(head, wanted)
         if name:
             if name in found:
@@ -64,9 +62,7 @@ def field_text(name: str, body: bytes, at: Span) -> str:
     """The text of a field. Raises `ProxyError` where it is long, not UTF-8, or holds control characters."""
     start, end = at
     if end - start > _MAX_VALUE:
-        raise invalid(
-            f"The form's field {name} is {end - start} bytes long: send at most {_MAX_VALUE}", name
-        )
+        raise invalid(f"The form's field {name} is {end - start} bytes long: send at most {_MAX_VALUE}", name)
     try:
         text = body[start:end].decode()
     except UnicodeDecodeError as error:
@@ -94,9 +90,7 @@ def _value_start(body: bytes, position: int) -> int:
         raise invalid("The form's boundary occurs inside a part, or stands on no line of its own")
     blank = body.find(b"\r\n\r\n", position, position + _MAX_HEAD)
     if blank < 0:
-        raise invalid(
-            f"A part's headers have no end within {_MAX_HEAD} bytes: send a blank line behind them"
-        )
+        raise invalid(f"A part's headers have no end within {_MAX_HEAD} bytes: send a blank line behind them")
     return blank + 4
 
 

@@ -1,0 +1,57 @@
+"""The benchmark's long streams: as many deltas as asked for, in each dialect, and what translation adds."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from bench.dialects import Dialect
+from bench.figures import summarise
+from bench.load import Load, run_load
+from bench.mock import Stats
+from bench.results import Cell, verdicts
+from bench.workload import LONG, Prompt, Reply, Workload
+from tests.unit.test_bench import Fixed, chunked, mock_connections, sample, serving
+
+
+@pytest.mark.parametrize("deltas", LONG)
+@pytest.mark.parametrize("upstream", [Dialect.CHAT, Dialect.MESSAGES])
+async def test_a_long_stream_has_as_many_deltas_as_were_asked_for(deltas: int, upstream: Dialect) -> None:
+    workload = Workload(2, Reply.STREAM, Prompt.SMALL, deltas, upstream, upstream)
+    async with serving(mock_connections(Stats())) as port:
+        result = await run_load(Load(port=port, workload=workload, count=4))
+    assert (result.requests, result.problems) == (4, ())
+    around = {Dialect.CHAT: 2, Dialect.MESSAGES: 5}[upstream]
+    assert result.events_per_s == pytest.approx((deltas + around) * 4 / result.seconds)
+
+
+async def test_a_messages_stream_that_lacks_its_end_is_an_error() -> None:
+    workload = Workload(1, Reply.STREAM, Prompt.SMALL, 300, Dialect.MESSAGES, Dialect.MESSAGES)
+    answer = chunked(*[b"event: content_block_delta\ndata: {}\n\n"] * 305)
+    async with serving(lambda: Fixed(answer, hang_up=False)) as port:
+        result = await run_load(Load(port=port, workload=workload, count=1))
+    assert result.errors == 1
+    assert "did not end in message_stop" in result.problems[0]
+
+
+def test_translation_is_what_it_adds_to_the_stream_that_passes_as_it_is() -> None:
+    def measured(caller: Dialect, upstream: Dialect, cpu_us: float) -> Cell:
+        workload = Workload(32, Reply.STREAM, Prompt.SMALL, 300, caller, upstream)
+        taken = msgspec.structs.replace(sample(100, 1.0), cpu_us=cpu_us)
+        bare = [] if caller is not upstream else [sample(200, 1.0)]
+        return Cell(
+            workload=workload,
+            bare=summarise(bare) if bare else None,
+            proxy=summarise([taken]),
+            bare_rounds=tuple(bare),
+            proxy_rounds=(taken,),
+        )
+
+    cells = (
+        measured(Dialect.CHAT, Dialect.CHAT, 3_000),
+        measured(Dialect.MESSAGES, Dialect.CHAT, 4_500),
+        measured(Dialect.RESPONSES, Dialect.CHAT, 6_300),
+        measured(Dialect.CHAT, Dialect.MESSAGES, 9_000),
+    )
+    found = [(verdict.figure, verdict.met) for verdict in verdicts(cells, None)]
+    assert found == [("50.0%", True), ("0.50 ms", True), ("1.10 ms", False)]
