@@ -32,9 +32,7 @@ models:
   broken: {turns: [{status: 500, error: {message: The vendor fell over.}}]}
   refusing:
     turns: [{status: 400, error: {message: The vendor refuses this., type: invalid_request_error}}]
-  cut:
-    turns:
-      - {text: This sentence never comes to the end that it was meant to have., cut_after: 8, delta_s: 0.02}
+  cut: {turns: [{text: This sentence never comes to the end that it was meant to have., truncate: true}]}
 default:
   turns:
     - when: {turn: 0, last_user_contains: order}

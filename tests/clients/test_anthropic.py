@@ -211,4 +211,4 @@ async def test_a_stream_that_breaks_off_raises(
         await streamed
     (call,) = house.calls(run)
     assert call.status == "failed"
-    assert said(call).text.startswith("This")
+    assert said(call).text.startswith("This sentence")

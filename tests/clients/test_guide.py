@@ -14,7 +14,6 @@ from tests.clients.house import House
 from tests.clients.node import installed, missing
 from tests.proxy import KEY
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
 GUIDE = (Path(__file__).resolve().parents[2] / "docs" / "agents.md").read_text()
 EXAMPLES = {
     title: (language, code)
@@ -37,6 +36,7 @@ DIALECTS = {
 
 def test_every_client_has_its_example() -> None:
     assert list(EXAMPLES) == list(DIALECTS)
+    assert GUIDE.count("```python\n") + GUIDE.count("```js\n") == len(EXAMPLES)
 
 
 def _needs_node(title: str) -> list[pytest.MarkDecorator]:
@@ -44,6 +44,7 @@ def _needs_node(title: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.skipif(bool(absent), reason=absent)] if absent else []
 
 
+@pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize(
     "title", [pytest.param(title, marks=_needs_node(title), id=title) for title in EXAMPLES]
 )

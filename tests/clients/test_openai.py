@@ -338,7 +338,7 @@ async def test_a_stream_that_breaks_off_raises(
     assert cut.value.code == "upstream_failed"
     (call,) = house.calls(run)
     assert call.status == "failed"
-    assert said(call).text.startswith("This")
+    assert said(call).text.startswith("This sentence")
 
 
 async def test_the_model_list_is_what_the_key_may_use(house: House, sdk: openai.AsyncOpenAI) -> None:

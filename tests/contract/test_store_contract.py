@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import multiprocessing
+import random
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import suppress
@@ -42,6 +43,7 @@ from llm_proxy.records.evidence import (
     RunUpdate,
     ToolCallRow,
 )
+from llm_proxy.records.large import LARGE
 from llm_proxy.records.leases import LEASE_US as LEADER_US
 from llm_proxy.records.leases import Lease
 from llm_proxy.records.migrate import NewerStore, status, upgrade
@@ -404,6 +406,38 @@ async def test_a_reply_of_which_nothing_was_released_says_so(engine: Engine) -> 
     assert (found.emitted, found.released) == (b'{"id":"cut', b"")
     assert found.reply is not None
     assert not found.reply.complete
+
+
+async def test_a_reply_is_kept_once_where_the_caller_got_all_but_some_of_it(engine: Engine) -> None:
+    clock = Clock()
+    async with writing(engine, clock) as writer:
+        desk = Desk(writer, clock)
+        exchange = await desk.open(body_of())
+        exchange.emitted = io.BytesIO(b"data: 1\n\ndata: usage\n\ndata: [DONE]\n\n")
+        exchange.left_out, exchange.status = ((9, 22),), Status.OK
+        await desk.close(exchange)
+        nothing = await desk.open(body_of())
+        nothing.emitted, nothing.released = io.BytesIO(b"data: 1\n\ndata: 2\n\n"), []
+        nothing.left_out, nothing.status = ((9, 18),), Status.FAILED
+        await desk.close(nothing)
+    found = view(engine, exchange.id)
+    assert found.emitted == b"data: 1\n\ndata: usage\n\ndata: [DONE]\n\n"
+    assert found.released == b"data: 1\n\ndata: [DONE]\n\n"
+    assert view(engine, nothing.id).released == b"", "that nothing was released goes first"
+
+
+async def test_large_content_reads_back_as_it_was(engine: Engine) -> None:
+    """SQLite gets it piece by piece, in the same transaction as the rest of the batch."""
+    clock = Clock()
+    large = random.Random(3).randbytes(3 * LARGE + 17)
+    async with writing(engine, clock) as writer:
+        desk = Desk(writer, clock)
+        exchange = await desk.open(body_of())
+        exchange.emitted, exchange.released = io.BytesIO(large), [large[1:], b"!"]
+        exchange.status = Status.OK
+        await desk.close(exchange)
+    found = view(engine, exchange.id)
+    assert (found.emitted, found.released) == (large, large[1:] + b"!")
 
 
 @pytest.mark.parametrize("understood", [True, False])

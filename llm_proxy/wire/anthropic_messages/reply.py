@@ -260,7 +260,7 @@ def _is_plain(data: bytes, event: schema.StreamEvent) -> bool:
     No key is written with an escape, and those that tell what it is stand once: a quote inside a string is
     escaped, so that bytes in quotes are a key or a value of just that text.
     """
-    if b"\\u" in data and (len(data) > _SHORT or _ESCAPED_KEY.search(data)):
+    if data.find(b"\\u") >= 0 and (len(data) > _SHORT or _ESCAPED_KEY.search(data)):
         return False
     if data.count(b'"type"') != _TYPES:
         return False

@@ -51,6 +51,7 @@ def read_frame(sse: SseFrame) -> Frame:
     except CANNOT_READ as error:
         return unreadable(sse.raw, error)
     choices = chunk.choices
+    # `find`, since `in` first tries to read the bytes as a number, which takes longer than the search.
     if choices and len(choices) == 1 and chunk.usage is None and chunk.error is msgspec.UNSET:
         choice = choices[0]
         delta = choice.delta
@@ -60,7 +61,7 @@ def read_frame(sse: SseFrame) -> Frame:
             and text
             and choice.finish_reason is None
             and _only_text(delta)
-            and (b"_call" not in data or CALL_VALUE.search(data) is None)
+            and (data.find(b"_call") < 0 or CALL_VALUE.search(data) is None)
         ):
             return Frame(sse.raw, (Text(choice.index, text),))
     return Frame(sse.raw, _read_chunk(chunk, data))
