@@ -162,8 +162,19 @@ def _message_events(deltas: int) -> Iterator[dict[str, object]]:
 
 @cache
 def _message_stream(deltas: int) -> list[bytes]:
+    return [_http_chunk(event) for event in message_events(deltas)]
+
+
+def text_chunks(deltas: int) -> list[bytes]:
+    """A whole chat stream as its events, without HTTP around them."""
+    deltas_and_end = [*map(_chunk, _text_deltas(deltas)), _chunk({}, "stop")]
+    return [*[b"data: %b\n\n" % _compact(chunk) for chunk in deltas_and_end], b"data: [DONE]\n\n"]
+
+
+def message_events(deltas: int) -> list[bytes]:
+    """A whole Messages stream as its events, without HTTP around them."""
     return [
-        _http_chunk(b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), _compact(event)))
+        b"event: %b\ndata: %b\n\n" % (str(event["type"]).encode(), _compact(event))
         for event in _message_events(deltas)
     ]
 

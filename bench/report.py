@@ -31,7 +31,7 @@ def show(results: Results, console: Console) -> None:
         _show_startup(results.startup, console)
     if results.export:
         _show_export(results.export, console)
-    for verdict in verdicts(results.cells, results.startup):
+    for verdict in verdicts(results.cells, results.startup, results.translation):
         word = "[green]met[/]    " if verdict.met else "[red]NOT met[/]"
         console.print(f"{word} {verdict.target}: [bold]{verdict.figure}[/]")
     for error in results.errors:

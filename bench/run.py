@@ -22,7 +22,7 @@ from typing import NoReturn
 import msgspec
 from rich.console import Console
 
-from bench import measure, servers
+from bench import measure, servers, translate
 from bench.dialects import Dialect
 from bench.figures import Sample, summarise
 from bench.machine import describe
@@ -186,6 +186,7 @@ def run(plan: Plan, console: Console) -> Results:
         startup=startup,
         cells=cells,
         export=export,
+        translation=translate.measure() if plan.only is None else {},
         errors=tuple(bench.errors),
     )
 

@@ -21,6 +21,8 @@ from llm_proxy.records.prepared import select_in, upsert
 from llm_proxy.records.tables import salts
 
 DAY_US = 86_400_000_000
+_SAMPLE = 1 << 18
+_WORTH = 0.6
 _SMALL = 160
 """Bytes under which compression costs more than it saves."""
 
@@ -102,12 +104,21 @@ class Codec:
 
         All of them are compressed in one call, which gives up the interpreter lock once.
         """
-        large: list[Any] = [content for content in contents if len(content) >= _SMALL]
-        packed = iter(self._pack.multi_compress_to_buffer(large) if large else ())
+        worth = [self._is_worth_it(content) for content in contents]
+        chosen: list[Any] = [content for content, pack in zip(contents, worth, strict=True) if pack]
+        packed = iter(self._pack.multi_compress_to_buffer(chosen) if chosen else ())
         return [
-            ("zstd", _stored(next(packed), content)) if len(content) >= _SMALL else ("raw", content)
-            for content in contents
+            ("zstd", _stored(next(packed), content)) if pack else ("raw", content)
+            for content, pack in zip(contents, worth, strict=True)
         ]
+
+    def _is_worth_it(self, content: bytes) -> bool:
+        """Large content of which a sample hardly shrinks (base64, media) would only be held a second time."""
+        if len(content) < LARGE:
+            return len(content) >= _SMALL
+        middle = len(content) // 2
+        sample = content[middle : middle + _SAMPLE]
+        return len(self._pack.compress(sample)) < len(sample) * _WORTH
 
     def unpack(self, codec: str, data: bytes, size: int) -> bytes:
         return data if codec == "raw" else self._unpack.decompress(data, max_output_size=size)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,11 @@ FRAMES = {"stream of 1 MB events": 1 << 20, "stream of 2 KB events": 2_048}
 _WORDS = "order warehouse customer refund ticket carrier tomorrow deliver shipment address invoice payment"
 
 
+def _media() -> bytes:
+    """What hardly packs: a picture in base64."""
+    return base64.b64encode(random.Random(5).randbytes(SIZE * 3 // 4))[:SIZE].ljust(SIZE, b".")
+
+
 def _text() -> bytes:
     words = random.Random(11).choices(_WORDS.split(), k=SIZE // 6)
     return " ".join(words).encode()[:SIZE].ljust(SIZE, b".")
@@ -37,8 +43,8 @@ def _text() -> bytes:
 class Replies:
     """The upstream's answers, made once: by the request's `user`."""
 
-    def __init__(self) -> None:
-        self._text = _text()
+    def __init__(self, text: bytes) -> None:
+        self._text = text
         self.sha256: dict[str, str] = {}
         """Of what the caller should get."""
         self.size: dict[str, int] = {}
@@ -113,9 +119,15 @@ def _forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-@pytest.mark.parametrize("policy", [POLICY, None], ids=["policy", "no policy"])
-async def test_a_large_reply_is_not_held_twice(policy: dict[str, Any] | None, tmp_path: Path) -> None:
-    replies = Replies()
+@pytest.mark.parametrize(
+    ("policy", "text"),
+    [(POLICY, _text), (None, _text), (None, _media)],
+    ids=["policy", "no policy", "base64"],
+)
+async def test_a_large_reply_is_not_held_twice(
+    policy: dict[str, Any] | None, text: Callable[[], bytes], tmp_path: Path
+) -> None:
+    replies = Replies(text())
     async with (
         raw_upstream(replies) as upstream,
         ProxyProcess(tmp_path, config(upstream.base_url), policy=policy) as proxy,

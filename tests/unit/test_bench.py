@@ -296,7 +296,7 @@ def test_verdicts_judge_the_targets_and_nothing_else() -> None:
         after_calls=Memory(rss_mb=250.0, pss_mb=230.0, processes=1),
         calls=20_000,
     )
-    found = verdicts(tuple(from_bench), startup)
+    found = verdicts(tuple(from_bench), startup, {})
     assert [(v.figure, v.met) for v in found] == [
         ("30.0%", True),
         ("29.9%", False),
@@ -305,7 +305,7 @@ def test_verdicts_judge_the_targets_and_nothing_else() -> None:
         ("149 MB", True),
         ("240 MB", False),
     ]
-    assert verdicts((), None) == []
+    assert verdicts((), None, {}) == []
 
 
 @pytest.mark.parametrize("prompt", list(Prompt))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 
 from bench.dialects import Dialect
@@ -10,6 +9,7 @@ from bench.figures import summarise
 from bench.load import Load, run_load
 from bench.mock import Stats
 from bench.results import Cell, verdicts
+from bench.translate import measure
 from bench.workload import LONG, Prompt, Reply, Workload
 from tests.unit.test_bench import Fixed, chunked, mock_connections, sample, serving
 
@@ -34,24 +34,27 @@ async def test_a_messages_stream_that_lacks_its_end_is_an_error() -> None:
     assert "did not end in message_stop" in result.problems[0]
 
 
-def test_translation_is_what_it_adds_to_the_stream_that_passes_as_it_is() -> None:
-    def measured(caller: Dialect, upstream: Dialect, cpu_us: float) -> Cell:
-        workload = Workload(32, Reply.STREAM, Prompt.SMALL, 300, caller, upstream)
-        taken = msgspec.structs.replace(sample(100, 1.0), cpu_us=cpu_us)
-        bare = [] if caller is not upstream else [sample(200, 1.0)]
-        return Cell(
-            workload=workload,
-            bare=summarise(bare) if bare else None,
-            proxy=summarise([taken]),
-            bare_rounds=tuple(bare),
-            proxy_rounds=(taken,),
-        )
-
-    cells = (
-        measured(Dialect.CHAT, Dialect.CHAT, 3_000),
-        measured(Dialect.MESSAGES, Dialect.CHAT, 4_500),
-        measured(Dialect.RESPONSES, Dialect.CHAT, 6_300),
-        measured(Dialect.CHAT, Dialect.MESSAGES, 9_000),
+def test_the_ratio_of_a_long_stream_has_a_target_of_its_own() -> None:
+    workload = Workload(32, Reply.STREAM, Prompt.SMALL, 300, Dialect.CHAT, Dialect.CHAT)
+    bare, proxy = sample(200, 1.0), sample(100, 1.0)
+    cell = Cell(
+        workload=workload,
+        bare=summarise([bare]),
+        proxy=summarise([proxy]),
+        bare_rounds=(bare,),
+        proxy_rounds=(proxy,),
     )
-    found = [(verdict.figure, verdict.met) for verdict in verdicts(cells, None)]
-    assert found == [("50.0%", True), ("0.50 ms", True), ("1.10 ms", False)]
+    found = [
+        (verdict.figure, verdict.met) for verdict in verdicts((cell,), None, {"a → b": 1.1, "b → a": 0.2})
+    ]
+    assert found == [("50.0%", True), ("1.10 ms", False), ("0.20 ms", True)]
+
+
+def test_translation_is_measured_for_every_caller_and_upstream_that_the_mock_speaks() -> None:
+    added = measure()
+    assert set(added) == {
+        "openai_responses → openai_chat",
+        "anthropic_messages → openai_chat",
+        "openai_chat → anthropic_messages",
+        "openai_responses → anthropic_messages",
+    }
