@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 
@@ -51,7 +51,7 @@ class _Reply:
     dropped: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        self.headers: dict[str, str] = {}
+        self.headers: Mapping[str, str] = {}
 
     async def chunk(self) -> bytes:
         return b""
