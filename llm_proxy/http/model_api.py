@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
 
 import structlog
@@ -104,7 +104,7 @@ class ModelApi:
         headers: Headers = dict(scope["headers"])
         exchange.caller = await services.access.identify(headers)
         if not dialect.passes.isdisjoint(headers):
-            exchange.passed = _passed(headers, dialect.passes)
+            exchange.passed = passed_on(scope["headers"], dialect.passes)
         self._identify_run(exchange, headers)
         exchange.body = await read_body(receive, headers, services.max_body)
         exchange.request = request = dialect.parse(exchange.body)
@@ -213,8 +213,8 @@ class ModelApi:
                 "/v1/responses or /v1/messages.",
                 retryable=False,
             )
-        exchange.passed = _passed(headers, PASSTHROUGH.passes | _DESCRIBING)
-        content_type = headers.get(b"content-type", b"").decode("latin-1")
+        exchange.passed = passed_on(scope["headers"], PASSTHROUGH.passes | _DESCRIBING)
+        content_type = exchange.passed.get("content-type", "")  # what is read is what is sent
         exchange.body = await read_body(receive, headers, services.max_body)
         request = parse_request(exchange.method, path, content_type, exchange.body)
         exchange.body_model = request.model
@@ -257,9 +257,15 @@ def checked_query(query: bytes) -> str:
     return text
 
 
-def _passed(headers: Headers, names: AbstractSet[bytes]) -> dict[str, str]:
-    found = {name.decode(): headers[name].decode("latin-1") for name in names if name in headers}
-    return {name: value for name, value in found.items() if value.isprintable()}
+def passed_on(headers: Iterable[tuple[bytes, bytes]], names: AbstractSet[bytes]) -> dict[str, str]:
+    """Those of the headers, by lower-case name; of one that stands several times all values, in a list."""
+    found: dict[str, str] = {}
+    for name, raw in headers:
+        value = raw.decode("latin-1")
+        if name in names and value.isprintable():
+            key = name.decode()
+            found[key] = f"{found[key]}, {value}" if key in found else value
+    return found
 
 
 def _internal() -> ProxyError:
