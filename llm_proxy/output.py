@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
+from msgspec import structs
+
 from llm_proxy.chat.denial import without_denied
-from llm_proxy.chat.events import Event, Frame
+from llm_proxy.chat.events import CallDelta, Event, Frame
 from llm_proxy.chat.thinking import ThinkTags
 from llm_proxy.wire.dialect import About, Denied, Dialect
 
@@ -72,14 +74,21 @@ class Translated:
         assert translation is not None
         self._renderer = translation.renderer(about)
         self._render_body = translation.render_body
+        self._call_id = translation.call_id
         self._about = about
         self._tags = ThinkTags() if upstream.inline_reasoning else None
 
     def read(self, frame: Frame) -> Frame:
-        if self._tags is None:
-            return frame
-        events = self._tags.split(frame.events)
+        """Calls have the ids under which the agent knows them, since its results will name these."""
+        events: Sequence[Event] = self._tags.split(frame.events) if self._tags else frame.events
+        if self._call_id is not None and any(type(event) is CallDelta for event in events):
+            events = [self._renamed(event) for event in events]
         return frame if events is frame.events else Frame(frame.raw, tuple(events), frame.inert)
+
+    def _renamed(self, event: Event) -> Event:
+        if self._call_id is None or not isinstance(event, CallDelta) or not event.id:
+            return event
+        return structs.replace(event, id=self._call_id(event.id))
 
     def pass_on(self, frame: Frame) -> bytes:
         return self._renderer.render(frame.events)

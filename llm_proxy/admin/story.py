@@ -50,6 +50,7 @@ class Story:
         new = self._new(dialect, call.request)
         received = received_reply(call)
         self._remember(call.reply, received)
+        self._tools |= {decision.tool_call_id: decision.tool for decision in call.decisions}
         return Step(call=call, new=new, received=received)
 
     def _new(self, dialect: Dialect, body: bytes | None) -> tuple[NewMessage, ...]:

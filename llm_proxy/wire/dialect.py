@@ -85,6 +85,8 @@ class Translation:
     write_prompt: Callable[[Prompt], Written]
     renderer: Callable[[About], Renderer]
     render_body: Callable[[Sequence[Event], About], bytes]
+    call_id: Callable[[str], str] | None = None
+    """A tool call's id as this dialect's renderers spell it, where they don't take every id as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

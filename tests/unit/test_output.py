@@ -118,3 +118,16 @@ def test_bytes_pass_in_one_dialect_unless_a_call_is_denied() -> None:
     assert output.close() == b""
     edited = json.loads(output.whole(frame, {(0, 0): "No."}))["choices"][0]
     assert (edited["message"]["content"], edited["finish_reason"]) == ("No.", "stop")
+
+
+@callers
+def test_calls_have_the_ids_that_the_agent_will_answer(caller: Dialect) -> None:
+    """An id that Messages can't spell is changed once, for the verdict and the agent alike."""
+    output = Translated(caller, CHAT, about(caller))
+    odd = CallDelta(0, 0, "functions.order:0|x", "order", "{}")
+    read = output.read(Frame(b"-", (Started("r", "m"), odd, Finished(0, "tool_call"), Ended())))
+    judged = next(event for event in read.events if isinstance(event, CallDelta))
+    body = output.whole(read, {})
+    answered = fold(caller, body, stream=False).choices[0].calls[0]
+    assert answered.id == judged.id
+    assert (judged.id == odd.id) == (caller.name != "anthropic_messages")

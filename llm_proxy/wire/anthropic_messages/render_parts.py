@@ -112,8 +112,13 @@ def message_id(call_id: str) -> str:
     return "msg_" + call_id.replace("-", "")
 
 
+def call_id(id_: str) -> str:
+    """A call's id as this dialect takes it."""
+    return fitting(id_, _LONGEST_ID)
+
+
 def tool_id(call: CallBlock, reply_id: str) -> str:
-    return fitting(call.id, _LONGEST_ID) if call.id else f"toolu_{reply_id.removeprefix('msg_')}_{call.index}"
+    return call_id(call.id) if call.id else f"toolu_{reply_id.removeprefix('msg_')}_{call.index}"
 
 
 def call_seal(call: CallBlock, id_: str) -> str:
