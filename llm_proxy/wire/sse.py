@@ -171,8 +171,14 @@ def render(data: bytes, event: str = "") -> bytes:
     return b"event: %b\ndata: %b\n\n" % (event.encode(), data) if event else b"data: %b\n\n" % data
 
 
-def read_one(raw: bytes) -> SseFrame:
-    """The frame whose verbatim bytes these are. A BOM at its start is skipped."""
+def read_one(raw: bytes, *, means: bool = True) -> SseFrame:
+    """The frame whose verbatim bytes these are.
+
+    A BOM at its start is skipped where the frame `means` something: one that is not the stream's first is no
+    data to anybody.
+    """
+    if raw.startswith(_BOM) and not means:
+        return SseFrame(raw)
     parsed = _frame(raw.removeprefix(_BOM))
     return SseFrame(raw, parsed.event, parsed.data)
 

@@ -122,18 +122,22 @@ def standard(stream: bytes) -> Iterator[Meaning]:
 
 def meaning(frames: list[SseFrame]) -> list[Meaning]:
     """What the frames say, less those without data. Their bytes are decoded as the standard has it."""
-    return [(frame.event, frame.data.decode("utf-8", "replace")) for frame in frames if _has_data(frame.raw)]
+    return [
+        (frame.event, frame.data.decode("utf-8", "replace"))
+        for n, frame in enumerate(frames)
+        if _has_data(frame.raw.removeprefix(b"\xef\xbb\xbf") if n == 0 else frame.raw)
+    ]
 
 
 def _has_data(raw: bytes) -> bool:
-    lines = raw.removeprefix(b"\xef\xbb\xbf").splitlines()
-    return any(line == b"data" or line.startswith(b"data:") for line in lines)
+    return any(line == b"data" or line.startswith(b"data:") for line in raw.splitlines())
 
 
 @given(STREAMS, st.lists(st.integers(0, 10_000), max_size=20))
 @example(b"data: a\r\n\rdata: b\r\r\ndata: c", [3, 9, 10])
 @example(b"\xef\xbb\xbf\xef\xbb\xbfdata: a\n\ndata: b\n\n", [1, 2])
 @example(b"data\n\ndata\ndata\n\ndata:", [])
+@example(b"\n\n\xef\xbb\xbfdata:", [])
 def test_frames_mean_what_the_standard_says(stream: bytes, places: list[int]) -> None:
     frames, _ = read(cut(stream, places))
     assert meaning(frames) == list(standard(stream))

@@ -26,7 +26,9 @@ def edit_frames(frames: Sequence[Frame], denied: Denied, spoken: Collection[int]
     that is left without a call ends its turn. A frame that can't be read is not sent, since it may hold what
     was denied.
     """
-    readable = [(frame, sse) for frame in frames if _is_readable(sse := read_one(frame.raw))]
+    readable = [
+        (frame, sse) for frame in frames if _is_readable(sse := read_one(frame.raw, means=bool(frame.events)))
+    ]
     edit = _StreamEdit(denied)
     for _, sse in readable:
         edit.survey(sse)

@@ -5,6 +5,8 @@ A part that Anthropic redacted comes as `reasoning.encrypted` of Anthropic's for
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from llm_proxy.chat.events import ANTHROPIC_FORMAT, ReasoningKind
@@ -35,7 +37,7 @@ def pieces(detail: schema.Detail) -> list[ReasoningPart]:
     OpenAI's SDK joins every text of a streamed entry's deltas, so `id` and `format` come back several times
     over.
     """
-    id_, format_ = _once(detail.id or ""), _once(detail.format or "")
+    id_, format_ = _once(detail.id or "", _ID), _once(detail.format or "", _FORMAT)
     signature = detail.signature or ""
     found: list[ReasoningPart] = []
     if detail.text or (signature and not detail.summary):
@@ -71,9 +73,14 @@ def sealed(part: ReasoningPart) -> bool:
     return bool(part.signature or part.id) or part.kind in OPAQUE
 
 
-def _once(text: str) -> str:
-    """The text that this one repeats from end to end; the text itself where it repeats none."""
-    return text[: (text + text).find(text, 1)]
+_ID = re.compile(r"[a-z]+_.{6,}", re.DOTALL)
+_FORMAT = re.compile(r"[a-z-]+-v\d+|unknown")
+
+
+def _once(text: str, like: re.Pattern[str]) -> str:
+    """The text that this one repeats from end to end, if it is `like` a vendor's; else the text itself."""
+    unit = text[: (text + text).find(text, 1)]
+    return unit if like.fullmatch(unit) else text
 
 
 def _part(kind: ReasoningKind, text: str, signature: str, id_: str, format_: str) -> ReasoningPart:

@@ -32,7 +32,9 @@ def edit_frames(frames: Sequence[Frame], denied: Denied, spoken: Collection[int]
     finish; in a choice of `spoken` (text went out before) it starts with an empty line. A frame left with
     nothing to say is not sent, nor is one that can't be read, since it may hold what was denied.
     """
-    readable = [(frame, sse) for frame in frames if _is_readable(sse := read_one(frame.raw))]
+    readable = [
+        (frame, sse) for frame in frames if _is_readable(sse := read_one(frame.raw, means=bool(frame.events)))
+    ]
     edit = _StreamEdit(denied, spoken)
     for _, sse in readable:
         edit.survey(sse)

@@ -30,7 +30,7 @@ def edit_frames(frames: Sequence[Frame], denied: Denied, spoken: Collection[int]
     A frame that can't be read is not sent, since it may hold what was denied.
     """
     readable = [
-        (frame, read_one(frame.raw))
+        (frame, read_one(frame.raw, means=bool(frame.events)))
         for frame in frames
         if not any(isinstance(event, Unreadable) for event in frame.events)
     ]
@@ -40,6 +40,10 @@ def edit_frames(frames: Sequence[Frame], denied: Denied, spoken: Collection[int]
     for frame, sse in readable:
         edit.add(frame, sse)
     return edit.out
+
+
+def _is_number(top: Members, key: str) -> bool:
+    return top.get(key, NULL).isdigit()
 
 
 def call_of(raw: bytes) -> OutputCall | None:
@@ -77,7 +81,7 @@ class _StreamEdit:
         if not sse.data.lstrip().startswith(b"{"):
             return
         top = members(sse.data)
-        if self._sequence is None and given(top, "sequence_number"):
+        if self._sequence is None and _is_number(top, "sequence_number"):
             self._sequence = _int(top["sequence_number"])
         if len({delta.index for delta in deltas}) == 1 and not given(top, "response"):
             for id_ in _ids(top):
@@ -101,15 +105,15 @@ class _StreamEdit:
         self.out.append(render(to_object(top), sse.event) if changed else frame.raw)
 
     def _index(self, top: Members) -> int | None:
-        if given(top, "output_index"):
+        if _is_number(top, "output_index"):
             return _int(top["output_index"])
         return next((self._indexes[id_] for id_ in _ids(top) if id_ in self._indexes), None)
 
     def _renumber(self, top: Members, index: int | None) -> bool:
         new: Members = {}
-        if given(top, "output_index") and index is not None:
+        if _is_number(top, "output_index") and index is not None:
             new["output_index"] = b"%d" % self._moved(index)
-        if given(top, "sequence_number") and self._sequence is not None:
+        if _is_number(top, "sequence_number") and self._sequence is not None:
             new["sequence_number"] = b"%d" % self._sequence
             self._sequence += 1
         changed = any(top[key] != value for key, value in new.items())
