@@ -71,8 +71,8 @@ class Exchange:
     """The request with everything in it that it goes on from, for targets that don't keep that response."""
     prompt: Prompt | None = None
     """The request in neutral form, once a translation needed it."""
-    body_model: str | None = None
-    """The model that the body names, empty where it names none and a default serves."""
+    unnamed: bool = False
+    """The body names no model, and the default one serves."""
     units: Units = NO_UNITS
     """What the request asks for that is priced by the piece."""
     answered_here: bool = False

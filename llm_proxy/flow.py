@@ -13,6 +13,7 @@ from llm_proxy.output import Output
 from llm_proxy.policy.gate import Gate, GateOverflow
 from llm_proxy.upstream.provider import UpstreamFailure, UpstreamReply
 from llm_proxy.wire.dialect import Denied, Dialect
+from llm_proxy.wire.replay import events_of
 from llm_proxy.wire.request import WireRequest
 from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader
 from routing.failures import FailureKind, classify_in_band
@@ -267,17 +268,8 @@ class Flow:
 def _read_again(dialect: Dialect, emitted: io.BytesIO, *, streamed: bool) -> Assembly:
     """All that a reply said, where it was too much to be kept beside its bytes."""
     assembly = Assembly()
-    came = emitted.getvalue()
-    if not streamed:
-        for event in dialect.read_body(came).events:
-            assembly.add(event)
-        return assembly
-    reader, read = SseReader(), dialect.frame_reader()
-    view = memoryview(came)
-    for start in range(0, len(came), _MOST_TEXT):
-        for sse in reader.feed(bytes(view[start : start + _MOST_TEXT])):
-            for event in read(sse).events:
-                assembly.add(event)
+    for event in events_of(dialect, emitted.getvalue(), streamed=streamed):
+        assembly.add(event)
     return assembly
 
 

@@ -31,7 +31,7 @@ from llm_proxy.wire.dialect import About, Dialect
 from llm_proxy.wire.openai_responses.continued import continued
 from routing.failures import FailureKind
 from routing.plan import Plan, Try
-from routing.targets import Resolved
+from routing.targets import Resolved, Target
 
 AnySink = Sink | RawSink
 
@@ -105,32 +105,28 @@ class Pipeline:
         return self._able(exchange, route)
 
     def _able(self, exchange: Exchange, route: Resolved) -> Resolved:
-        """The route without the targets that can't be asked in any dialect this request translates to."""
+        """The route without the targets that can't be asked this: in no dialect, or they don't keep it."""
         endpoints, dialect = self._services.upstreams.endpoints, exchange.dialect
-        if dialect.raw and exchange.body_model == "":
+        if exchange.unnamed:
             first = route.chain[0]  # files and the like are kept by one server
             route = replace(route, chain=(replace(first, targets=first.targets[:1]),))
-        if exchange.fetches:
-            legs = [
-                replace(leg, targets=tuple(t for t in leg.targets if keeps(exchange, endpoints[t.key])))
-                for leg in route.chain
-            ]
-            if not any(leg.targets for leg in legs):
-                raise unknown_response(exchange.upstream_path.rpartition("/")[2])
-            return replace(route, chain=tuple(leg for leg in legs if leg.targets))
-        if all(spoken(dialect, endpoints[target.key]) for target in route.targets()):
+
+        def serves(target: Target) -> bool:
+            endpoint = endpoints[target.key]
+            return keeps(exchange, endpoint) if exchange.fetches else spoken(dialect, endpoint) is not None
+
+        if all(map(serves, route.targets())):
             return route
-        legs = [
-            replace(leg, targets=tuple(t for t in leg.targets if spoken(dialect, endpoints[t.key])))
-            for leg in route.chain
-        ]
+        legs = [replace(leg, targets=tuple(filter(serves, leg.targets))) for leg in route.chain]
         chain = tuple(leg for leg in legs if leg.targets)
-        if not chain and dialect is COUNT_TOKENS:
+        if chain:
+            return replace(route, chain=chain)
+        if exchange.fetches:
+            raise unknown_response(exchange.upstream_path.rpartition("/")[2])
+        if dialect is COUNT_TOKENS:
             exchange.answered_here = True
             return route
-        if not chain:
-            raise unsayable(exchange, endpoints[next(route.targets()).key])
-        return replace(route, chain=chain)
+        raise unsayable(exchange, endpoints[next(route.targets()).key])
 
     async def _go_on(self, exchange: Exchange, response: str, route: Resolved) -> None:
         """Finds the response that the request goes on from, and for targets without it all that led to it."""

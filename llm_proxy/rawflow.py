@@ -10,12 +10,13 @@ import io
 from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
-from llm_proxy.chat.events import Event, Failed, Unreadable
+from llm_proxy.chat.events import Failed, Unreadable
 from llm_proxy.chat.reply import Assembly
 from llm_proxy.flow import MAX_REPLY
 from llm_proxy.upstream.provider import UpstreamFailure, UpstreamReply
 from llm_proxy.wire.dialect import Dialect
-from llm_proxy.wire.sse import FrameTooLarge, SseReader
+from llm_proxy.wire.replay import events_of
+from llm_proxy.wire.sse import FrameTooLarge
 from routing.failures import FailureKind
 
 
@@ -64,10 +65,8 @@ class RawFlow:
 
     async def end(self) -> bytes:
         """Reads what the reply says of its usage; returns its last chunk."""
-        if self.streamed:
-            self._read_stream()
-        elif self._json:
-            self._add(self._dialect.read_body(self.emitted.getvalue()).events)
+        if self.streamed or self._json:
+            self._read()
         self.assembly.ended = True
         return self._kept
 
@@ -75,15 +74,11 @@ class RawFlow:
         """None: the caller received what the server sent."""
         return None
 
-    def _read_stream(self) -> None:
-        reader = SseReader()
+    def _read(self) -> None:
+        """Errors inside are the caller's to see: the reply passed."""
         try:
-            for sse in (*reader.feed(self.emitted.getvalue()), *reader.close()):
-                self._add(self._dialect.read_frame(sse).events)
+            for event in events_of(self._dialect, self.emitted.getvalue(), streamed=self.streamed):
+                if not isinstance(event, (Failed, Unreadable)):
+                    self.assembly.add(event)
         except FrameTooLarge:
             return
-
-    def _add(self, events: tuple[Event, ...]) -> None:
-        for event in events:
-            if not isinstance(event, (Failed, Unreadable)):
-                self.assembly.add(event)

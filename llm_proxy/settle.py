@@ -53,11 +53,11 @@ class Settler:
         price = self._prices.find(attempt.provider, attempt.model)
         if attempt.assembly.usage is not None:
             return _spent(attempt.assembly.usage, price, CostLabel.REPORTED)
+        if not exchange.dialect.priced:
+            return _by_the_piece(exchange, price)
         usage = await self._seen(exchange, attempt.assembly)
         if attempt.charge is Charge.MAYBE:
             usage = Usage(input=usage.input)
-        if not exchange.dialect.priced:
-            return _by_the_piece(exchange, price)
         return _spent(usage, price, CostLabel.PARTIAL)
 
     def _price(self, exchange: Exchange) -> Price | None:
@@ -91,11 +91,10 @@ def _by_the_piece(exchange: Exchange, price: Price | None) -> Spent:
 
 def _plus(spent: Spent, exchange: Exchange, price: Price | None) -> Spent:
     """With the cost of what is priced by the piece, unless reported tokens stand for it."""
-    told = billed(exchange.emitted.getvalue())
-    units = exchange.units if told == NO_UNITS else told
-    if price is None or spent.micro_usd or units == NO_UNITS:
+    if price is None or spent.micro_usd:
         return spent
-    flat = price.flat_micro_usd(units)
+    told = billed(exchange.emitted.getvalue())
+    flat = price.flat_micro_usd(exchange.units if told == NO_UNITS else told)
     return Spent(spent.usage, flat, spent.label or CostLabel.ESTIMATED) if flat else spent
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from msgspec import structs
 
@@ -11,8 +11,9 @@ from llm_proxy.chat.reply import Assembly, ChoiceReply, ReasoningPart, Reply
 from llm_proxy.chat.thinking import split_inline
 from llm_proxy.records.bodies import Content, Edit
 from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.replay import events_of
 from llm_proxy.wire.spans import splice
-from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader
+from llm_proxy.wire.sse import FrameTooLarge
 
 Blobs = Mapping[bytes, bytes]
 
@@ -58,17 +59,12 @@ def as_sent(body: bytes | None, edits: tuple[Edit, ...]) -> bytes | None:
 def fold(dialect: Dialect, emitted: bytes, *, stream: bool) -> Reply:
     """What the model said, in typed parts, as far as it can be read."""
     assembly = Assembly()
-    if stream and emitted.lstrip()[:1] != b"{":
-        try:
-            read = dialect.frame_reader()
-            for sse in _frames(emitted):
-                for event in read(sse).events:
-                    assembly.add(event)
-        except FrameTooLarge as error:
-            assembly.add(Unreadable(str(error)))
-    else:
-        for event in dialect.read_body(emitted).events:
+    streamed = stream and emitted.lstrip()[:1] != b"{"
+    try:
+        for event in events_of(dialect, emitted, streamed=streamed):
             assembly.add(event)
+    except FrameTooLarge as error:
+        assembly.add(Unreadable(str(error)))
     reply = assembly.reply()
     return _told_apart(reply) if dialect.inline_reasoning else reply
 
@@ -86,9 +82,3 @@ def _choice_told_apart(choice: ChoiceReply) -> ChoiceReply:
         return choice
     thought = ReasoningPart(kind=ReasoningKind.INLINE_TAG, text=words)
     return structs.replace(choice, text=text, reasoning=(*choice.reasoning, thought))
-
-
-def _frames(emitted: bytes) -> Iterator[SseFrame]:
-    reader = SseReader()
-    yield from reader.feed(emitted)
-    yield from reader.close()

@@ -217,8 +217,8 @@ class ModelApi:
         content_type = exchange.passed.get("content-type", "")  # what is read is what is sent
         exchange.body = await read_body(receive, headers, services.max_body)
         request = parse_request(exchange.method, path, content_type, exchange.body)
-        exchange.body_model = request.model
-        if not request.model:
+        exchange.unnamed = not request.model
+        if exchange.unnamed:
             request = structs.replace(request, model=self._default_model())
         exchange.request = request
         exchange.units = units(path, exchange.body, content_type)
