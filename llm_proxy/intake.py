@@ -48,17 +48,30 @@ class Intake(msgspec.Struct, frozen=True):
     """Address of the whole body, where it is no JSON object and so is not taken apart."""
 
 
-def holes(request: WireRequest, addresser: Addresser, new: list[BlobDraft]) -> list[Hole]:
-    """Where a body's messages and large values are cut out of it, in order; adds drafts of them to `new`."""
-    cut = [
-        Hole(start, end, addresser.draft(raw, new))
+class Cut(NamedTuple):
+    """A request taken apart: a hole for each message, and for each other value stored apart, by its key."""
+
+    messages: list[Hole]
+    apart: list[tuple[str, Hole]]
+
+    def holes(self) -> list[Hole]:
+        """All of them, in the body's order."""
+        return sorted([*self.messages, *(hole for _, hole in self.apart)], key=lambda hole: hole.start)
+
+
+def cut(request: WireRequest, dialect: Dialect, addresser: Addresser, new: list[BlobDraft]) -> Cut:
+    """Cuts out messages, large values and what is declared; adds drafts of them to `new`."""
+    draft = addresser.draft
+    messages = [
+        Hole(start, end, draft(raw, new))
         for raw, (start, end) in zip(request.messages, request.message_spans, strict=True)
     ]
-    for key, (start, end) in request.spans.items():
-        if key != request.messages_key and end - start >= _APART:
-            cut.append(Hole(start, end, addresser.draft(request.body[start:end], new)))
-    cut.sort(key=lambda hole: hole.start)
-    return cut
+    apart = [
+        (key, Hole(start, end, draft(request.body[start:end], new)))
+        for key, (start, end) in request.spans.items()
+        if key != request.messages_key and (end - start >= _APART or key in dialect.declared)
+    ]
+    return Cut(messages, apart)
 
 
 class Reader:
@@ -78,52 +91,30 @@ class Reader:
         if request.body and not request.spans:
             whole = self._addresser.draft(request.body, new)
             return Intake((), tuple(new), (), (), 0, whole)
-        holes: list[Hole] = []
-        addresses: list[bytes] = []
+        taken = cut(request, dialect, self._addresser, new)
         results: dict[str, None] = {}
         tokens = PER_REPLY
-        for raw, (start, end) in zip(request.messages, request.message_spans, strict=True):
-            id_ = self._addresser.draft(raw, new)
-            addresses.append(id_)
-            holes.append(Hole(start, end, id_))
-            memo = self._memos.get(id_)
+        for raw, hole in zip(request.messages, taken.messages, strict=True):
+            memo = self._memos.get(hole.id)
             if memo is None or (count and memo.tokens is None):
-                memo = await self._read(id_, raw, dialect, count=count)
+                memo = await self._read(hole.id, raw, dialect, count=count)
             else:
-                self._memos.move_to_end(id_)
+                self._memos.move_to_end(hole.id)
             tokens += memo.tokens or 0
             for result in memo.results:
                 results[result] = None
-        tokens += await self._apart(request, dialect, new, holes, count=count)
-        holes.sort(key=lambda hole: hole.start)
-        return Intake(tuple(holes), tuple(new), tuple(addresses), tuple(results), tokens if count else None)
+        if count:
+            for key, hole in taken.apart:
+                if key in dialect.declared:
+                    tokens += await self._count(hole, request.body)
+        addresses = tuple([hole.id for hole in taken.messages])
+        return Intake(tuple(taken.holes()), tuple(new), addresses, tuple(results), tokens if count else None)
 
-    async def _apart(
-        self,
-        request: WireRequest,
-        dialect: Dialect,
-        new: list[BlobDraft],
-        holes: list[Hole],
-        *,
-        count: bool,
-    ) -> int:
-        """Stores large top-level values apart; returns the tokens of what is declared."""
-        tokens = 0
-        for key, (start, end) in request.spans.items():
-            if key == request.messages_key or (end - start < _APART and key not in dialect.declared):
-                continue
-            content = request.body[start:end]
-            id_ = self._addresser.draft(content, new)
-            holes.append(Hole(start, end, id_))
-            if count and key in dialect.declared:
-                tokens += await self._count(id_, content)
-        return tokens
-
-    async def _count(self, id_: bytes, content: bytes) -> int:
-        known = self._counted.get(id_)
+    async def _count(self, hole: Hole, body: bytes) -> int:
+        known = self._counted.get(hole.id)
         if known is None:
-            known = await self._counter.count((content.decode(),))
-            self._counted[id_] = known
+            known = await self._counter.count((body[hole.start : hole.end].decode(),))
+            self._counted[hole.id] = known
             if len(self._counted) > _REMEMBERED:
                 self._counted.popitem(last=False)
         return known

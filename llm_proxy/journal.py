@@ -9,7 +9,7 @@ import msgspec
 from budgets import Amount
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
-from llm_proxy.intake import Hole, Intake, holes
+from llm_proxy.intake import Hole, Intake, cut
 from llm_proxy.judge import denial_note, released
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
@@ -150,12 +150,12 @@ def _received(exchange: Exchange, intake: Intake) -> bodies.Content:
     return _content(exchange.body, intake.holes)
 
 
-def _content(body: bytes, cut: Sequence[Hole]) -> bodies.Content:
+def _content(body: bytes, out: Sequence[Hole]) -> bodies.Content:
     """The body with every hole cut out; `archive.content.rebuild` puts them back."""
     envelope: list[bytes] = []
     at: list[tuple[int, str]] = []
     end = 0
-    for hole in cut:
+    for hole in out:
         envelope.append(body[end : hole.start])
         at.append((hole.start, hole.id.hex()))
         end = hole.end
@@ -171,7 +171,7 @@ def _sent(exchange: Exchange, addresser: Addresser, blobs: list[BlobDraft]) -> b
         request = exchange.upstream.parse(exchange.sent)
     except ProxyError:
         return bodies.Content(whole=addresser.draft(exchange.sent, blobs).hex())
-    return _content(exchange.sent, holes(request, addresser, blobs))
+    return _content(exchange.sent, cut(request, exchange.upstream, addresser, blobs).holes())
 
 
 def _closed_body(
