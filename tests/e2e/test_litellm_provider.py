@@ -1,105 +1,32 @@
-"""Providers through the real litellm package, against servers on a port: no proxy in between."""
+"""Providers through the real litellm package, against servers on a port: no proxy in between.
+
+What is the same for every provider: replies, refusals, faults, leaving, and parameters. What Anthropic and
+Gemini send in their own forms is in `test_litellm_vendors.py`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
-from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat import ChatCompletion
 from openai.types.create_embedding_response import CreateEmbeddingResponse
 
-from llm_proxy.chat.events import Event, Text, Unreadable, UsageSeen
+from llm_proxy.chat.events import Unreadable, UsageSeen
 from llm_proxy.scripted.script import Script, parse_script
 from llm_proxy.scripted.server import Scripted, running
 from llm_proxy.upstream.litellm import LiteLLMProvider
-from llm_proxy.upstream.provider import Endpoint, Sending, UpstreamFailure
-from llm_proxy.wire.openai_chat import OPENAI_CHAT
-from llm_proxy.wire.sse import SseReader
+from llm_proxy.upstream.provider import Endpoint, Sending
 from routing.failures import FailureKind
-from tests.raw_upstream import Answer, events, raw_upstream, whole
+from tests.e2e.litellm_calls import KEY, TOOLS, ask, fail, sending
+from tests.e2e.litellm_calls import provider as provider
+from tests.raw_upstream import raw_upstream, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 """litellm warns of its own use of pydantic, and treats a warning that raises as the target's failure."""
-
-KEY = "sk-t0p-s3cret"
-USER = {"role": "user", "content": "hi"}
-TOOLS = [
-    {"type": "function", "function": {"name": "get", "parameters": {"type": "object", "properties": {}}}}
-]
-
-
-@pytest.fixture
-async def provider() -> AsyncGenerator[LiteLLMProvider]:
-    provider = LiteLLMProvider()
-    provider.start()
-    yield provider
-    await provider.close()
-
-
-def sending(model: str, *, stream: bool = False, **fields: Any) -> Sending:
-    body = {"model": model, "messages": [USER]} | fields
-    return Sending("/chat/completions", json.dumps(body).encode(), stream=stream)
-
-
-class Got:
-    """A reply that came."""
-
-    def __init__(self, chunks: list[bytes], dropped: tuple[str, ...], *, streamed: bool) -> None:
-        self.chunks = chunks
-        self.dropped = dropped
-        self.streamed = streamed
-
-    @property
-    def whole(self) -> dict[str, Any]:
-        return json.loads(b"".join(self.chunks))
-
-    @property
-    def sent(self) -> list[dict[str, Any]]:
-        """The stream's chunks; `[DONE]` must be the last."""
-        frames = SseReader().feed(b"".join(self.chunks))
-        assert frames[-1].data == b"[DONE]"
-        read = [json.loads(frame.data) for frame in frames[:-1]]
-        for chunk in read:
-            ChatCompletionChunk.model_validate(chunk)
-        return read
-
-    @property
-    def deltas(self) -> list[dict[str, Any]]:
-        return [chunk["choices"][0]["delta"] for chunk in self.sent if chunk["choices"]]
-
-    def joined(self, field: str) -> str:
-        return "".join(delta.get(field) or "" for delta in self.deltas)
-
-    @property
-    def events(self) -> list[Event]:
-        """As the chat dialect reads it."""
-        if not self.streamed:
-            return list(OPENAI_CHAT.read_body(b"".join(self.chunks)).events)
-        frames = SseReader().feed(b"".join(self.chunks))
-        return [event for frame in frames for event in OPENAI_CHAT.read_frame(frame).events]
-
-
-async def ask(provider: LiteLLMProvider, name: str, url: str, request: Sending) -> Got:
-    endpoint = Endpoint("t", name, url=url, api_key=KEY)
-    async with provider.open(endpoint, request, 5.0) as reply:
-        assert reply.status == 200
-        chunks = []
-        while chunk := await reply.chunk():
-            chunks.append(chunk)
-        assert await reply.chunk() == b""
-        return Got(chunks, reply.dropped, streamed=reply.streamed)
-
-
-async def fail(provider: LiteLLMProvider, name: str, url: str, request: Sending) -> UpstreamFailure:
-    with pytest.raises(UpstreamFailure) as caught:
-        await ask(provider, name, url, request)
-    assert KEY not in repr(caught.value)
-    assert KEY.encode() not in (caught.value.body or b"")
-    return caught.value
-
 
 SCRIPT = parse_script(
     """
@@ -343,200 +270,3 @@ async def test_embeddings(provider: LiteLLMProvider) -> None:
         "mistral-embed",
     )
     assert json.loads(upstream.bodies[0]) == {"model": "mistral-embed", "input": ["a", "b"]}
-
-
-ANTHROPIC: dict[str, Any] = {
-    "id": "msg_1",
-    "type": "message",
-    "role": "assistant",
-    "model": "claude-opus-4-5",
-    "content": [
-        {"type": "thinking", "thinking": "Let me look.", "signature": "EqoB+/sig=="},
-        {"type": "redacted_thinking", "data": "Emw+/data=="},
-        {"type": "text", "text": "Looking."},
-        {"type": "tool_use", "id": "toolu_1", "name": "get", "input": {"q": "x"}},
-    ],
-    "stop_reason": "tool_use",
-    "stop_sequence": None,
-    "usage": {
-        "input_tokens": 10,
-        "output_tokens": 50,
-        "cache_read_input_tokens": 100,
-        "cache_creation_input_tokens": 7,
-    },
-}
-DETAILS = [
-    {
-        "type": "reasoning.text",
-        "text": "Let me look.",
-        "signature": "EqoB+/sig==",
-        "format": "anthropic-claude-v1",
-        "index": 0,
-    },
-    {"type": "reasoning.encrypted", "data": "Emw+/data==", "format": "anthropic-claude-v1", "index": 1},
-]
-
-
-def anthropic_stream(*, end: bool = True) -> list[bytes]:
-    usage = ANTHROPIC["usage"]
-    start = ANTHROPIC | {"content": [], "stop_reason": None, "usage": usage | {"output_tokens": 1}}
-    thinking, redacted, text, call = ANTHROPIC["content"]
-    blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
-        (
-            {"type": "thinking", "thinking": "", "signature": ""},
-            [
-                {"type": "thinking_delta", "thinking": "Let me "},
-                {"type": "thinking_delta", "thinking": "look."},
-                {"type": "signature_delta", "signature": thinking["signature"]},
-            ],
-        ),
-        (redacted, []),
-        ({"type": "text", "text": ""}, [{"type": "text_delta", "text": text["text"]}]),
-        (
-            call | {"input": {}},
-            [
-                {"type": "input_json_delta", "partial_json": '{"q":'},
-                {"type": "input_json_delta", "partial_json": '"x"}'},
-            ],
-        ),
-    ]
-    sent: list[dict[str, Any]] = [{"type": "message_start", "message": start}]
-    for index, (block, deltas) in enumerate(blocks):
-        sent.append({"type": "content_block_start", "index": index, "content_block": block})
-        sent += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
-        sent.append({"type": "content_block_stop", "index": index})
-    if end:
-        stop = {"stop_reason": "tool_use", "stop_sequence": None}
-        sent.append({"type": "message_delta", "delta": stop, "usage": {"output_tokens": 50}})
-        sent.append({"type": "message_stop"})
-    return [b"event: %b\ndata: %b\n\n" % (e["type"].encode(), json.dumps(e).encode()) for e in sent]
-
-
-def like_anthropic(body: bytes) -> Answer:
-    if json.loads(body).get("stream"):
-        return events(*anthropic_stream())
-    return whole(json.dumps(ANTHROPIC).encode())
-
-
-def details_of(got: Got) -> list[dict[str, Any]]:
-    """OpenRouter's details, the deltas of a stream merged by index."""
-    if not got.streamed:
-        return got.whole["choices"][0]["message"]["reasoning_details"]
-    merged: dict[int, dict[str, Any]] = {}
-    for delta in got.deltas:
-        for piece in delta.get("reasoning_details") or ():
-            into = merged.setdefault(piece["index"], piece | {"text": ""} if "text" in piece else piece)
-            if "text" in piece:
-                into["text"] += piece["text"]
-                into |= {"signature": piece["signature"]} if "signature" in piece else {}
-    return [merged[index] for index in sorted(merged)]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_signed_thinking_there_and_back(provider: LiteLLMProvider, stream: bool) -> None:
-    thinking = {"thinking": {"type": "enabled", "budget_tokens": 1024}, "max_tokens": 4096, "tools": TOOLS}
-    async with raw_upstream(like_anthropic) as upstream:
-        url = upstream.base_url.removesuffix("/v1")
-        got = await ask(provider, "anthropic", url, sending("claude-opus-4-5", stream=stream, **thinking))
-        assert details_of(got) == DETAILS
-        history = [
-            USER,
-            {
-                "role": "assistant",
-                "content": "Looking.",
-                "reasoning_content": "Let me look.",
-                "reasoning_details": details_of(got),
-                "tool_calls": [
-                    {
-                        "id": "toolu_1",
-                        "type": "function",
-                        "function": {"name": "get", "arguments": '{"q":"x"}'},
-                    }
-                ],
-            },
-            {"role": "tool", "tool_call_id": "toolu_1", "content": "42"},
-        ]
-        again = sending("claude-opus-4-5", stream=stream, messages=history, **thinking)
-        await ask(provider, "anthropic", url, again)
-        sent = json.loads(upstream.bodies[-1])["messages"][1]["content"]
-    assert sent[:2] == ANTHROPIC["content"][:2]
-    assert [part["type"] for part in sent] == ["thinking", "redacted_thinking", "text", "tool_use"]
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_anthropics_usage(provider: LiteLLMProvider, stream: bool) -> None:
-    async with raw_upstream(like_anthropic) as upstream:
-        url = upstream.base_url.removesuffix("/v1")
-        got = await ask(provider, "anthropic", url, sending("claude-opus-4-5", stream=stream))
-    (usage,) = [event.usage for event in got.events if isinstance(event, UsageSeen)]
-    assert (usage.input, usage.cached, usage.cache_write, usage.output) == (117, 100, 7, 50)
-    assert "".join(event.text for event in got.events if isinstance(event, Text)) == "Looking."
-
-
-async def test_anthropics_stream_without_its_end(provider: LiteLLMProvider) -> None:
-    async with raw_upstream(lambda body: events(*anthropic_stream(end=False))) as upstream:
-        url = upstream.base_url.removesuffix("/v1")
-        failed = await fail(provider, "anthropic", url, sending("claude-opus-4-5", stream=True))
-    assert failed.kind is FailureKind.TRUNCATED
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_anthropics_error(provider: LiteLLMProvider, stream: bool) -> None:
-    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    answer = whole(json.dumps(error).encode(), status="529 Overloaded")
-    async with raw_upstream(lambda body: answer) as upstream:
-        url = upstream.base_url.removesuffix("/v1")
-        failed = await fail(provider, "anthropic", url, sending("claude-opus-4-5", stream=stream))
-    assert (failed.kind, failed.status) == (FailureKind.OVERLOADED, 529)
-
-
-GEMINI: dict[str, Any] = {
-    "candidates": [
-        {
-            "content": {
-                "role": "model",
-                "parts": [
-                    {"text": "Hm.", "thought": True},
-                    {"functionCall": {"name": "get", "args": {"q": "x"}}, "thoughtSignature": "R2Vt+/=="},
-                ],
-            },
-            "finishReason": "STOP",
-            "index": 0,
-        }
-    ],
-    "usageMetadata": {
-        "promptTokenCount": 5,
-        "candidatesTokenCount": 6,
-        "thoughtsTokenCount": 4,
-        "totalTokenCount": 15,
-    },
-    "modelVersion": "gemini-3-pro-preview",
-    "responseId": "r1",
-}
-
-
-def gemini(stream: bool) -> Callable[[bytes], Sequence[bytes | float]]:
-    data = json.dumps(GEMINI).encode()
-    return lambda body: events(b"data: %b\r\n\r\n" % data) if stream else whole(data)
-
-
-@pytest.mark.parametrize("stream", [False, True])
-async def test_geminis_signature_there_and_back(provider: LiteLLMProvider, stream: bool) -> None:
-    async with raw_upstream(gemini(stream)) as upstream:
-        url = upstream.base_url.removesuffix("/v1")
-        request = sending("gemini-3-pro-preview", stream=stream, tools=TOOLS)
-        got = await ask(provider, "gemini", url, request)
-        messages = got.deltas if stream else [got.whole["choices"][0]["message"]]
-        (call,) = [call for message in messages for call in message.get("tool_calls") or ()]
-        assert call["extra_content"] == {"google": {"thought_signature": "R2Vt+/=="}}
-        assert "".join(message.get("reasoning_content") or "" for message in messages) == "Hm."
-        said = {"role": "assistant", "content": None, "tool_calls": [call]}
-        result = {"role": "tool", "tool_call_id": call["id"], "content": "42"}
-        again = sending("gemini-3-pro-preview", stream=stream, messages=[USER, said, result], tools=TOOLS)
-        await ask(provider, "gemini", url, again)
-        parts = json.loads(upstream.bodies[-1])["contents"][1]["parts"]
-    assert [
-        part["thoughtSignature"] for part in parts if "functionCall" in part or "function_call" in part
-    ] == ["R2Vt+/=="]
-    (usage,) = [event.usage for event in got.events if isinstance(event, UsageSeen)]
-    assert (usage.input, usage.output, usage.reasoning) == (5, 10, 4)
