@@ -112,6 +112,10 @@ class Exchange:
     problem: Problem | None = None
     first_event_s: float | None = None
     upstream_s: float = 0.0
+    upstream_until: float = 0.0
+    """Up to when `upstream_s` is counted."""
+    drains: bool = False
+    """If the caller leaves, the reply is read to its end all the same."""
     overhead_ms: float | None = None
     reached_upstream: bool = False
     client_gone: bool = False
@@ -121,6 +125,11 @@ class Exchange:
     def elapsed(self) -> float:
         """Seconds since the call began."""
         return time.perf_counter() - self.clock0
+
+    def waited(self, since: float, until: float) -> None:
+        """The upstream's time: two tries at once are waited for once."""
+        self.upstream_s += max(0.0, until - max(since, self.upstream_until))
+        self.upstream_until = max(self.upstream_until, until)
 
     def overhead(self) -> float:
         """Milliseconds spent in the proxy itself so far, the upstream's time left out."""

@@ -13,7 +13,7 @@ from llm_proxy import journal
 from llm_proxy.admission import Admitted
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
-from llm_proxy.flow import Flow, Sink
+from llm_proxy.flow import Flow
 from llm_proxy.judge import Judge, Rules
 from llm_proxy.outgoing import Outgoing, issuer, keeps, read_prompt, spoken, unsayable
 from llm_proxy.output import Output, Translated, Verbatim
@@ -21,19 +21,19 @@ from llm_proxy.quote import counts_tokens
 from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.view import Problem, Status
+from llm_proxy.sending.attempt import AnyFlow, AnySink, Attempting, Watching
+from llm_proxy.sending.send import Sender
 from llm_proxy.services import Services
 from llm_proxy.settle import amount, total
 from llm_proxy.upstream.provider import Endpoint
-from llm_proxy.upstream.send import AnyFlow, LostTry, send
 from llm_proxy.wire.anthropic_messages import COUNT_TOKENS
 from llm_proxy.wire.anthropic_messages.count_tokens import count_body
 from llm_proxy.wire.dialect import About, Dialect
 from llm_proxy.wire.openai_responses.continued import continued
 from routing.failures import FailureKind
+from routing.fleet import Demand
 from routing.plan import Plan, Try
 from routing.targets import Resolved, Target
-
-AnySink = Sink | RawSink
 
 
 class Pipeline:
@@ -59,8 +59,9 @@ class Pipeline:
         first = services.upstreams.endpoints[route.chain[0].targets[0].key]
         if not exchange.answered_here and spoken(exchange.dialect, first) is not exchange.dialect:
             read_prompt(exchange)  # what can't be translated is refused before anything is held
+        exchange.drains = route.route.drains
         exchange.intake = await services.reader.read(
-            request, exchange.dialect, count=counts_tokens(exchange.bounds)
+            request, exchange.dialect, count=counts_tokens(exchange.bounds) or _sized(exchange, route)
         )
         services.active[exchange.id] = exchange.started_us
         try:
@@ -78,7 +79,7 @@ class Pipeline:
         except BaseException as error:
             await _through(self._failed(exchange, sink, error))
             raise
-        exchange.status = Status.OK
+        exchange.status, exchange.problem = (Status.CLIENT_GONE, _LEFT) if exchange.client_gone else _WELL
         exchange.spent = total(spent, exchange.lost)
         await self._close_then(exchange, sink, tail)
 
@@ -117,10 +118,9 @@ class Pipeline:
 
         if all(map(serves, route.targets())):
             return route
-        legs = [replace(leg, targets=tuple(filter(serves, leg.targets))) for leg in route.chain]
-        chain = tuple(leg for leg in legs if leg.targets)
-        if chain:
-            return replace(route, chain=chain)
+        able = route.only(serves)
+        if able.chain:
+            return able
         if exchange.fetches:
             raise unknown_response(exchange.upstream_path.rpartition("/")[2])
         if dialect is COUNT_TOKENS:
@@ -167,39 +167,58 @@ class Pipeline:
             return await self._count(exchange)
         judge = Judge(exchange, rules, admitted.state, services.writer, services.now_us, services.environment)
         judging = rules is not None or any(bound.limit.gate_caps for bound in exchange.bounds)
-        flows: list[AnyFlow] = []
 
-        def new_flow(outgoing: Outgoing) -> AnyFlow:
+        def new_flow(outgoing: Outgoing, sink: AnySink) -> AnyFlow:
             if isinstance(sink, RawSink):
-                flow = RawFlow(outgoing.dialect, sink)
-            else:
-                output = _output(exchange, outgoing.dialect)
-                flow = Flow(outgoing.dialect, output, sink, judge, judging=judging, request=request)
-            flows[:] = [flow]
-            return flow
+                return RawFlow(outgoing.dialect, sink)
+            output = _output(exchange, outgoing.dialect)
+            return Flow(outgoing.dialect, output, sink, judge, judging=judging, request=request)
 
         def compose(step: Try, endpoint: Endpoint, absent: Set[str]) -> Outgoing:
             model = step.target.model
             largest = services.admission.largest_output(endpoint.provider, model)
             return services.composer.compose(exchange, endpoint, model, admitted.cap, largest, absent)
 
-        lost: list[LostTry] = []
+        def open_(step: Try, sink: AnySink, watching: Watching) -> Attempting:
+            return Attempting(exchange, step, services.upstreams, sink, compose, new_flow, watching)
+
+        sender = Sender(exchange, sink, self._plan(exchange, route), open_)
         sent = False
-        plan = Plan(route.chain, services.health, now=monotonic(), random=services.random)
         try:
-            tail = await send(exchange, sink, plan, services.upstreams, compose, new_flow, lost)
+            tail = await sender.send()
             sent = True
         finally:
-            for attempt in lost:
+            for attempt in sender.lost:
                 exchange.lost.append(await services.settler.lost(exchange, attempt))
-            if flows and not sent:
-                exchange.released = flows[0].released(b"")
-        exchange.released = flows[0].released(tail)
-        exchange.left_out = flows[0].left_out
-        services.composer.seals.remember(
-            exchange.assembly.seals(), issuer(services.upstreams.endpoints[exchange.target])
-        )
+            if sender.current is not None and not sent:
+                exchange.released = sender.current.flow.released(b"")
+        assert sender.current is not None
+        answered = sender.current
+        exchange.released = answered.flow.released(tail)
+        exchange.left_out = answered.flow.left_out
+        services.composer.seals.remember(exchange.assembly.seals(), issuer(answered.endpoint))
         return tail
+
+    def _plan(self, exchange: Exchange, route: Resolved) -> Plan:
+        services, request = self._services, exchange.request
+        assert exchange.caller is not None
+        assert request is not None
+        tokens = exchange.intake.tokens if exchange.intake else None
+        demand = Demand(
+            run="" if exchange.run_inferred else f"{exchange.caller.agent.id}/{exchange.run_id}",
+            tokens=0 if tokens is None else tokens + exchange.earlier_tokens,
+            stream=request.stream,
+            prefer=exchange.stored.target if exchange.stored else "",
+        )
+        now, limit = monotonic(), exchange.hints.timeout_s
+        return Plan(
+            route.chain,
+            services.fleet,
+            now=now,
+            random=services.random,
+            demand=demand,
+            deadline=None if limit is None else now - exchange.elapsed() + limit,
+        )
 
     async def _count(self, exchange: Exchange) -> bytes:
         """The prompt's tokens, counted here, since no server of the model counts them."""
@@ -278,6 +297,13 @@ def unknown_response(response: str) -> ProxyError:
 
 
 _UNSETTLED = Wrote(False)
+_LEFT = Problem(kind="client_gone", message="The caller left before the end.")
+_WELL = (Status.OK, None)
+
+
+def _sized(exchange: Exchange, route: Resolved) -> bool:
+    """Whether the prompt's length decides which targets it can go to."""
+    return route.counts_from is not None and len(exchange.body) >= route.counts_from
 
 
 def _output(exchange: Exchange, upstream: Dialect) -> Output:
@@ -313,9 +339,7 @@ def _ending(exchange: Exchange, error: BaseException) -> tuple[Status, Problem]:
             return status, Problem(kind=error.kind.value, message=error.message, status=error.status)
         case asyncio.CancelledError():
             if exchange.client_gone:
-                return Status.CLIENT_GONE, Problem(
-                    kind="client_gone", message="The caller left before the end."
-                )
+                return Status.CLIENT_GONE, _LEFT
             return Status.CUT, Problem(kind="shutdown", message="The proxy was stopped during the call.")
         case _:
             return Status.FAILED, Problem(kind="internal", message=type(error).__name__, status=500)

@@ -15,8 +15,8 @@ from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.writer import Writer
 from llm_proxy.settle import Settler
 from llm_proxy.telemetry.metrics import Metrics
-from llm_proxy.upstream.send import Upstreams
-from routing.health import Health
+from llm_proxy.upstream.provider import Upstreams
+from routing.fleet import Fleet
 from routing.targets import RouteTable
 
 
@@ -36,7 +36,7 @@ class Services:
 
     access: Access
     routes: RouteTable
-    health: Health
+    fleet: Fleet
     reader: Reader
     admission: Admission
     settler: Settler

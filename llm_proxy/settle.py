@@ -9,8 +9,8 @@ from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Assembly, Reply
 from llm_proxy.exchange import Exchange, Spent
 from llm_proxy.records.view import CostLabel
+from llm_proxy.sending.send import LostTry
 from llm_proxy.upstream.prices import NO_UNITS, Price, PriceBook
-from llm_proxy.upstream.send import LostTry
 from llm_proxy.upstream.tokens import IMAGE, PER_MESSAGE, PER_REPLY, TokenCounter
 from llm_proxy.wire.passthrough import billed
 from routing.failures import Charge

@@ -6,6 +6,7 @@ from yarl import URL
 
 from budgets import Limit, LimitBook, Scope, window_named
 from llm_proxy.config import Config
+from llm_proxy.config.choices import Affinity, OnCut, OnLeave
 from llm_proxy.config.providers import LITELLM
 from llm_proxy.config.schema import ModelConfig, TargetConfig
 from llm_proxy.identity.caller import Agent
@@ -17,7 +18,8 @@ from llm_proxy.policy.load import load_policy
 from llm_proxy.upstream.prices import PriceBook
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.version import VERSION
-from routing.targets import Route, RouteTable, Target, Timeouts
+from routing.health import BreakerSettings
+from routing.targets import NO_LIMITS, Facts, Hedge, Limits, Route, RouteTable, Target, Timeouts
 
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
@@ -36,30 +38,60 @@ _NOT_EVERYWHERE = frozenset({_RESPONSES})
 """What copies of OpenAI's API often lack: it is tried, and where it isn't there the next dialect is used."""
 
 
-def routes(config: Config) -> RouteTable:
-    return RouteTable(_route(name, model) for name, model in config.models.items())
+def routes(config: Config, prices: PriceBook) -> RouteTable:
+    def facts(provider: str, model: str) -> Facts:
+        price = prices.find(provider, model)
+        return Facts() if price is None else Facts(price.window, (3 * price.input + price.output) // 4)
+
+    return RouteTable((_route(name, model) for name, model in config.models.items()), facts)
 
 
 def _route(name: str, model: ModelConfig) -> Route:
     limits = model.timeouts
+    hedge = model.hedge_after
     return Route(
         name=name,
-        targets=tuple(Target(t.id, t.provider, t.model, t.weight) for t in model.targets),
+        targets=tuple(map(_target, model.targets)),
         strategy=model.strategy.value,
+        affinity=model.affinity is Affinity.RUN,
         fallbacks=model.fallbacks,
+        context_fallbacks=model.context_fallbacks,
+        content_fallbacks=model.content_fallbacks,
         retries=model.retries,
         timeouts=Timeouts(limits.connect_s, limits.first_event_s, limits.idle_s, limits.total_s),
+        breaker=BreakerSettings(threshold=model.breaker.failures, cool_down_s=model.breaker.cool_down_s),
+        hedge=None if hedge is None else Hedge(None if hedge == "p95" else hedge),
+        continues=model.on_cut is OnCut.CONTINUE,
+        drains=model.on_leave is OnLeave.DRAIN,
+    )
+
+
+def _target(target: TargetConfig) -> Target:
+    limits = (target.rpm, target.tpm, target.concurrency)
+    return Target(
+        target.id,
+        target.provider,
+        target.model,
+        target.weight,
+        api_keys=max(1, len(target.keys)),
+        limits=NO_LIMITS if limits == (None, None, None) else Limits(*limits),
     )
 
 
 def endpoints(config: Config) -> dict[str, Endpoint]:
-    """Where each target's calls go, by its key."""
-    return {target.id: _endpoint(target) for model in config.models.values() for target in model.targets}
+    """Where each target's calls go, by its key, and with each of its API keys by the lane's."""
+    found: dict[str, Endpoint] = {}
+    for model in config.models.values():
+        for target in model.targets:
+            keys = target.keys or ("",)
+            found[target.id] = _endpoint(target, keys[0])
+            lanes = _target(target).lanes
+            found |= {lane: _endpoint(target, key) for lane, key in zip(lanes, keys, strict=True)}
+    return found
 
 
-def _endpoint(target: TargetConfig) -> Endpoint:
+def _endpoint(target: TargetConfig, key: str) -> Endpoint:
     provider = target.provider
-    key = target.api_key.get_secret_value() if target.api_key is not None else ""
     if target.script is not None:
         return Endpoint(
             target.id, provider, address="in-process", script=str(target.script), dialects=_SCRIPTED_SPEAKS

@@ -38,12 +38,11 @@ from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.transport import headers_from, open_transport
 from llm_proxy.upstream.http import HttpProvider
 from llm_proxy.upstream.litellm import LiteLLMProvider
-from llm_proxy.upstream.provider import Provider
+from llm_proxy.upstream.provider import Provider, Upstreams
 from llm_proxy.upstream.scripted import ScriptedProvider
-from llm_proxy.upstream.send import Upstreams
 from llm_proxy.upstream.tokens import TokenCounter
 from llm_proxy.version import VERSION
-from routing.health import Health
+from routing.fleet import Fleet
 
 log = structlog.get_logger("llm_proxy")
 
@@ -108,8 +107,8 @@ class Worker:
         keyring = Keyring(wiring.agents(config), wiring.credentials(config))
         return Services(
             access=Access(keyring, self._issued, writer, now_us),
-            routes=wiring.routes(config),
-            health=Health(),
+            routes=wiring.routes(config, prices),
+            fleet=Fleet(),
             reader=Reader(writer.addresser, counter),
             admission=Admission(
                 writer,

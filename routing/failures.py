@@ -44,6 +44,8 @@ class FailureKind(StrEnum):
     CONTEXT_LENGTH = "context_length"
     CONTENT_FILTER = "content_filter"
     CLIENT_GONE = "client_gone"
+    SUPERSEDED = "superseded"
+    """The other one of two hedged tries answered first."""
 
 
 class Charge(StrEnum):
@@ -69,12 +71,17 @@ class Evidence(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """What to do about a failure. `retry_same`: the same target may yet answer the same request."""
+    """What to do about a failure. `retry_same`: the same target may yet answer the same request.
+
+    `fall_back` is to any other target; a prompt that is too long, or filtered, goes where its route says.
+    """
 
     retry_same: bool
     fall_back: bool
     evidence: Evidence
     charge: Charge
+    of_key: bool = False
+    """It speaks of the API key: a target with several goes on with another."""
 
     @property
     def trips_breaker(self) -> bool:
@@ -100,20 +107,21 @@ MEANING: dict[FailureKind, Meaning] = {
     _K.TRUNCATED: Meaning(True, True, _DOWN, _USED),
     _K.MALFORMED: Meaning(True, True, _DOWN, _USED),
     _K.BAD_REQUEST: Meaning(False, False, _ALIVE, _NEVER),
-    _K.AUTH: Meaning(False, True, _DOWN, _NEVER),
+    _K.AUTH: Meaning(False, True, _DOWN, _NEVER, of_key=True),
     _K.NOT_FOUND: Meaning(False, True, _ALIVE, _NEVER),
     # Azure's "manage costs" page: work that ended in 408, or in a content filter's 400, may be charged.
     _K.REQUEST_TIMEOUT: Meaning(True, True, _DOWN, _MAYBE),
     _K.CONFLICT: Meaning(True, True, _ALIVE, _NEVER),
     _K.TOO_LARGE: Meaning(False, False, _ALIVE, _NEVER),
-    _K.RATE_LIMITED: Meaning(True, True, _DOWN, _NEVER),
-    _K.QUOTA_EXHAUSTED: Meaning(False, True, _DOWN, _NEVER),
+    _K.RATE_LIMITED: Meaning(True, True, _DOWN, _NEVER, of_key=True),
+    _K.QUOTA_EXHAUSTED: Meaning(False, True, _DOWN, _NEVER, of_key=True),
     _K.SERVER_ERROR: Meaning(True, True, _DOWN, _NEVER),
     _K.GATEWAY_TIMEOUT: Meaning(True, True, _DOWN, _MAYBE),
     _K.OVERLOADED: Meaning(True, True, _DOWN, _NEVER),
     _K.CONTEXT_LENGTH: Meaning(False, False, _ALIVE, _NEVER),
     _K.CONTENT_FILTER: Meaning(False, False, _ALIVE, _MAYBE),
     _K.CLIENT_GONE: Meaning(False, False, _NONE, _MAYBE),
+    _K.SUPERSEDED: Meaning(False, False, _NONE, _MAYBE),
 }
 
 # Vendors' own words: OpenAI's and Azure's `code` and `type`, Anthropic's `type`, Google's `status`.

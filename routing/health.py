@@ -34,11 +34,24 @@ class BreakerSettings:
     """What a caller is told to wait while someone else's probe is out."""
 
 
+DEFAULT_BREAKER = BreakerSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A breaker that this process opened, or closed (`until` is None): what others should hear of."""
+
+    key: str
+    until: float | None
+    kind: FailureKind | None = None
+
+
 class _State:
-    __slots__ = ("failures", "open_until", "probe_until")
+    __slots__ = ("failures", "kind", "open_until", "probe_until")
 
     def __init__(self) -> None:
         self.failures = 0
+        self.kind: FailureKind | None = None
         self.open_until: float | None = None
         self.probe_until = 0.0
 
@@ -49,11 +62,12 @@ class Health:
     Open deadlines only ever move later, until a success after the deadline closes the breaker.
     """
 
-    __slots__ = ("_settings", "_states")
+    __slots__ = ("_changes", "_settings", "_states")
 
-    def __init__(self, settings: BreakerSettings | None = None) -> None:
-        self._settings = settings or BreakerSettings()
+    def __init__(self, settings: BreakerSettings = DEFAULT_BREAKER) -> None:
+        self._settings = settings
         self._states: dict[str, _State] = {}
+        self._changes: dict[str, Change] = {}
 
     def state(self, key: str, now: float) -> Breaker:
         state = self._states.get(key)
@@ -91,26 +105,74 @@ class Health:
         state = self._states.get(key)
         if state is None or (state.open_until is not None and now < state.open_until):
             return
-        del self._states[key]
+        self._close(key, state)
 
-    def failed(self, key: str, kind: FailureKind, now: float, retry_after_s: float | None = None) -> None:
+    def failed(
+        self,
+        key: str,
+        kind: FailureKind,
+        now: float,
+        retry_after_s: float | None = None,
+        settings: BreakerSettings | None = None,
+    ) -> None:
         """Count a failure. A Retry-After opens at once; otherwise the threshold, or a failed probe, does."""
         evidence = MEANING[kind].evidence
         match evidence:
             case Evidence.DOWN:
-                self._down(key, now, retry_after_s)
+                self._down(key, kind, now, retry_after_s, settings or self._settings)
             case Evidence.ALIVE:
-                self._alive(key, now)
+                self.answered(key, now)
             case Evidence.NONE:
-                self._release_probe(key)
+                self.gave_up(key)
             case _:
                 assert_never(evidence)
 
-    def hold_open(self, key: str, until: float) -> None:
+    def answered(self, key: str, now: float) -> None:
+        """It refused a request, and so it's there: a probe that came to this closes the breaker."""
+        state = self._states.get(key)
+        if state is not None and state.open_until is not None and now >= state.open_until:
+            self._close(key, state)
+
+    def gave_up(self, key: str) -> None:
+        """A call that may have been the probe ended without telling anything: another may probe."""
+        state = self._states.get(key)
+        if state is not None:
+            state.probe_until = 0.0
+
+    def rest(
+        self,
+        key: str,
+        kind: FailureKind,
+        now: float,
+        retry_after_s: float | None,
+        settings: BreakerSettings | None = None,
+    ) -> None:
+        """Open at the first failure: for one API key of several, since another one serves meanwhile."""
+        settings = settings or self._settings
+        self._open(key, kind, now + _longest(settings.cool_down_s, retry_after_s, settings))
+
+    def hold_open(self, key: str, until: float, kind: FailureKind | None = None) -> None:
         """Open until then, or longer where it already is: how a breaker of another process is taken over."""
         state = self._states.setdefault(key, _State())
-        state.open_until = until if state.open_until is None else max(state.open_until, until)
+        if state.open_until is None or until > state.open_until:
+            state.open_until, state.kind = until, kind
         state.probe_until = 0.0
+
+    def closed_elsewhere(self, key: str) -> None:
+        """Another process found the target well again."""
+        self._states.pop(key, None)
+
+    def changes(self) -> tuple[Change, ...]:
+        """What opened or closed here since this was last asked; the last change of each key."""
+        if not self._changes:
+            return ()
+        found, self._changes = tuple(self._changes.values()), {}
+        return found
+
+    def why(self, key: str) -> FailureKind | None:
+        """The failure for which it is open, where that is known."""
+        state = self._states.get(key)
+        return None if state is None else state.kind
 
     def soonest(self, keys: Iterable[str], now: float) -> float | None:
         """Seconds until the first of these can be asked: 0 where one can now, None for no keys."""
@@ -124,24 +186,32 @@ class Health:
             return state.open_until - now
         return min(self._settings.probe_wait_s, state.probe_until - now) if state.probe_until > now else 0.0
 
-    def _down(self, key: str, now: float, retry_after_s: float | None) -> None:
-        settings = self._settings
+    def _down(
+        self,
+        key: str,
+        kind: FailureKind,
+        now: float,
+        retry_after_s: float | None,
+        settings: BreakerSettings,
+    ) -> None:
         state = self._states.setdefault(key, _State())
         state.failures += 1
         wait = 0.0
         if state.open_until is not None or state.failures >= settings.threshold:
             wait = settings.cool_down_s
-        if retry_after_s is not None:
-            wait = max(wait, min(retry_after_s, settings.max_open_s))
+        wait = _longest(wait, retry_after_s, settings)
         if wait > 0:
-            self.hold_open(key, now + wait)
+            self._open(key, kind, now + wait)
 
-    def _alive(self, key: str, now: float) -> None:
-        state = self._states.get(key)
-        if state is not None and state.open_until is not None and now >= state.open_until:
-            del self._states[key]
+    def _open(self, key: str, kind: FailureKind, until: float) -> None:
+        self.hold_open(key, until, kind)
+        self._changes[key] = Change(key, self.open_until(key), kind)
 
-    def _release_probe(self, key: str) -> None:
-        state = self._states.get(key)
-        if state is not None:
-            state.probe_until = 0.0
+    def _close(self, key: str, state: _State) -> None:
+        del self._states[key]
+        if state.open_until is not None:
+            self._changes[key] = Change(key, None)
+
+
+def _longest(wait: float, retry_after_s: float | None, settings: BreakerSettings) -> float:
+    return wait if retry_after_s is None else max(wait, min(retry_after_s, settings.max_open_s))

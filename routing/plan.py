@@ -1,7 +1,8 @@
 """The retry-and-fallback state machine of one call: ask `next` where to go, `report` what came of it.
 
-Playbook: `next` → Try → (wait `delay_s`, send) → `report` → `next` → … until a success is reported or
-`next` says Exhausted. It never goes on after a released event, and is bounded in tries and time.
+Playbook: `next` → Try → (wait `delay_s`, send) → `heard`? → `report` → `next` → … until a success is reported
+or `next` says Exhausted. While a Try gives nothing, `hedge` may start a second one beside it. It never goes
+on after a released event unless told that it can, and is bounded in tries and time.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
-from routing.failures import MEANING, FailureKind
-from routing.health import Health
-from routing.strategies import strategy_named
+from routing.failures import MEANING, Evidence, FailureKind
+from routing.fleet import ANY, LIMITED, Demand, Fleet
+from routing.order import arranged, fitting
 from routing.targets import Leg, Target, Timeouts
 
 
@@ -41,11 +42,16 @@ class Bounds:
     backoff: Backoff = Backoff()
 
 
+DEFAULT_BOUNDS = Bounds()
+
+
 class Stop(StrEnum):
     """Why a plan has nowhere left to go."""
 
     OPEN = "open"
-    """No target was tried: every one is open."""
+    """No target was tried: every one is open, or at its limits."""
+    LIMITED = "limited"
+    """No target was tried: every one is at its own limits."""
     SPENT = "spent"
     """Every target failed or is open."""
     FINAL = "final"
@@ -66,20 +72,35 @@ class Try:
     delay_s: float
     timeouts: Timeouts
     leg: Leg
+    api_key: int = 0
+    """Which of the target's API keys to send, from 0."""
+    starts: float = 0.0
+    """When, `delay_s` included."""
+    hedge_after_s: float | None = None
+    """After so long without an event, `hedge` may be asked for a second target."""
 
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    pass
+    """`tokens`: what the target reported, or is charged for; None where that isn't known."""
+
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """`released`: at least one event of this try had reached the caller."""
+    """`released`: at least one event of this try had reached the caller.
+
+    `goes_on`: another target can go on from what was released. `retry_same` False: the target itself asked
+    not to be asked again.
+    """
 
     kind: FailureKind
     retry_after_s: float | None = None
     released: bool = False
+    goes_on: bool = False
+    retry_same: bool = True
+    tokens: int | None = None
 
 
 Outcome = Succeeded | Failed
@@ -113,51 +134,60 @@ class Plan:
         "_chain",
         "_current",
         "_deadline",
+        "_demand",
         "_failures",
-        "_health",
+        "_fleet",
+        "_hedged",
         "_over",
         "_random",
+        "_released",
         "_retries",
         "_retry_at",
         "_stop",
         "_targets",
+        "_tried",
+        "_underway",
         "_untried",
-        "_waiting",
     )
 
     def __init__(
         self,
         chain: Sequence[Leg],
-        health: Health,
+        fleet: Fleet,
         *,
         now: float,
         random: Callable[[], float],
+        demand: Demand = ANY,
         deadline: float | None = None,
-        bounds: Bounds | None = None,
+        bounds: Bounds = DEFAULT_BOUNDS,
     ) -> None:
         if not chain:
             raise ValueError("a plan needs at least one leg: resolve the model first")
-        self._chain = chain
-        self._health = health
+        self._chain: Sequence[Leg] = fitting(chain, demand.tokens)
+        self._fleet = fleet
+        self._demand = demand
         self._random = random
-        self._bounds = bounds or Bounds()
+        self._bounds = bounds
         total = now + chain[0].route.timeouts.total_s
         self._deadline = total if deadline is None else min(total, deadline)
-        self._targets = self._in_order(now)
-        self._untried = sum(len(leg.targets) for leg in chain)
+        self._targets = self._in_order(self._chain, now)
+        self._untried = sum([len(leg.targets) for leg in self._chain])
+        self._tried: set[tuple[str, str]] = set()
+        self._underway: dict[int, Try] = {}
         self._current: tuple[Leg, Target] | None = None
         self._attempts = 0
         self._retries = 0
         self._retry_at: float | None = None
         self._failures: list[Attempted] = []
         self._stop: Stop | None = None
-        self._waiting = False
+        self._hedged = False
+        self._released = False
         self._over = False
 
     def next(self, now: float) -> Try | Exhausted:
         """Where to go now. Exhausted is final: asking again gives it again."""
-        if self._waiting or self._over:
-            raise RuntimeError("report the last try first" if self._waiting else "the call has succeeded")
+        if self._underway or self._over:
+            raise RuntimeError("report the last try first" if self._underway else "the call has succeeded")
         if self._stop is None and now >= self._deadline:
             self._stop = Stop.DEADLINE
         if self._stop is None and self._attempts >= self._bounds.max_attempts:
@@ -166,34 +196,114 @@ class Plan:
             found = self._again(now) or self._onward(now)
             if found is not None:
                 return found
-            self._stop = Stop.SPENT if self._failures else Stop.OPEN
+            self._stop = Stop.SPENT if self._failures else self._why_none(now)
         return Exhausted(self._stop, tuple(self._failures), self._soonest(now))
 
-    def report(self, outcome: Outcome, now: float) -> None:
-        """What came of the last try. Every Try is reported once, one that was given up as `client_gone`."""
-        if not self._waiting or self._current is None:
-            raise RuntimeError("there is no try to report on: call next first")
-        self._waiting = False
-        leg, target = self._current
+    def hedge(self, now: float) -> Try | None:
+        """A second try beside the one that is underway and silent; None where there is none to be had.
+
+        Once per call. Both are reported, the one that came second as `superseded`.
+        """
+        if len(self._underway) != 1 or self._hedged or self._over:
+            return None
+        self._hedged = True
+        if now >= self._deadline or self._attempts >= self._bounds.max_attempts:
+            return None
+        return self._onward(now)
+
+    def heard(self, step: Try, now: float) -> None:
+        """The first event of this try has come."""
+        load = self._fleet.traffic.load(step.target.key)
+        load.latency(stream=self._demand.stream).heard(max(0.0, now - step.starts), now)
+
+    def report(self, step: Try, outcome: Outcome, now: float) -> None:
+        """What came of a try. Every Try is reported once, one that was given up as `client_gone`."""
+        if self._underway.pop(step.attempt, None) is None:
+            raise RuntimeError("this try is not underway: call next first")
+        key = step.target.key
+        tokens = outcome.tokens
+        more = 0 if tokens is None else tokens - self._demand.tokens
+        self._fleet.traffic.ended(key, more, now)
         match outcome:
             case Succeeded():
                 self._over = True
-                self._health.succeeded(target.key, now)
+                self._well(step, now)
             case Failed():
-                self._failures.append(Attempted(target, outcome))
-                self._health.failed(target.key, outcome.kind, now, outcome.retry_after_s)
-                self._judge(leg, outcome, now)
+                self._failed(step, outcome, now)
             case _:
                 assert_never(outcome)
 
-    def _judge(self, leg: Leg, failed: Failed, now: float) -> None:
-        meaning = MEANING[failed.kind]
-        if failed.released:
+    def _well(self, step: Try, now: float) -> None:
+        target, fleet = step.target, self._fleet
+        fleet.health.succeeded(target.key, now)
+        if len(target.lanes) > 1:
+            fleet.health.succeeded(target.lanes[step.api_key], now)
+        if self._demand.run and step.leg.route.affinity and len(step.leg.targets) > 1:
+            fleet.affinity.note(self._demand.run, step.leg.model, target.key, now)
+
+    def _failed(self, step: Try, failed: Failed, now: float) -> None:
+        self._tell_traffic(step, failed, now)
+        self._tell_health(step, failed, now)
+        if failed.kind is not FailureKind.SUPERSEDED:
+            self._failures.append(Attempted(step.target, failed))
+        if not self._underway:
+            self._judge(step, failed, now)
+
+    def _tell_traffic(self, step: Try, failed: Failed, now: float) -> None:
+        load = self._fleet.traffic.load(step.target.key)
+        latency = load.latency(stream=self._demand.stream)
+        match failed.kind:
+            case FailureKind.CLIENT_GONE:
+                pass
+            case FailureKind.SUPERSEDED | FailureKind.TOTAL_TIMEOUT:
+                latency.silent(now - step.starts, now)
+            case _:
+                load.failed(failed.kind.value, now)
+                if MEANING[failed.kind].evidence is Evidence.DOWN:
+                    latency.failed(now - step.starts, now)
+
+    def _tell_health(self, step: Try, failed: Failed, now: float) -> None:
+        health, target, settings = self._fleet.health, step.target, step.leg.route.breaker
+        if len(target.lanes) == 1:
+            health.failed(target.key, failed.kind, now, failed.retry_after_s, settings)
+            return
+        lane = target.lanes[step.api_key]
+        if MEANING[failed.kind].of_key:
+            health.rest(lane, failed.kind, now, failed.retry_after_s, settings)
+            health.answered(target.key, now)
+        else:
+            health.gave_up(lane)
+            health.failed(target.key, failed.kind, now, failed.retry_after_s, settings)
+
+    def _judge(self, step: Try, failed: Failed, now: float) -> None:
+        meaning, leg = MEANING[failed.kind], step.leg
+        self._released = self._released or failed.released
+        if self._released and not failed.goes_on:
             self._stop = Stop.RELEASED
-        elif meaning.retry_same and self._retries < leg.route.retries:
+        elif self._released:  # another target goes on with it; the same one would say it all again
+            self._stop = None if meaning.fall_back else Stop.FINAL
+        elif meaning.of_key and len(step.target.lanes) > 1 and self._awake(step.target, now):
+            self._current = leg, step.target
+            self._retry_at = now  # with another of its API keys
+            self._retries -= 1
+        elif meaning.retry_same and failed.retry_same and self._retries < leg.route.retries:
+            self._current = leg, step.target
             self._retry_at = self._wait_until(failed.retry_after_s, now)
+        elif failed.kind is FailureKind.CONTEXT_LENGTH and leg.larger:
+            self._detour(leg.larger, now)
+        elif failed.kind is FailureKind.CONTENT_FILTER and leg.other:
+            self._detour(leg.other, now)
         elif not meaning.fall_back:
             self._stop = Stop.FINAL
+
+    def _awake(self, target: Target, now: float) -> bool:
+        return self._fleet.passed_over(target, self._demand, now) is None
+
+    def _detour(self, legs: Sequence[Leg], now: float) -> None:
+        """From here on only these: what was next in line would fail in the same way."""
+        self._chain = (*self._chain, *legs)
+        self._targets = self._in_order(legs, now)
+        self._untried = sum([len(leg.targets) for leg in legs])
 
     def _wait_until(self, retry_after_s: float | None, now: float) -> float | None:
         backoff = self._bounds.backoff
@@ -212,34 +322,56 @@ class Plan:
         if at >= self._deadline or spare <= self._untried:
             return None
         leg, target = self._current
-        if not self._health.claim(target.key, at):
+        api_key = self._fleet.claim(target, self._demand, at)
+        if api_key is None:
             return None
         self._retries += 1
-        return self._try(leg, target, now, at)
+        return self._try(leg, target, api_key, now, at)
 
     def _onward(self, now: float) -> Try | None:
         for leg, target in self._targets:
             self._untried -= 1
-            if self._health.claim(target.key, now):
+            if (target.key, target.model) in self._tried:
+                continue
+            api_key = self._fleet.claim(target, self._demand, now)
+            if api_key is not None:
                 self._current = leg, target
                 self._retries = 0
-                return self._try(leg, target, now, now)
+                return self._try(leg, target, api_key, now, now)
         return None
 
-    def _try(self, leg: Leg, target: Target, now: float, at: float) -> Try:
+    def _try(self, leg: Leg, target: Target, api_key: int, now: float, at: float) -> Try:
         self._attempts += 1
-        self._waiting = True
+        self._tried.add((target.key, target.model))
         left = self._deadline - at
         timeouts = leg.route.timeouts
         if left < timeouts.total_s:
             timeouts = replace(timeouts, total_s=left)
-        return Try(target, self._attempts, at - now, timeouts, leg)
+        hedge = None if self._hedged or leg.route.hedge is None else self._hedge_after(leg, target)
+        step = Try(target, self._attempts, at - now, timeouts, leg, api_key, at, hedge)
+        self._underway[step.attempt] = step
+        self._fleet.traffic.began(target.key, self._demand.tokens, at)
+        return step
 
-    def _in_order(self, now: float) -> Iterator[tuple[Leg, Target]]:
-        for leg in self._chain:
-            for target in strategy_named(leg.route.strategy).order(leg.targets, self._health, now):
+    def _hedge_after(self, leg: Leg, target: Target) -> float | None:
+        assert leg.route.hedge is not None
+        if leg.route.hedge.after_s is not None:
+            return leg.route.hedge.after_s
+        return self._fleet.traffic.load(target.key).latency(stream=self._demand.stream).p95()
+
+    def _in_order(self, legs: Sequence[Leg], now: float) -> Iterator[tuple[Leg, Target]]:
+        for leg in legs:
+            for target in arranged(leg, self._fleet, self._demand, now, self._random):
                 yield leg, target
 
+    def _why_none(self, now: float) -> Stop:
+        reasons = [
+            self._fleet.passed_over(target, self._demand, now)
+            for leg in self._chain
+            for target in leg.targets
+        ]
+        return Stop.LIMITED if all(why in LIMITED for why in reasons) else Stop.OPEN
+
     def _soonest(self, now: float) -> float | None:
-        wait = self._health.soonest((t.key for leg in self._chain for t in leg.targets), now)
-        return wait or None
+        targets = [target for leg in self._chain for target in leg.targets]
+        return self._fleet.wait(targets, self._demand, now) or None

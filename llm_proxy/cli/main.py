@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llm_proxy.cli import agents, calls, db, keys, runs
+from llm_proxy.cli import agents, calls, db, importing, keys, runs
 from llm_proxy.cli.check import check
 from llm_proxy.cli.demo import demo
 from llm_proxy.cli.init import init
@@ -57,6 +57,7 @@ app.add_typer(runs.app, name="runs")
 app.add_typer(calls.app, name="calls")
 app.command()(refusals)
 app.add_typer(db.app, name="db")
+app.add_typer(importing.app, name="import")
 app.command()(scripted)
 
 

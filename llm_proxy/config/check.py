@@ -21,6 +21,8 @@ from llm_proxy.config.schema import (
 from llm_proxy.config.shapes import Section
 from llm_proxy.yamlpos import Document, Issue, KeyPath, Yaml, dotted
 
+FALLBACKS = ("fallbacks", "context_fallbacks", "content_fallbacks")
+
 K = TypeVar("K", str, int)
 S = TypeVar("S", bound=Section)
 
@@ -83,11 +85,11 @@ def errors_between(entries: Entries, document: Document) -> Iterator[Issue]:
     if isinstance(default, str) and not resolves(default, names):
         yield document.issue(("default_model",), f"no model is named {default!r}: {nearest(default, names)}")
     for name, model in models:
-        fallbacks = model.get("fallbacks") if isinstance(model, dict) else None
-        for n, fallback in _numbered(fallbacks):
-            if isinstance(fallback, str) and not resolves(fallback, names):
-                message = f"no model is named {fallback!r}: {nearest(fallback, names)}"
-                yield document.issue(("models", name, "fallbacks", n), message)
+        for kind in FALLBACKS:
+            for n, fallback in _numbered(model.get(kind) if isinstance(model, dict) else None):
+                if isinstance(fallback, str) and not resolves(fallback, names):
+                    message = f"no model is named {fallback!r}: {nearest(fallback, names)}"
+                    yield document.issue(("models", name, kind, n), message)
 
 
 def _ids(parent: Yaml, key: str, under: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:

@@ -57,6 +57,27 @@ class StrategyName(StrEnum):
     LOWEST_COST = "lowest-cost"
 
 
+class Affinity(StrEnum):
+    """`run`: a run's calls stay on the target that answered its last one, whose prompt cache they warmed."""
+
+    RUN = "run"
+    NONE = "none"
+
+
+class OnCut(StrEnum):
+    """What follows when a target stops in the middle of a streamed reply of which some was released."""
+
+    ERROR = "error"
+    CONTINUE = "continue"
+
+
+class OnLeave(StrEnum):
+    """What happens to the target's reply when the caller leaves."""
+
+    CANCEL = "cancel"
+    DRAIN = "drain"
+
+
 class Role(StrEnum):
     """What an operator may do. `investigator` may read content."""
 

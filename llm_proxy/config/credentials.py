@@ -55,6 +55,13 @@ def read_secret(value: object, info: ValidationInfo) -> str | None:
     return secret
 
 
+def _present(value: object, info: ValidationInfo) -> str:
+    secret = read_secret(value, info)
+    if secret is None:
+        raise ValueError("is empty: give the key or file:PATH, or leave the entry out")
+    return secret
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
@@ -90,6 +97,9 @@ _Masked = PlainSerializer(lambda _: _MASK, return_type=str)
 
 Secret = Annotated[SecretStr | None, BeforeValidator(read_secret)]
 """A secret that is sent on, such as an upstream's API key. Empty text is the same as absent."""
+
+ApiKey = Annotated[SecretStr, BeforeValidator(_present)]
+"""A secret that is sent on and can't be absent."""
 
 Key = Annotated[KeyDigest, PlainValidator(_digest), _Masked]
 """A credential that is presented to the proxy."""

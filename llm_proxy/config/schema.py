@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from budgets.amounts import MICRO, Unit
 from llm_proxy.config.choices import (
+    Affinity,
     Content,
     DialectName,
     Durability,
+    OnCut,
+    OnLeave,
     Protocol,
     Role,
     StrategyName,
@@ -20,7 +23,7 @@ from llm_proxy.config.choices import (
     Unpriced,
     only,
 )
-from llm_proxy.config.credentials import Key, OptionalKey, Secret
+from llm_proxy.config.credentials import ApiKey, Key, OptionalKey, Secret
 from llm_proxy.config.places import Address, ExistingFile, KeyFile, StoreUrl
 from llm_proxy.config.providers import LITELLM, check_provider
 from llm_proxy.config.shapes import (
@@ -40,7 +43,6 @@ from llm_proxy.config.shapes import (
 )
 from llm_proxy.config.values import at_least_one, known_time_zone, known_window, none_yet
 from llm_proxy.yamlpos import Issue
-from routing.strategies import STRATEGIES
 
 
 class ServerConfig(Section):
@@ -111,6 +113,12 @@ class TargetConfig(Section):
     model: Annotated[Text, Field(min_length=1)] = "*"
     base_url: Address | None = None
     api_key: Secret = None
+    api_keys: Items[ApiKey] = ()
+    """Several keys of the same account or model, used in turn; one that is refused or limited rests alone."""
+    rpm: Annotated[Int, Field(ge=1, le=10**9)] | None = None
+    """Requests per minute, tokens per minute and calls at once that it takes: no more are sent."""
+    tpm: Annotated[Int, Field(ge=1, le=10**12)] | None = None
+    concurrency: Annotated[Int, Field(ge=1, le=10**6)] | None = None
     weight: Annotated[Float, Field(gt=0, le=1e6)] = 1
     dialects: Items[DialectName] = ()
     """What it speaks, the preferred one first; empty is what its provider is known to speak."""
@@ -121,18 +129,26 @@ class TargetConfig(Section):
         if self.provider == "scripted":
             if self.script is None:
                 raise ValueError("provider scripted needs script: the path of its YAML file")
-            if self.base_url or self.api_key:
+            if self.base_url or self.api_key or self.api_keys:
                 raise ValueError("provider scripted is served in-process: leave out base_url and api_key")
         elif self.script is not None:
             raise ValueError(f"script is for provider scripted: leave it out of provider {self.provider}")
-        elif self.provider in _HOSTS and self.base_url is None and self.api_key is None:
+        elif self.provider in _HOSTS and self.base_url is None and not self.keys:
             host = _HOSTS[self.provider]
             raise ValueError(f"needs an api_key for {host}, or the base_url of another server")
+        if self.api_key is not None and self.api_keys:
+            raise ValueError("has api_key and api_keys: put all of its keys under api_keys")
         if self.dialects and (self.provider == "scripted" or self.provider in LITELLM):
             raise ValueError(
                 f"dialects is for providers openai and anthropic: leave it out of {self.provider}"
             )
         return self
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every API key, as it is sent."""
+        keys = self.api_keys or ((self.api_key,) if self.api_key is not None else ())
+        return tuple(key.get_secret_value() for key in keys)
 
 
 _HOSTS = {"openai": "api.openai.com", "anthropic": "api.anthropic.com"}
@@ -148,14 +164,31 @@ class TimeoutsConfig(Section):
     """For the whole call, every try and every wait included."""
 
 
+class BreakerConfig(Section):
+    """When a target of the model rests, and for how long."""
+
+    failures: Annotated[Int, Field(ge=1, le=1000)] = 5
+    """In a row."""
+    cool_down_s: Seconds = 15
+
+
 class ModelConfig(Section):
     """What a name that agents ask for leads to."""
 
-    strategy: Annotated[StrategyName, only(*(name for name in StrategyName if name in STRATEGIES))] = (
-        StrategyName.ORDERED
-    )
+    strategy: StrategyName = StrategyName.ORDERED
+    affinity: Affinity = Affinity.RUN
     targets: Annotated[Items[TargetConfig], AfterValidator(at_least_one)]
     fallbacks: Items[Text] = ()
+    """Other models, asked in order after the targets."""
+    context_fallbacks: Items[Text] = ()
+    """Models with a larger window, asked in place of targets that the prompt is too long for."""
+    content_fallbacks: Items[Text] = ()
+    """Models asked in place of one whose vendor's content filter refused the request."""
+    on_cut: OnCut = OnCut.ERROR
+    on_leave: OnLeave = OnLeave.CANCEL
+    hedge_after: Literal["p95"] | Seconds | None = None
+    """Start a second target when the first gave nothing for its own p95, or for so many seconds."""
+    breaker: BreakerConfig = BreakerConfig()
     timeouts: TimeoutsConfig = TimeoutsConfig()
     retries: Annotated[Int, Field(ge=0, le=10)] = 2
     """Per target, beyond the first attempt."""

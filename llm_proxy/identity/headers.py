@@ -26,7 +26,12 @@ _USER = (b"x-user-id", b"x-litellm-end-user-id", b"helicone-user-id")
 _TAGS = (b"x-tags", b"x-litellm-tags")
 _TRACEPARENT = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 _PARENT = (b"x-parent-run-id",)
-_HINTS = frozenset({*_RUN, *_USER, *_TAGS, *_PARENT, b"baggage", b"traceparent"})
+_TIMEOUTS = ((b"x-request-timeout", 1.0), (b"x-litellm-timeout", 1.0), (b"x-portkey-request-timeout", 1e-3))
+"""The caller's own deadline, and what its unit is in seconds."""
+_HINTS = frozenset(
+    {*_RUN, *_USER, *_TAGS, *_PARENT, b"baggage", b"traceparent", *(name for name, _ in _TIMEOUTS)}
+)
+_SECONDS = re.compile(rb"[0-9]{1,9}(\.[0-9]{1,9})?")
 MAX_ID = 256
 MAX_TAGS = 32
 
@@ -39,6 +44,8 @@ class Hints(msgspec.Struct, frozen=True):
     user_id: str = ""
     tags: tuple[str, ...] = ()
     traceparent: str = ""
+    timeout_s: float | None = None
+    """How long the caller will wait for the whole of its call."""
 
 
 _NO_HINTS = Hints()
@@ -69,7 +76,26 @@ def read_hints(headers: Headers) -> Hints:
         user_id=_first(headers, _USER),
         tags=_tags(headers),
         traceparent=traceparent if _TRACEPARENT.fullmatch(traceparent) else "",
+        timeout_s=_timeout(headers),
     )
+
+
+def _timeout(headers: Headers) -> float | None:
+    """Raises `ProxyError(invalid_request)` for what is no positive number."""
+    for name, unit in _TIMEOUTS:
+        value = headers.get(name)
+        if value is None:
+            continue
+        seconds = float(value) * unit if _SECONDS.fullmatch(value.strip()) else 0.0
+        if seconds <= 0:
+            raise ProxyError(
+                Kind.INVALID_REQUEST,
+                f"The header {name.decode()} is no positive number of {'seconds' if unit == 1 else 'ms'}: "
+                "send one, or leave it out.",
+                param=name.decode(),
+            )
+        return seconds
+    return None
 
 
 def checked_id(value: str, source: str) -> str:

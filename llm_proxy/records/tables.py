@@ -2,7 +2,8 @@
 
 `records` is the evidence: one row per thing that happened, chained per writer, its `body` the JSON that
 was hashed. `blobs` holds content, addressed by salted hash. Every `state_*` table can be rebuilt from
-the records, but for credentials, salts, cursors and leases.
+the records, but for credentials, salts, cursors and leases, and for what processes tell each other of the
+targets, which is worth nothing later.
 """
 
 from __future__ import annotations
@@ -193,3 +194,34 @@ dead_letters = Table(
     Column("reason", Text, nullable=False),
 )
 """Spans that the backend would not take, in full, and why."""
+
+breakers = Table(
+    "state_breakers",
+    METADATA,
+    Column("key", String(256), primary_key=True),
+    Column("until_us", BigInteger),
+    Column("kind", String(32), nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+    Column("writer", String(36), nullable=False),
+)
+"""One row per breaker that was ever opened; `until_us` is NULL where it closed again. Times are those of
+the host that wrote."""
+
+targets = Table(
+    "state_targets",
+    METADATA,
+    Column("key", String(256), primary_key=True),
+    Column("writer", String(36), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Column("in_flight", Integer, nullable=False),
+    Column("requests", BigInteger, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("failures", BigInteger, nullable=False),
+    Column("last_failure", String(32), nullable=False),
+    Column("last_failure_us", BigInteger, nullable=False),
+    Column("whole_us", BigInteger, nullable=False),
+    Column("streamed_us", BigInteger, nullable=False),
+)
+"""One row per target and process: requests and tokens of the last minute, attempts and failures since the
+process began, and the mean time to the first event of whole and of streamed replies (µs, 0 unknown)."""

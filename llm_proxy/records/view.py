@@ -35,6 +35,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     target: str
     provider: str
     model: str
+    api_key: int = 0
+    """Which of the target's API keys was used, from 1; 0 where it has one at most."""
     started_s: float
     ended_s: float
     first_event_s: float | None = None

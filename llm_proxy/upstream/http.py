@@ -137,6 +137,7 @@ async def _refused(response: aiohttp.ClientResponse) -> UpstreamFailure:
         status=response.status,
         retry_after_s=retry_after_from(response.headers, time.time()),
         body=body,
+        retry_same=response.headers.get("x-should-retry", "").lower() != "false",
     )
 
 

@@ -18,7 +18,6 @@ from llm_proxy.chat.events import Usage
 from llm_proxy.wire.passthrough import Units
 
 DEFAULT_MAX_OUTPUT = 4_096
-DEFAULT_MAX_INPUT = 128_000
 NO_UNITS = Units()
 _REMEMBERED = 10_000
 """Callers choose the model's name where a target is `*`, so what is remembered has to end somewhere."""
@@ -56,7 +55,8 @@ class Price:
     cache_write: int
     reasoning: int
     max_output: int
-    max_input: int = DEFAULT_MAX_INPUT
+    window: int | None = None
+    """The longest prompt that the model takes, in tokens; None where that isn't known."""
     image: int = 0
     """Pico-dollars for a generated image; below for a character, a query, a millisecond of sound."""
     character: int = 0
@@ -173,7 +173,7 @@ def _price(row: PriceRow) -> Price | None:
         cache_write=_pico(row.cache_creation_input_token_cost, plain),
         reasoning=_pico(row.output_cost_per_reasoning_token, output),
         max_output=_largest((row.max_output_tokens, row.max_tokens), DEFAULT_MAX_OUTPUT),
-        max_input=_largest((row.max_input_tokens, row.max_tokens), DEFAULT_MAX_INPUT),
+        window=_largest((row.max_input_tokens,), 0) or None,
         image=_pico(image),
         character=_pico(row.input_cost_per_character),
         query=_pico(row.input_cost_per_query),

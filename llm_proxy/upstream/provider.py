@@ -55,6 +55,8 @@ class UpstreamFailure(Exception):
     status: int | None = None
     retry_after_s: float | None = None
     body: bytes | None = None
+    retry_same: bool = True
+    """False where the target itself said not to ask it again."""
 
     def __post_init__(self) -> None:
         Exception.__init__(self, self.detail)
@@ -84,3 +86,19 @@ class Provider(Protocol):
     ) -> AbstractAsyncContextManager[UpstreamReply]: ...
 
     async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Upstreams:
+    """Providers by name, and endpoints by target key and by lane (the key of one API key of several).
+
+    `absent` holds the dialects that an endpoint turned out not to serve, by target id.
+    """
+
+    providers: Mapping[str, Provider]
+    endpoints: Mapping[str, Endpoint]
+    absent: dict[str, set[str]] = field(default_factory=dict[str, set[str]])
+
+    async def close(self) -> None:
+        for provider in {id(provider): provider for provider in self.providers.values()}.values():
+            await provider.close()

@@ -12,7 +12,7 @@ from typer.main import get_command
 from llm_proxy.cli.main import app
 
 DOCS = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
-WITHOUT_CONFIG = {"init", "demo", "scripted"}
+WITHOUT_CONFIG = {"init", "demo", "scripted", "import litellm"}
 
 
 def _commands(group: TyperGroup, before: str = "") -> Iterator[tuple[str, set[str], str]]:
@@ -49,5 +49,5 @@ def test_the_nouns_are_there() -> None:
     assert {name for name, _, _ in COMMANDS} == {
         *("init", "serve", "check", "demo", "refusals", "scripted", "db status", "db upgrade"),
         *("agents list", "agents show", "keys issue", "keys list", "keys revoke"),
-        *("runs list", "runs show", "calls list", "calls show"),
+        *("runs list", "runs show", "calls list", "calls show", "import litellm"),
     }

@@ -19,7 +19,7 @@ from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.view import CostLabel
 from llm_proxy.settle import Settler, amount, total
 from llm_proxy.upstream.prices import DEFAULT_MAX_OUTPUT, FREE, Price, PriceBook
-from llm_proxy.upstream.send import LostTry
+from llm_proxy.sending.send import LostTry
 from llm_proxy.upstream.tokens import PER_MESSAGE, PER_REPLY, TokenCounter
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from routing.failures import Charge

@@ -1,0 +1,1 @@
+"""Drives one call over the providers: tries at targets, one after another or two at once."""
