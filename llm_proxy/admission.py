@@ -14,7 +14,7 @@ from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.judge import Rules, run_update
 from llm_proxy.policy.verdict import ResultLabel
-from llm_proxy.quote import Quote, quote
+from llm_proxy.quote import ONE, Quote, Tries, quote
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Answered, Evidence, RunUpdate, tool_call_key
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
@@ -36,6 +36,8 @@ class Admitted(msgspec.Struct, frozen=True):
     cap: int | None
     rejected: str
     """The id of a tool result that the posture refuses, empty where there is none."""
+    tries: Tries = ONE
+    """What is held: a second try is made only where it is."""
 
 
 class Admission:
@@ -55,7 +57,6 @@ class Admission:
         self._prices = prices
         self._now_us = now_us
         self._refuse_unpriced = refuse_unpriced
-        self._route_prices: dict[str, tuple[Price | None, ...]] = {}
         self._begun: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def bind(self, exchange: Exchange) -> None:
@@ -88,7 +89,8 @@ class Admission:
             raise _unpriced(request.model)
         most = request.max_output if dialect.generates else 0
         tokens = (intake.tokens or 0) + exchange.earlier_tokens if dialect.priced else 0
-        worst = quote(tokens, most, request.n, prices, exchange.units)
+        tries = _tries(exchange, route, len(prices))
+        worst = quote(tokens, most, request.n, prices, exchange.units, tries)
         for attempt in range(_SHRINKS + 1):
             outcome = await self._writer.submit(self._job(exchange, worst, rules, last=attempt == _SHRINKS))
             match outcome:
@@ -110,13 +112,8 @@ class Admission:
         return None if price is None else price.max_output
 
     def _priced(self, route: Resolved) -> tuple[Price | None, ...]:
-        """The prices of every target of `route`, looked up once."""
-        prices = self._route_prices.get(route.model)
-        if prices is None:
-            prices = tuple(self._prices.find(target.provider, target.model) for target in route.targets())
-            if len(self._route_prices) < _REMEMBERED:
-                self._route_prices[route.model] = prices
-        return prices
+        """The prices of every target of `route`, which may have fewer for one call than for another."""
+        return tuple([self._prices.find(target.provider, target.model) for target in route.targets()])
 
     def _remember(self, exchange: Exchange) -> None:
         """The store has the run's row now: the run's next calls need not insert it again."""
@@ -148,7 +145,8 @@ class Admission:
             cap = None if worst.capped or not _shrunk(worst) else worst.cap
             evidence = journal.opened(exchange, begins=begins)
             known = state if wants_run else None
-            return Wrote(Admitted(known, cap, rejected), _joined(evidence, before, state, answered, key))
+            admitted = Admitted(known, cap, rejected, worst.tries)
+            return Wrote(admitted, _joined(evidence, before, state, answered, key))
 
         return Job(then=then, ops=(hold,), run=key if wants_run else None)
 
@@ -159,6 +157,15 @@ def request_has_tools(exchange: Exchange) -> bool:
 
 def limits_usd(exchange: Exchange) -> bool:
     return any(Unit.USD in bound.limit.maximum for bound in exchange.bounds)
+
+
+def _tries(exchange: Exchange, route: Resolved, targets: int) -> Tries:
+    """Two at once for a hedged route; another prompt for one that goes on where a target stopped."""
+    if targets < 2 or exchange.dialect.raw:
+        return ONE
+    hedged = any(leg.route.hedge for leg in route.legs())
+    goes_on = exchange.continues
+    return Tries(1 + hedged + goes_on, 1 + hedged) if hedged or goes_on else ONE
 
 
 def _shrunk(worst: Quote) -> bool:

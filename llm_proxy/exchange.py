@@ -16,6 +16,7 @@ from llm_proxy.identity.headers import Hints
 from llm_proxy.intake import Intake
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
+from llm_proxy.resume import Resume
 from llm_proxy.upstream.prices import NO_UNITS
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.passthrough import Units
@@ -94,6 +95,14 @@ class Exchange:
     server: str = ""
     served_model: str = ""
     attempts: list[Attempt] = field(default_factory=list[Attempt])
+    last: Attempt | None = None
+    """Of two attempts at once the one that counted; else the last."""
+    continues: bool = False
+    """Where its reply is cut another target may go on with it, so that it is written anew from the start."""
+    resume: Resume | None = None
+    """What was released of a cut reply, for the next target to go on from."""
+    resumed: Resume | None = None
+    """What the last target that was asked went on from."""
     assembly: Assembly = field(default_factory=Assembly)
     emitted: io.BytesIO = field(default_factory=io.BytesIO)
     """What the last target sent: a buffer gives its bytes away without a second copy of them."""
@@ -105,6 +114,8 @@ class Exchange:
     results: tuple[ToolResultView, ...] = ()
     taken: Amount = ZERO
     """Tool calls and writes that the gate took."""
+    broke_off: bool = False
+    """The last target that was asked failed after something of its reply had reached the agent."""
     lost: list[Spent] = field(default_factory=list[Spent])
     """What failed attempts may have cost."""
     spent: Spent = field(default_factory=Spent)
@@ -115,7 +126,9 @@ class Exchange:
     upstream_until: float = 0.0
     """Up to when `upstream_s` is counted."""
     drains: bool = False
-    """If the caller leaves, the reply is read to its end all the same."""
+    """If the caller leaves, the reply that a target is at work on is read to its end all the same."""
+    asking: bool = False
+    """A target is at work on it, or has answered."""
     overhead_ms: float | None = None
     reached_upstream: bool = False
     client_gone: bool = False

@@ -11,6 +11,7 @@ from llm_proxy.chat.events import Ended, Event, Failed, Frame, Text, Unreadable,
 from llm_proxy.chat.reply import Assembly, ToolCall
 from llm_proxy.output import Output
 from llm_proxy.policy.gate import Gate, GateOverflow
+from llm_proxy.resume import Piece, Resume
 from llm_proxy.upstream.provider import UpstreamFailure, UpstreamReply
 from llm_proxy.wire.dialect import Denied, Dialect
 from llm_proxy.wire.replay import events_of
@@ -39,7 +40,7 @@ class Sink(Protocol):
 
 
 class Flow:
-    """One attempt's reply. `feed` its bytes, then `end` it; `tail` is what waits for the record's commit.
+    """One attempt's reply. `feed` its bytes; once they have `arrived`, `end` it.
 
     `dialect` is what the target speaks, `output` how the caller gets it. Raises UpstreamFailure for what
     makes the attempt a failed one.
@@ -54,6 +55,7 @@ class Flow:
         *,
         judging: bool,
         request: WireRequest,
+        resumes: Resume | None = None,
     ) -> None:
         self._output = output
         self._sink = sink
@@ -69,8 +71,9 @@ class Flow:
         self._size = 0
         self._early: list[bytes] = []
         self._meant = False
-        self._written: list[bytes] = []
-        """What was released, where it's not what came."""
+        self._resumes = resumes
+        self._written: list[bytes] = [*resumes.written] if resumes else []
+        """What was released, by earlier attempts too, where it's not what came."""
         self._read_to = 0
         self._released_to = 0
         """Where in what came the frame begins that is read next, and up to where they were released."""
@@ -109,7 +112,18 @@ class Flow:
             frames = self._sse.feed(chunk)
         except FrameTooLarge as error:
             raise UpstreamFailure(FailureKind.MALFORMED, "one event of the stream is too large") from error
-        ready = self._read_frames(frames)
+        ready: list[bytes] = []
+        try:
+            self._read_frames(frames, ready)
+        except UpstreamFailure:
+            if (
+                self._sink.started
+            ):  # nothing can take back the reply any more, nor what came before the failure
+                await self._release(ready)
+            raise
+        await self._release(ready)
+
+    async def _release(self, ready: list[bytes]) -> None:
         if not self._meant:
             self._early += ready
             ready = self._early if self._seen_meaning() else []
@@ -121,10 +135,9 @@ class Flow:
                 self._written.append(data)
             await self._sink.release(data)
 
-    def _read_frames(self, frames: list[SseFrame]) -> list[bytes]:
-        """Takes frames in; the bytes that may be released of them."""
+    def _read_frames(self, frames: list[SseFrame], ready: list[bytes]) -> None:
+        """Takes frames in; adds to `ready` what may be released of them."""
         read, output = self._read_frame, self._output
-        ready: list[bytes] = []
         for sse in frames:
             frame = output.read(read(sse))
             end = self._read_to + len(sse.raw)
@@ -133,16 +146,18 @@ class Flow:
             else:
                 self._withheld.append((self._read_to, end))
             self._read_to = end
-        return ready
 
-    async def end(self) -> bytes:
-        """The reply ended. Judges what was held; returns the bytes that wait for the record's commit."""
+    def arrived(self) -> None:
+        """No more comes. Raises UpstreamFailure where this isn't a whole reply."""
         if self.streamed:
             self._close_stream()
         else:
             self._take_body()
         if not self.assembly.finished(self._choices):
             raise UpstreamFailure(FailureKind.TRUNCATED, "the reply stopped before its end")
+
+    async def end(self) -> bytes:
+        """Judges what was held; returns the bytes that wait for the record's commit."""
         denied = await self._judged()
         output = self._output
         if self._body is not None:
@@ -185,6 +200,27 @@ class Flow:
     def ended(self) -> bool:
         """True once nothing of meaning can follow."""
         return self.assembly.ended
+
+    @property
+    def gave(self) -> bool:
+        """Whether the caller has something of this attempt."""
+        return self._sent
+
+    @property
+    def said_all(self) -> bool:
+        """Whether a reply that may go on elsewhere needn't: all of it came but its end marker."""
+        return self._sent and self._output.continues and self.assembly.finished(self._choices)
+
+    def left(self) -> Resume | None:
+        """What another target can go on from, now that this attempt failed; None where it can't."""
+        left = self._output.left() if self._sent else None
+        if left is None:
+            return None
+        pieces = self._resumes.pieces if self._resumes else ()
+        chars = len(left.text) - sum([piece.chars for piece in pieces])
+        piece = Piece(self._dialect.name, self.emitted, chars)
+        used = self._resumes.used if self._resumes else 0
+        return Resume(left, tuple(self._written), (*pieces, piece), used)
 
     def _take_body(self) -> None:
         body = self.emitted.getvalue()

@@ -26,6 +26,7 @@ from llm_proxy.records.evidence import (
 )
 from llm_proxy.records.responses import DeniedCall
 from llm_proxy.records.view import Status
+from llm_proxy.resume import Resume
 from llm_proxy.telemetry.metrics import CallFacts
 from llm_proxy.wire.openai_responses.continued import response_id
 
@@ -77,7 +78,11 @@ def closed(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
     emitted = addresser.fresh(came, now_us, blobs).hex() if came else ""
     released = _released(exchange, addresser, now_us, blobs)
     sent = _sent(exchange, addresser, blobs)
-    body = bodies.encode(_closed_body(exchange, emitted, released, sent))
+    closed_body = _closed_body(exchange, emitted, released, sent)
+    if exchange.resumed is not None:
+        pieces = _pieces(exchange.resumed, addresser, now_us, blobs)
+        closed_body = msgspec.structs.replace(closed_body, pieces=pieces)
+    body = bodies.encode(closed_body)
     return Evidence(
         records=(_draft(exchange, RecordKind.CALL_CLOSED, now_us, body),),
         blobs=tuple(blobs),
@@ -208,6 +213,19 @@ def _other_dialect(exchange: Exchange) -> str:
     return "" if upstream is None or upstream is exchange.dialect else upstream.name
 
 
+def _pieces(
+    resumed: Resume, addresser: Addresser, now_us: int, blobs: list[BlobDraft]
+) -> tuple[bodies.Piece, ...]:
+    return tuple(
+        bodies.Piece(
+            dialect=piece.dialect,
+            emitted=addresser.fresh(piece.emitted.getvalue(), now_us, blobs).hex(),
+            chars=piece.chars,
+        )
+        for piece in resumed.pieces
+    )
+
+
 def _released(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[BlobDraft]) -> str:
     if exchange.released is None:
         return ""
@@ -221,7 +239,8 @@ def _kept(exchange: Exchange) -> tuple[ResponseRow, ...]:
     named = exchange.dialect.keeps and exchange.status is Status.OK
     if not named or caller is None or request is None or not request.store:
         return ()
-    id_ = exchange.assembly.id if exchange.upstream is exchange.dialect else response_id(exchange.id)
+    verbatim = exchange.upstream is exchange.dialect and not exchange.continues
+    id_ = exchange.assembly.id if verbatim else response_id(exchange.id)
     if not id_ or column(id_) != id_:
         return ()
     custom = {(call.choice, call.index) for call in exchange.assembly.calls() if call.custom}

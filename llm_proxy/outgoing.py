@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
+from llm_proxy.chat.prefill import begun
 from llm_proxy.chat.prompt import Prompt
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
+from llm_proxy.resume import Resume
 from llm_proxy.seals import Seals
 from llm_proxy.upstream.provider import Endpoint, Sending
 from llm_proxy.wire.dialect import Dialect, Translation
 from llm_proxy.wire.dialects import DIALECTS
-from llm_proxy.wire.openai_responses.continued import answers
+from llm_proxy.wire.openai_responses.continued import answers, response_id
 from llm_proxy.wire.spans import Edit, splice
 
 FOREIGN_SEAL = "reasoning sealed by another provider"
@@ -31,6 +33,8 @@ class Outgoing:
     rewritten: bool = False
     dropped: tuple[str, ...] = ()
     """Hints that were left out."""
+    resumes: Resume | None = None
+    """The cut reply that it asks to go on with."""
 
 
 def spoken(caller: Dialect, endpoint: Endpoint, absent: Container[str] = ()) -> Dialect | None:
@@ -67,7 +71,7 @@ class Composer:
         dialect = spoken(exchange.dialect, endpoint, absent)
         if dialect is None:
             raise unsayable(exchange, endpoint)
-        if dialect is exchange.dialect:
+        if dialect is exchange.dialect and exchange.resume is None:
             return self._verbatim(exchange, endpoint, model, cap)
         return self._translated(exchange, endpoint, dialect, model, cap, largest)
 
@@ -112,7 +116,11 @@ class Composer:
         assert writer is not None
         read = read_prompt(exchange)
         prompt, foreign = self.seals.told_to(read, issuer(endpoint), every=exchange.unsealed)
-        most = prompt.max_output or cap or (largest if dialect.cap_field == "max_tokens" else None)
+        most, resume = prompt.max_output or cap, exchange.resume
+        if resume is not None:
+            prompt = begun(prompt, resume.left.text)
+            most = most and max(1, most - resume.used)
+        most = most or (largest if dialect.cap_field == "max_tokens" else None)
         written = writer.write_prompt(structs.replace(prompt, model=model, max_output=most))
         dropped = tuple(dict.fromkeys((*prompt.dropped, *written.dropped)))
         if dropped and self.strict:
@@ -125,14 +133,15 @@ class Composer:
             )
         sending = Sending(dialect.upstream_path, written.body, {}, request.stream)
         dropped = (FOREIGN_SEAL, *dropped) if foreign else dropped
-        return Outgoing(dialect, sending, rewritten=True, dropped=dropped)
+        return Outgoing(dialect, sending, rewritten=True, dropped=dropped, resumes=resume)
 
 
 def keeps(exchange: Exchange, endpoint: Endpoint) -> bool:
-    """Whether the target keeps the response that the request goes on from."""
+    """Whether the target keeps the response that the request goes on from, under the agent's id for it."""
     stored = exchange.stored
-    native = exchange.dialect.name in endpoint.dialects
-    return stored is not None and native and stored.target == endpoint.target_id
+    if stored is None or stored.id == response_id(stored.call_id):
+        return False
+    return exchange.dialect.name in endpoint.dialects and stored.target == endpoint.target_id
 
 
 def issuer(endpoint: Endpoint) -> str:

@@ -10,7 +10,8 @@ from msgspec import structs
 from llm_proxy.chat.denial import without_denied
 from llm_proxy.chat.events import CallDelta, Event, Frame
 from llm_proxy.chat.thinking import ThinkTags
-from llm_proxy.wire.dialect import About, Denied, Dialect
+from llm_proxy.resume import Left
+from llm_proxy.wire.dialect import About, Denied, Dialect, Renderer
 
 
 class Output(Protocol):
@@ -18,6 +19,8 @@ class Output(Protocol):
 
     anew: bool
     """Whether the caller gets other bytes than the model's server sent."""
+    continues: bool
+    """Whether another target may go on with what was written, if it's cut."""
 
     def read(self, frame: Frame) -> Frame:
         """The frame as the stages should see it."""
@@ -37,11 +40,16 @@ class Output(Protocol):
         """What ends a stream behind its last frame."""
         ...
 
+    def left(self) -> Left | None:
+        """What another target can go on from; None where it can't."""
+        ...
+
 
 class Verbatim:
     """The same dialect on both sides: bytes pass, and only frames with a denied call are edited."""
 
     anew = False
+    continues = False
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
@@ -63,16 +71,22 @@ class Verbatim:
     def close(self) -> bytes:
         return b""
 
+    def left(self) -> None:
+        return None
+
 
 class Translated:
     """Another dialect on the caller's side: every event is rendered in it."""
 
     anew = True
+    continues = False
 
-    def __init__(self, caller: Dialect, upstream: Dialect, about: About) -> None:
+    def __init__(
+        self, caller: Dialect, upstream: Dialect, about: About, renderer: Renderer | None = None
+    ) -> None:
         translation = caller.translation
         assert translation is not None
-        self._renderer = translation.renderer(about)
+        self._renderer = renderer or translation.renderer(about)
         self._render_body = translation.render_body
         self._call_id = translation.call_id
         self._about = about
@@ -91,16 +105,25 @@ class Translated:
         return structs.replace(event, id=self._call_id(event.id))
 
     def pass_on(self, frame: Frame) -> bytes:
-        return self._renderer.render(frame.events)
+        return self._render(frame.events)
 
     def judged(self, held: Sequence[Frame], denied: Denied, spoken: Collection[int]) -> bytes:
         events: list[Event] = [event for frame in held for event in frame.events]
-        return self._renderer.render(without_denied(events, denied, spoken) if denied else events)
+        return self._render(without_denied(events, denied, spoken) if denied else events)
 
     def whole(self, frame: Frame, denied: Denied) -> bytes:
         events = without_denied(frame.events, denied) if denied else frame.events
         return self._render_body(events, self._about)
 
     def close(self) -> bytes:
-        left = self._tags.close() if self._tags else []
-        return self._renderer.render(left) + self._renderer.close()
+        return self._render(self._ending()) + self._renderer.close()
+
+    def left(self) -> Left | None:
+        return None
+
+    def _ending(self) -> Sequence[Event]:
+        """What still waited when the stream ended."""
+        return self._tags.close() if self._tags else []
+
+    def _render(self, events: Sequence[Event]) -> bytes:
+        return self._renderer.render(events)

@@ -11,6 +11,7 @@ from time import monotonic
 from budgets import Late, Settle
 from llm_proxy import journal
 from llm_proxy.admission import Admitted
+from llm_proxy.continuing import Continuing, may_continue
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow
@@ -21,6 +22,7 @@ from llm_proxy.quote import counts_tokens
 from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.view import Problem, Status
+from llm_proxy.resume import Left
 from llm_proxy.sending.attempt import AnyFlow, AnySink, Attempting, Watching
 from llm_proxy.sending.send import Sender
 from llm_proxy.services import Services
@@ -60,6 +62,7 @@ class Pipeline:
         if not exchange.answered_here and spoken(exchange.dialect, first) is not exchange.dialect:
             read_prompt(exchange)  # what can't be translated is refused before anything is held
         exchange.drains = route.route.drains
+        exchange.continues = may_continue(exchange, route, strict=services.composer.strict)
         exchange.intake = await services.reader.read(
             request, exchange.dialect, count=counts_tokens(exchange.bounds) or _sized(exchange, route)
         )
@@ -165,14 +168,16 @@ class Pipeline:
         assert request is not None
         if exchange.answered_here:
             return await self._count(exchange)
+        exchange.continues = exchange.continues and admitted.tries.prompts > admitted.tries.replies
         judge = Judge(exchange, rules, admitted.state, services.writer, services.now_us, services.environment)
         judging = rules is not None or any(bound.limit.gate_caps for bound in exchange.bounds)
 
         def new_flow(outgoing: Outgoing, sink: AnySink) -> AnyFlow:
             if isinstance(sink, RawSink):
                 return RawFlow(outgoing.dialect, sink)
-            output = _output(exchange, outgoing.dialect)
-            return Flow(outgoing.dialect, output, sink, judge, judging=judging, request=request)
+            resumes, dialect = outgoing.resumes, outgoing.dialect
+            output = _output(exchange, dialect, resumes.left if resumes else None)
+            return Flow(dialect, output, sink, judge, judging=judging, request=request, resumes=resumes)
 
         def compose(step: Try, endpoint: Endpoint, absent: Set[str]) -> Outgoing:
             model = step.target.model
@@ -182,16 +187,22 @@ class Pipeline:
         def open_(step: Try, sink: AnySink, watching: Watching) -> Attempting:
             return Attempting(exchange, step, services.upstreams, sink, compose, new_flow, watching)
 
-        sender = Sender(exchange, sink, self._plan(exchange, route), open_)
+        plan, hedges = self._plan(exchange, route), admitted.tries.replies > 1
+        sender = Sender(exchange, sink, plan, open_, services.settler.lost, hedges=hedges)
         sent = False
         try:
             tail = await sender.send()
             sent = True
         finally:
+            if sender.current is not None:
+                exchange.last = sender.current.noted
             for attempt in sender.lost:
                 exchange.lost.append(await services.settler.lost(exchange, attempt))
+            for attempt in sender.carried_on:
+                services.composer.seals.remember(attempt.flow.assembly.seals(), issuer(attempt.endpoint))
             if sender.current is not None and not sent:
                 exchange.released = sender.current.flow.released(b"")
+                exchange.broke_off = sender.current.flow.gave
         assert sender.current is not None
         answered = sender.current
         exchange.released = answered.flow.released(tail)
@@ -246,7 +257,7 @@ class Pipeline:
         settler = self._services.settler
         if _came_whole(exchange):
             exchange.spent = await settler.finished(exchange)
-        elif sink.started or _was_cancelled(exchange):
+        elif exchange.broke_off or _was_cancelled(exchange):
             exchange.spent = await settler.cut(exchange)
         if not sink.started:
             exchange.released = []
@@ -306,34 +317,38 @@ def _sized(exchange: Exchange, route: Resolved) -> bool:
     return route.counts_from is not None and len(exchange.body) >= route.counts_from
 
 
-def _output(exchange: Exchange, upstream: Dialect) -> Output:
-    """How the caller gets what a target that speaks `upstream` says."""
+def _output(exchange: Exchange, upstream: Dialect, left: Left | None) -> Output:
+    """How the caller gets what a target that speaks `upstream` says, behind what is `left` of a cut reply."""
     request = exchange.request
     assert request is not None
-    if upstream is exchange.dialect:
+    if upstream is exchange.dialect and not exchange.continues:
         return Verbatim(upstream)
     about = About(
         call_id=exchange.id,
-        model=exchange.served_model or request.model,
+        model=request.model,
         created=exchange.started_us // 1_000_000,
         include_usage=request.include_usage,
         request=request,
     )
+    if exchange.continues:
+        return Continuing(exchange.dialect, upstream, about, left)
     return Translated(exchange.dialect, upstream, about)
 
 
 def _came_whole(exchange: Exchange) -> bool:
     """Whether the last target asked did its part, so that it was the proxy which refused the reply."""
-    return bool(exchange.attempts) and not exchange.attempts[-1].failure
+    return exchange.last is not None and not exchange.last.failure
 
 
 def _was_cancelled(exchange: Exchange) -> bool:
     """Whether the call ended while a target was at work on it, not between two attempts."""
-    return bool(exchange.attempts) and exchange.attempts[-1].failure == FailureKind.CLIENT_GONE
+    return exchange.last is not None and exchange.last.failure == FailureKind.CLIENT_GONE
 
 
 def _ending(exchange: Exchange, error: BaseException) -> tuple[Status, Problem]:
     match error:
+        case ProxyError() if exchange.client_gone and error.kind is not Kind.POLICY_DENIED:
+            return Status.CLIENT_GONE, _LEFT  # its reply drained, and came to nothing
         case ProxyError():
             status = Status.REFUSED if error.kind is Kind.POLICY_DENIED else Status.FAILED
             return status, Problem(kind=error.kind.value, message=error.message, status=error.status)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+from msgspec import structs
 
 from budgets import Amount, Bound, Refused, Unit
 from llm_proxy.upstream.prices import FREE, NO_UNITS, Price
@@ -21,6 +22,20 @@ _MOST_MICRO_USD = 2**53
 """Above every limit that can be set on usd, and far below what overflows a counter."""
 
 
+class Tries(msgspec.Struct, frozen=True):
+    """How much a call may use beyond one try: the prompts it may pay for, and the whole replies.
+
+    Two targets at once give two of both. One that goes on with another's cut reply reads the prompt again,
+    and both parts together are one reply.
+    """
+
+    prompts: int = 1
+    replies: int = 1
+
+
+ONE = Tries()
+
+
 class Quote(msgspec.Struct, frozen=True):
     """A call at its worst: `input` tokens in, `choices` replies of at most `cap` tokens each out."""
 
@@ -32,13 +47,14 @@ class Quote(msgspec.Struct, frozen=True):
     """Whether the cap is the caller's own."""
     flat: int = 0
     """Micro-dollars for what is priced by the piece: images, characters, queries."""
+    tries: Tries = ONE
 
     def amount(self) -> Amount:
-        output = self.cap * self.choices
+        input_, output = self.input * self.tries.prompts, self._output
         return Amount(
-            micro_usd=self._worst(output),
-            tokens=self.input + output,
-            input_tokens=self.input,
+            micro_usd=self._worst(self.cap),
+            tokens=input_ + output,
+            input_tokens=input_,
             output_tokens=output,
             requests=1,
         )
@@ -46,25 +62,41 @@ class Quote(msgspec.Struct, frozen=True):
     def floor(self) -> Amount:
         """What a call costs of which nothing more is known than that it was sent."""
         return Amount(
-            micro_usd=self._worst(0),
+            micro_usd=min(self._one(0), _MOST_MICRO_USD),
             tokens=self.input,
             input_tokens=self.input,
             requests=1,
         )
 
     def shrunk(self, refused: Refused) -> Quote | None:
-        """The same call with a smaller cap, so that it fits what `refused` says is left; None if it can't."""
+        """The same call made to fit what `refused` says is left; None if it can't be.
+
+        It does without a second try before its cap gets smaller.
+        """
+        left = refused.maximum - refused.used - refused.held
+        if self.tries != ONE and refused.unit in COUNTED:
+            alone = structs.replace(self, tries=ONE)
+            return alone if alone.amount().get(refused.unit) <= left else alone.shrunk(refused)
         if self.capped:
             return None
-        left = refused.maximum - refused.used - refused.held
         cap = self._fitting(refused.unit, left)
         if cap is None or cap < LEAST_OUTPUT or cap >= self.cap:
             return None
-        return Quote(self.input, cap, self.choices, self.prices, self.capped, self.flat)
+        return structs.replace(self, cap=cap)
 
-    def _worst(self, output: int) -> int:
-        dearest = max(price.worst_micro_usd(self.input, output) for price in self.prices)
-        return min(dearest + self.flat, _MOST_MICRO_USD)
+    @property
+    def _output(self) -> int:
+        return self.cap * self.choices * self.tries.replies
+
+    def _worst(self, cap: int) -> int:
+        again = self.tries.prompts - self.tries.replies
+        worst = self.tries.replies * self._one(cap) + again * self._one(0)
+        return min(worst, _MOST_MICRO_USD)
+
+    def _one(self, cap: int) -> int:
+        """One try, at the dearest target."""
+        output = cap * self.choices
+        return max(price.worst_micro_usd(self.input, output) for price in self.prices) + self.flat
 
     def _fitting(self, unit: Unit, left: int) -> int | None:
         match unit:
@@ -82,7 +114,7 @@ class Quote(msgspec.Struct, frozen=True):
         low, high = 0, self.cap
         while low < high:
             middle = (low + high + 1) // 2
-            if self._worst(middle * self.choices) <= micro_usd:
+            if self._worst(middle) <= micro_usd:
                 low = middle
             else:
                 high = middle - 1
@@ -95,14 +127,15 @@ def quote(
     choices: int,
     prices: Iterable[Price | None],
     units: Units = NO_UNITS,
+    tries: Tries = ONE,
 ) -> Quote:
     """The worst case of a call over every target of its route. A missing price counts as free."""
     known = tuple(price or FREE for price in prices) or (FREE,)
     flat = max(price.flat_micro_usd(units) for price in known)
     if max_output is not None:
-        return Quote(input_tokens, max_output, choices, known, True, flat)
+        return Quote(input_tokens, max_output, choices, known, True, flat, tries)
     cap = min(max(price.max_output for price in known), _MOST_OUTPUT)
-    return Quote(input_tokens, cap, choices, known, False, flat)
+    return Quote(input_tokens, cap, choices, known, False, flat, tries)
 
 
 def counts_tokens(bounds: Iterable[Bound]) -> bool:

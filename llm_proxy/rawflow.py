@@ -46,6 +46,8 @@ class RawFlow:
         self.assembly = Assembly()
         self.emitted = io.BytesIO()
         self.left_out = None
+        self.gave = False
+        """Whether the caller has something of this attempt."""
         self.ended = False
         """A reply of unknown shape ends where its body does."""
 
@@ -60,8 +62,14 @@ class RawFlow:
         if self._size > MAX_REPLY:
             raise UpstreamFailure(FailureKind.MALFORMED, f"the reply is over {MAX_REPLY >> 20} MiB")
         if self._kept:
+            self.gave = True
             await self._sink.release(self._kept)
         self._kept = chunk
+
+    said_all = False
+
+    def arrived(self) -> None:
+        """Whatever came is the caller's, whole or not."""
 
     async def end(self) -> bytes:
         """Reads what the reply says of its usage; returns its last chunk."""
@@ -73,6 +81,9 @@ class RawFlow:
     def released(self, tail: bytes) -> list[bytes] | None:
         """None: the caller received what the server sent."""
         return None
+
+    def left(self) -> None:
+        """No other target can go on with what nobody read."""
 
     def _read(self) -> None:
         """Errors inside are the caller's to see: the reply passed."""

@@ -9,6 +9,7 @@ from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Assembly, Reply
 from llm_proxy.exchange import Exchange, Spent
 from llm_proxy.records.view import CostLabel
+from llm_proxy.resume import Resume
 from llm_proxy.sending.send import LostTry
 from llm_proxy.upstream.prices import NO_UNITS, Price, PriceBook
 from llm_proxy.upstream.tokens import IMAGE, PER_MESSAGE, PER_REPLY, TokenCounter
@@ -34,28 +35,33 @@ class Settler:
             return _plus(spent, exchange, price) if exchange.dialect.raw else spent
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
-        return _spent(await self._seen(exchange, exchange.assembly), price, CostLabel.ESTIMATED)
+        seen = await self._seen(exchange, exchange.assembly, exchange.resumed)
+        return _spent(seen, price, CostLabel.ESTIMATED)
 
     async def cut(self, exchange: Exchange) -> Spent:
         """A reply that stopped early, or whose caller left: at least what was seen of it."""
         price = self._price(exchange)
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
-        seen = await self._seen(exchange, exchange.assembly)
+        seen = await self._seen(exchange, exchange.assembly, exchange.resumed)
         reported = exchange.assembly.usage
         if reported is not None:
-            usage = structs.replace(reported, output=max(reported.output, seen.output))
-            return _spent(usage, price, CostLabel.PARTIAL)
+            return _spent(_at_least(reported, seen), price, CostLabel.PARTIAL)
         return _spent(seen, price, CostLabel.PARTIAL)
 
     async def lost(self, exchange: Exchange, attempt: LostTry) -> Spent:
         """A failed attempt that may have cost something."""
         price = self._prices.find(attempt.provider, attempt.model)
-        if attempt.assembly.usage is not None:
-            return _spent(attempt.assembly.usage, price, CostLabel.REPORTED)
+        reported = attempt.assembly.usage
+        if reported is not None and (attempt.charge is not Charge.USED or attempt.assembly.finished()):
+            return _spent(reported, price, CostLabel.REPORTED)
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
-        usage = await self._seen(exchange, attempt.assembly)
+        usage = await self._seen(exchange, attempt.assembly, attempt.resumed)
+        if reported is not None:
+            enough = reported.output >= usage.output
+            label = CostLabel.REPORTED if enough else CostLabel.PARTIAL
+            return _spent(_at_least(reported, usage), price, label)
         if attempt.charge is Charge.MAYBE:
             usage = Usage(input=usage.input)
         return _spent(usage, price, CostLabel.PARTIAL)
@@ -63,9 +69,11 @@ class Settler:
     def _price(self, exchange: Exchange) -> Price | None:
         return self._prices.find(exchange.provider, exchange.served_model)
 
-    async def _seen(self, exchange: Exchange, assembly: Assembly) -> Usage:
-        """Tokens of the prompt and of every word of the reply, counted."""
+    async def _seen(self, exchange: Exchange, assembly: Assembly, resumed: Resume | None) -> Usage:
+        """Tokens of the prompt, what it went on from included, and of every word of the reply, counted."""
         prompt = await self.prompt(exchange)
+        if resumed is not None:
+            prompt += await self._counter.count((resumed.left.text,))
         texts = _texts(assembly.reply())
         return Usage(input=prompt, output=await self._counter.count(texts) if texts else 0)
 
@@ -150,6 +158,11 @@ def _possible(usage: Usage) -> Usage:
         return usage
     names = usage.__struct_fields__
     return Usage(**{name: min(count, _MOST_TOKENS) for name, count in zip(names, counts, strict=True)})
+
+
+def _at_least(reported: Usage, seen: Usage) -> Usage:
+    """Usage that was reported while the reply had not ended: its output is what was written until then."""
+    return structs.replace(reported, output=max(reported.output, seen.output))
 
 
 def _texts(reply: Reply) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from llm_proxy.recovery import Recovery
 from llm_proxy.seals import Seals
 from llm_proxy.services import Services
 from llm_proxy.settle import Settler
+from llm_proxy.sharing.sharing import Sharing
 from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.telemetry.outbox import OutboxExporter
 from llm_proxy.telemetry.settings import SpanSettings
@@ -89,11 +90,14 @@ class Worker:
         await writer.start()
         stack.push_async_callback(writer.stop)
         self.services = services = await self._services(stack, writer)
+        services.metrics.track_targets(services.fleet, services.routes, time.monotonic)
         self._export(stack, writer.id, services.metrics)
         recovery = Recovery(self.engine, writer, services.active, now_us)
         await services.access.refresh()
+        sharing = Sharing(self.engine, writer.id, services.fleet, services.routes, now_us, time.monotonic)
+        await sharing.step()  # a target that was given up before a restart isn't asked after it
         self._background = asyncio.create_task(
-            self._run(recovery, services.access), name="llm-proxy-background"
+            self._run(recovery, services.access, sharing), name="llm-proxy-background"
         )
         stack.push_async_callback(self._end_background)
 
@@ -180,11 +184,12 @@ class Worker:
 
         stack.push_async_callback(asyncio.to_thread, stop)
 
-    async def _run(self, recovery: Recovery, access: Access) -> None:
+    async def _run(self, recovery: Recovery, access: Access, sharing: Sharing) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(recovery.run(), name="recovery")
                 group.create_task(access.keep_fresh(), name="keys")
+                group.create_task(sharing.run(), name="sharing")
         except* Exception as errors:
             self.failed = "a background task ended"
             log.critical("a background task ended; the worker is not ready any more", exc_info=errors)

@@ -74,6 +74,17 @@ class Fleet:
             return None
         return self._lane(target, at)
 
+    def may_start(self, target: Target, api_key: int, at: float) -> bool:
+        """Whether a call that was given its claim for this time, earlier, may still go there."""
+        health = self.health
+        return health.may_start(target.key, at) and health.may_start(target.lanes[api_key], at)
+
+    def ended(self, target: Target, api_key: int, started: float) -> None:
+        """The call that was to start then is over: if it was a probe, another may probe."""
+        self.health.ended(target.key, started)
+        if len(target.lanes) > 1:
+            self.health.ended(target.lanes[api_key], started)
+
     def wait(self, targets: Iterable[Target], demand: Demand, now: float) -> float | None:
         """Seconds until the first of these may be asked; None for no targets."""
         return min((self._wait(target, demand, now) for target in targets), default=None)
@@ -122,10 +133,10 @@ class Fleet:
                 return _SLOT_S
             case Why.RPM:
                 assert limits.rpm is not None
-                return max(_SLOT_S, load.requests.room_in(limits.rpm - others.requests, now))
+                return max(_SLOT_S, load.requests.room_in(max(0.0, limits.rpm - others.requests - 1), now))
             case Why.TPM:
                 assert limits.tpm is not None
                 room = limits.tpm - others.tokens - min(demand.tokens, limits.tpm)
-                return max(_SLOT_S, load.tokens.room_in(room, now))
+                return max(_SLOT_S, load.tokens.room_in(max(0.0, room), now))
             case _:
                 return 0.0

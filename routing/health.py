@@ -47,12 +47,13 @@ class Change:
 
 
 class _State:
-    __slots__ = ("failures", "kind", "open_until", "probe_until")
+    __slots__ = ("failures", "kind", "open_until", "probe_at", "probe_until")
 
     def __init__(self) -> None:
         self.failures = 0
         self.kind: FailureKind | None = None
         self.open_until: float | None = None
+        self.probe_at: float | None = None
         self.probe_until = 0.0
 
 
@@ -90,15 +91,28 @@ class Health:
     def claim(self, key: str, at: float) -> bool:
         """Whether a call that starts at `at` may go there. Where it is half-open, True takes the probe.
 
-        Who got True reports `succeeded` or `failed`, even for a call that was given up.
+        Who got True says when that call has `ended`, even where it was given up.
         """
         state = self._states.get(key)
         if state is None or state.open_until is None:
             return True
         if state.open_until > at or state.probe_until > at:
             return False
-        state.probe_until = at + self._settings.probe_s
+        state.probe_at, state.probe_until = at, at + self._settings.probe_s
         return True
+
+    def may_start(self, key: str, at: float) -> bool:
+        """Whether a call that was given its claim for this time, earlier, may still go there."""
+        state = self._states.get(key)
+        if state is None or state.open_until is None or state.probe_at != at:
+            return self.claim(key, at)
+        return state.open_until <= at
+
+    def ended(self, key: str, started: float) -> None:
+        """The call that was to start then is over: if it was the probe, another may probe."""
+        state = self._states.get(key)
+        if state is not None and state.probe_at == started:
+            state.probe_at, state.probe_until = None, 0.0
 
     def succeeded(self, key: str, now: float) -> None:
         """Close the breaker, unless it was opened anew since and its time has not come."""
@@ -123,7 +137,7 @@ class Health:
             case Evidence.ALIVE:
                 self.answered(key, now)
             case Evidence.NONE:
-                self.gave_up(key)
+                pass
             case _:
                 assert_never(evidence)
 
@@ -132,12 +146,6 @@ class Health:
         state = self._states.get(key)
         if state is not None and state.open_until is not None and now >= state.open_until:
             self._close(key, state)
-
-    def gave_up(self, key: str) -> None:
-        """A call that may have been the probe ended without telling anything: another may probe."""
-        state = self._states.get(key)
-        if state is not None:
-            state.probe_until = 0.0
 
     def rest(
         self,
@@ -152,11 +160,13 @@ class Health:
         self._open(key, kind, now + _longest(settings.cool_down_s, retry_after_s, settings))
 
     def hold_open(self, key: str, until: float, kind: FailureKind | None = None) -> None:
-        """Open until then, or longer where it already is: how a breaker of another process is taken over."""
+        """Open until then, or longer where it already is: how a breaker of another process is taken over.
+
+        A probe that is out keeps its place: this is told again and again.
+        """
         state = self._states.setdefault(key, _State())
         if state.open_until is None or until > state.open_until:
             state.open_until, state.kind = until, kind
-        state.probe_until = 0.0
 
     def closed_elsewhere(self, key: str) -> None:
         """Another process found the target well again."""

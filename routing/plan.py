@@ -1,8 +1,8 @@
 """The retry-and-fallback state machine of one call: ask `next` where to go, `report` what came of it.
 
-Playbook: `next` → Try → (wait `delay_s`, send) → `heard`? → `report` → `next` → … until a success is reported
-or `next` says Exhausted. While a Try gives nothing, `hedge` may start a second one beside it. It never goes
-on after a released event unless told that it can, and is bounded in tries and time.
+Playbook: `next` → Try → (wait `delay_s`, ask `may_start`) → send → `heard`? → `report` → `next` → … until a
+success is reported or `next` says Exhausted. While a Try gives nothing, `hedge` may start a second one beside
+it. It never goes on after a released event unless told that it can, and is bounded in tries and time.
 """
 
 from __future__ import annotations
@@ -12,37 +12,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import assert_never
 
+from routing.bounds import DEFAULT_BOUNDS, Bounds
 from routing.failures import MEANING, Evidence, FailureKind
 from routing.fleet import ANY, LIMITED, Demand, Fleet
 from routing.order import arranged, fitting
 from routing.targets import Leg, Target, Timeouts
-
-
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Waits between tries at one target: `base_s`, doubled each time up to `max_s`, half of it random.
-
-    A Retry-After longer than `max_s` isn't waited for: the plan goes to the next target.
-    """
-
-    base_s: float = 0.25
-    max_s: float = 8.0
-
-    def delay(self, retry: int, chance: float) -> float:
-        """Before the `retry`th retry (from 1); `chance` in [0, 1) is the jitter."""
-        full = min(self.max_s, self.base_s * 2.0 ** min(retry - 1, 32))
-        return full * (0.5 + chance / 2)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What one call may use up."""
-
-    max_attempts: int = 24
-    backoff: Backoff = Backoff()
-
-
-DEFAULT_BOUNDS = Bounds()
 
 
 class Stop(StrEnum):
@@ -91,8 +65,8 @@ class Succeeded:
 class Failed:
     """`released`: at least one event of this try had reached the caller.
 
-    `goes_on`: another target can go on from what was released. `retry_same` False: the target itself asked
-    not to be asked again.
+    `goes_on`: another target can go on from what was released, whatever the kind. `retry_same` False: the
+    target itself asked not to be asked again.
     """
 
     kind: FailureKind
@@ -121,6 +95,16 @@ class Exhausted:
     retry_after_s: float | None
 
 
+class _Tries:
+    """Of one target for one model: how often it was asked again, and given another of its API keys."""
+
+    __slots__ = ("retries", "turns")
+
+    def __init__(self) -> None:
+        self.retries = 0
+        self.turns = 0
+
+
 class Plan:
     """One call's way through a chain of legs. `now` is monotonic seconds; `random` gives [0, 1).
 
@@ -129,6 +113,7 @@ class Plan:
     """
 
     __slots__ = (
+        "_at",
         "_attempts",
         "_bounds",
         "_chain",
@@ -141,8 +126,8 @@ class Plan:
         "_over",
         "_random",
         "_released",
-        "_retries",
         "_retry_at",
+        "_seeks",
         "_stop",
         "_targets",
         "_tried",
@@ -164,19 +149,20 @@ class Plan:
         if not chain:
             raise ValueError("a plan needs at least one leg: resolve the model first")
         self._chain: Sequence[Leg] = fitting(chain, demand.tokens)
+        self._seeks = None if self._chain[0].model == chain[0].model else FailureKind.CONTEXT_LENGTH
         self._fleet = fleet
         self._demand = demand
         self._random = random
         self._bounds = bounds
         total = now + chain[0].route.timeouts.total_s
         self._deadline = total if deadline is None else min(total, deadline)
-        self._targets = self._in_order(self._chain, now)
+        self._at = now
+        self._targets = self._in_order(self._chain)
         self._untried = sum([len(leg.targets) for leg in self._chain])
-        self._tried: set[tuple[str, str]] = set()
+        self._tried: dict[tuple[str, str], _Tries] = {}
         self._underway: dict[int, Try] = {}
         self._current: tuple[Leg, Target] | None = None
         self._attempts = 0
-        self._retries = 0
         self._retry_at: float | None = None
         self._failures: list[Attempted] = []
         self._stop: Stop | None = None
@@ -198,6 +184,16 @@ class Plan:
                 return found
             self._stop = Stop.SPENT if self._failures else self._why_none(now)
         return Exhausted(self._stop, tuple(self._failures), self._soonest(now))
+
+    def may_start(self, step: Try, now: float) -> bool:
+        """After its delay: whether its target may still be asked. If not, it's taken back: ask `next`."""
+        target = step.target
+        if self._fleet.may_start(target, step.api_key, step.starts):
+            return True
+        del self._underway[step.attempt]
+        self._fleet.ended(target, step.api_key, step.starts)
+        self._fleet.traffic.taken_back(target.key, self._demand.tokens, now)
+        return False
 
     def hedge(self, now: float) -> Try | None:
         """A second try beside the one that is underway and silent; None where there is none to be had.
@@ -224,6 +220,7 @@ class Plan:
         tokens = outcome.tokens
         more = 0 if tokens is None else tokens - self._demand.tokens
         self._fleet.traffic.ended(key, more, now)
+        self._fleet.ended(step.target, step.api_key, step.starts)
         match outcome:
             case Succeeded():
                 self._over = True
@@ -244,9 +241,12 @@ class Plan:
     def _failed(self, step: Try, failed: Failed, now: float) -> None:
         self._tell_traffic(step, failed, now)
         self._tell_health(step, failed, now)
-        if failed.kind is not FailureKind.SUPERSEDED:
-            self._failures.append(Attempted(step.target, failed))
-        if not self._underway:
+        self._released = self._released or failed.released
+        # Of two hedged tries, the one that wasn't called off decides; where both failed, a final one does.
+        if failed.kind is FailureKind.SUPERSEDED and self._hedged:
+            return
+        self._failures.append(Attempted(step.target, failed))
+        if self._stop is None:
             self._judge(step, failed, now)
 
     def _tell_traffic(self, step: Try, failed: Failed, now: float) -> None:
@@ -272,42 +272,42 @@ class Plan:
             health.rest(lane, failed.kind, now, failed.retry_after_s, settings)
             health.answered(target.key, now)
         else:
-            health.gave_up(lane)
             health.failed(target.key, failed.kind, now, failed.retry_after_s, settings)
 
     def _judge(self, step: Try, failed: Failed, now: float) -> None:
-        meaning, leg = MEANING[failed.kind], step.leg
-        self._released = self._released or failed.released
+        meaning, leg, target = MEANING[failed.kind], step.leg, step.target
+        tries = self._tried[target.key, target.model]
         if self._released and not failed.goes_on:
             self._stop = Stop.RELEASED
         elif self._released:  # another target goes on with it; the same one would say it all again
-            self._stop = None if meaning.fall_back else Stop.FINAL
-        elif meaning.of_key and len(step.target.lanes) > 1 and self._awake(step.target, now):
-            self._current = leg, step.target
-            self._retry_at = now  # with another of its API keys
-            self._retries -= 1
-        elif meaning.retry_same and failed.retry_same and self._retries < leg.route.retries:
-            self._current = leg, step.target
-            self._retry_at = self._wait_until(failed.retry_after_s, now)
+            self._retry_at = None
+        elif meaning.of_key and tries.turns + 1 < len(target.lanes) and self._awake(target, now):
+            tries.turns += 1
+            self._current, self._retry_at = (leg, target), now
+        elif meaning.retry_same and failed.retry_same and tries.retries < leg.route.retries:
+            tries.retries += 1
+            self._current = leg, target
+            self._retry_at = self._wait_until(tries.retries, failed.retry_after_s, now)
         elif failed.kind is FailureKind.CONTEXT_LENGTH and leg.larger:
-            self._detour(leg.larger, now)
+            self._detour(leg.larger, failed.kind)
         elif failed.kind is FailureKind.CONTENT_FILTER and leg.other:
-            self._detour(leg.other, now)
-        elif not meaning.fall_back:
+            self._detour(leg.other, failed.kind)
+        elif not meaning.fall_back and failed.kind is not self._seeks:
             self._stop = Stop.FINAL
 
     def _awake(self, target: Target, now: float) -> bool:
         return self._fleet.passed_over(target, self._demand, now) is None
 
-    def _detour(self, legs: Sequence[Leg], now: float) -> None:
-        """From here on only these: what was next in line would fail in the same way."""
+    def _detour(self, legs: Sequence[Leg], kind: FailureKind) -> None:
+        """From here on only these, one after another: what was next in line would fail in the same way."""
+        self._seeks = kind
         self._chain = (*self._chain, *legs)
-        self._targets = self._in_order(legs, now)
+        self._targets = self._in_order(legs)
         self._untried = sum([len(leg.targets) for leg in legs])
 
-    def _wait_until(self, retry_after_s: float | None, now: float) -> float | None:
+    def _wait_until(self, retry: int, retry_after_s: float | None, now: float) -> float | None:
         backoff = self._bounds.backoff
-        delay = backoff.delay(self._retries + 1, self._random())
+        delay = backoff.delay(retry, self._random())
         if retry_after_s is None:
             return now + delay
         # Jitter is added on top: everyone who was told the same second must not come back in it.
@@ -325,24 +325,22 @@ class Plan:
         api_key = self._fleet.claim(target, self._demand, at)
         if api_key is None:
             return None
-        self._retries += 1
         return self._try(leg, target, api_key, now, at)
 
     def _onward(self, now: float) -> Try | None:
+        self._at = now
         for leg, target in self._targets:
             self._untried -= 1
             if (target.key, target.model) in self._tried:
                 continue
             api_key = self._fleet.claim(target, self._demand, now)
             if api_key is not None:
-                self._current = leg, target
-                self._retries = 0
+                self._tried[target.key, target.model] = _Tries()
                 return self._try(leg, target, api_key, now, now)
         return None
 
     def _try(self, leg: Leg, target: Target, api_key: int, now: float, at: float) -> Try:
         self._attempts += 1
-        self._tried.add((target.key, target.model))
         left = self._deadline - at
         timeouts = leg.route.timeouts
         if left < timeouts.total_s:
@@ -350,7 +348,7 @@ class Plan:
         hedge = None if self._hedged or leg.route.hedge is None else self._hedge_after(leg, target)
         step = Try(target, self._attempts, at - now, timeouts, leg, api_key, at, hedge)
         self._underway[step.attempt] = step
-        self._fleet.traffic.began(target.key, self._demand.tokens, at)
+        self._fleet.traffic.began(target.key, self._demand.tokens, now)
         return step
 
     def _hedge_after(self, leg: Leg, target: Target) -> float | None:
@@ -359,9 +357,10 @@ class Plan:
             return leg.route.hedge.after_s
         return self._fleet.traffic.load(target.key).latency(stream=self._demand.stream).p95()
 
-    def _in_order(self, legs: Sequence[Leg], now: float) -> Iterator[tuple[Leg, Target]]:
+    def _in_order(self, legs: Sequence[Leg]) -> Iterator[tuple[Leg, Target]]:
+        """Each leg as it stands once it is come to."""
         for leg in legs:
-            for target in arranged(leg, self._fleet, self._demand, now, self._random):
+            for target in arranged(leg, self._fleet, self._demand, self._at, self._random):
                 yield leg, target
 
     def _why_none(self, now: float) -> Stop:

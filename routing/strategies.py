@@ -138,7 +138,8 @@ _MASK = (1 << 64) - 1
 def _drawn(run: str, targets: Sequence[Target]) -> list[float]:
     """A number in [0, 1) for each target, always the same for the same run and target."""
     seed = int.from_bytes(blake2b(run.encode(), digest_size=8).digest())
-    return [_mixed(seed ^ target.seed) / 2**64 for target in targets]
+    # 53 bits, as a float has: more would round up to 1.
+    return [(_mixed(seed ^ target.seed) >> 11) / 2**53 for target in targets]
 
 
 def _mixed(x: int) -> int:

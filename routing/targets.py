@@ -135,11 +135,17 @@ class Resolved:
     counts_from: int | None = None
     """The bytes of a body from which its tokens decide where it goes; None where they never do."""
 
+    def legs(self) -> Iterator[Leg]:
+        """The chain, then everywhere that it may turn off to."""
+        yield from self.chain
+        for leg in self.chain:
+            yield from leg.larger
+            yield from leg.other
+
     def targets(self) -> Iterator[Target]:
         """Every target that may be asked, the chain's first, in the order written; each once."""
         seen: set[tuple[str, str]] = set()
-        detours = [more for leg in self.chain for more in (*leg.larger, *leg.other)]
-        for leg in (*self.chain, *detours):
+        for leg in self.legs():
             for target in leg.targets:
                 if (target.key, target.model) not in seen:
                     seen.add((target.key, target.model))
@@ -191,6 +197,10 @@ class RouteTable:
     def names(self) -> tuple[str, ...]:
         """Every route's name, as written; globs too."""
         return tuple(self._routes)
+
+    def routes(self) -> tuple[Route, ...]:
+        """Every route, as written."""
+        return tuple(self._routes.values())
 
     def resolve(self, model: str) -> Resolved | None:
         """The chain for a name: a literal match first, then the glob with the most literal characters."""

@@ -16,6 +16,8 @@ TAU_S = 30.0
 """After this long without news, a latency counts for 1/e of what it was: a slow target is asked again."""
 PENALTY_S = 1.0
 """The least latency that a target which failed is taken to have: failing fast must not attract calls."""
+WORST_S = 60.0
+"""Failures in a row double it up to here: a target that failed a hundred times is asked again some day."""
 _SAMPLES = 128
 _ENOUGH = 20
 
@@ -39,7 +41,7 @@ class Latency:
 
     def failed(self, seconds: float, now: float) -> None:
         """A failure counts as slow, and as no answer."""
-        self._take(max(seconds, 2 * self.mean(now), PENALTY_S), now)
+        self._take(max(seconds, min(2 * self.mean(now), WORST_S), PENALTY_S), now)
 
     def silent(self, seconds: float, now: float) -> None:
         """Nothing came for so long, and then nobody waited any more."""
@@ -66,7 +68,11 @@ class Latency:
 
 
 class Minute:
-    """How much was used within the last 60 s, as a sliding window over two fixed ones."""
+    """How much was used within the last 60 s, as a sliding window over two fixed ones.
+
+    The window before counts for the part of it that the last 60 s still cover. Asking may look ahead; what
+    is added at a time already past counts for the latest window.
+    """
 
     __slots__ = ("_before", "_now", "_window")
 
@@ -76,28 +82,32 @@ class Minute:
         self._before = 0
 
     def add(self, amount: int, now: float) -> None:
-        self._roll(now)
+        window: int = int(now // MINUTE_S)
+        if window > self._window:
+            self._before, self._now = self._as_of(window)
+            self._window = window
         self._now = max(0, self._now + amount)
 
     def used(self, now: float) -> float:
-        self._roll(now)
-        return self._now + self._before * (1 - now % MINUTE_S / MINUTE_S)
+        before, current = self._as_of(int(now // MINUTE_S))
+        return current + before * (1 - now % MINUTE_S / MINUTE_S)
 
     def room_in(self, most: float, now: float) -> float:
-        """Seconds until less than `most` is used, if nothing more is."""
-        if self.used(now) < most:
+        """Seconds until no more than `most` (at least 0) is used, if nothing more is."""
+        if self.used(now) <= most:
             return 0.0
-        past, into = now % MINUTE_S, MINUTE_S
-        if self._now < most:  # the window before is on its way out
-            return max(0.0, into * (1 - (most - self._now) / self._before) - past)
-        return into - past + into * max(0.0, 1 - most / self._now)
+        before, current = self._as_of(int(now // MINUTE_S))
+        past = now % MINUTE_S
+        if current <= most:  # the window before is on its way out
+            return MINUTE_S * (1 - (most - current) / before) - past
+        return MINUTE_S - past + MINUTE_S * (1 - most / current)
 
-    def _roll(self, now: float) -> None:
-        window: int = int(now // MINUTE_S)
-        if window != self._window:
-            self._before = self._now if window == self._window + 1 else 0
-            self._now = 0
-            self._window = window
+    def _as_of(self, window: int) -> tuple[int, int]:
+        """What the window before that one used, and that one itself."""
+        ahead = window - self._window
+        if ahead <= 0:
+            return self._before, self._now
+        return (self._now if ahead == 1 else 0), 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +193,14 @@ class Traffic:
         load.attempts += 1
         load.requests.add(1, now)
         load.tokens.add(tokens, now)
+
+    def taken_back(self, key: str, tokens: int, now: float) -> None:
+        """What `began` was told of was never sent."""
+        load = self.load(key)
+        load.in_flight -= 1
+        load.attempts -= 1
+        load.requests.add(-1, now)
+        load.tokens.add(-tokens, now)
 
     def ended(self, key: str, more_tokens: int, now: float) -> None:
         """`more_tokens`: what it used beyond what `began` was told."""

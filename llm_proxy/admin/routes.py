@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import AfterValidator
 from sqlalchemy import Connection
 
-from llm_proxy.admin import keys, reading, shapes, shown
+from llm_proxy.admin import fleet, keys, reading, shapes, shown
 from llm_proxy.admin.door import ADMINS, CONTENT_READERS, READERS, Door, Operator
 from llm_proxy.admin.errors import ErrorBody, Unclear
 from llm_proxy.archive.listings import KeyView, knows_key, list_calls, list_refusals, list_runs
@@ -40,6 +40,8 @@ SHAPES: dict[str, Any] = {
     "CallLines": list[shapes.CallLine],
     "CallShown": shapes.CallShown,
     "RefusalLines": list[shapes.RefusalLine],
+    "TargetLines": list[fleet.TargetLine],
+    "RouteShown": fleet.RouteShown,
 }
 """What bodies hold, by the name that stands in the OpenAPI document."""
 
@@ -53,6 +55,7 @@ def _printable(value: str) -> str:
 Id = Annotated[str, AfterValidator(_printable), Path(max_length=256)]
 Filter = Annotated[str | None, AfterValidator(lambda v: v and _printable(v)), Query(max_length=256)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
+Tokens = Annotated[int, Query(ge=0, le=10**9)]
 
 
 class Admin:
@@ -97,6 +100,8 @@ class Admin:
         add("GET", "/calls", self.calls, "CallLines", READERS)
         add("GET", "/calls/{call_id}", self.call, "CallShown", CONTENT_READERS)
         add("GET", "/refusals", self.refusals, "RefusalLines", READERS)
+        add("GET", "/routes", self.routes, "TargetLines", READERS)
+        add("GET", "/routes/{model:path}/explain", self.explain, "RouteShown", READERS)
         return router
 
     def agents(self, limit: Limit = 50) -> Response:
@@ -158,6 +163,21 @@ class Admin:
         """Refusals of callers who could not be identified, counted by minute and reason."""
         with self._reading() as connection:
             return _json([shown.refusal_line(row) for row in list_refusals(connection, limit=limit)])
+
+    def routes(self, limit: Limit = 50, model: Filter = None) -> Response:
+        """Every target: its breaker, the last minute's traffic against its limits, latency and failures."""
+        with self._reading() as connection:
+            routes, now = self._worker.services.routes, self._now()
+            return _json(fleet.target_lines(routes, connection, now, limit, model=model))
+
+    def explain(
+        self, model: Id, run: Filter = None, agent: Filter = None, tokens: Tokens = 0, *, stream: bool = False
+    ) -> Response:
+        """Which targets a call for the model would ask now, in which order, and why. Asks none of them."""
+        asked = fleet.Asked(model, agent or "", run or "", tokens, stream)
+        with self._reading() as connection:
+            routes, now = self._worker.services.routes, self._now()
+            return _json(fleet.route_shown(routes, connection, now, asked))
 
     def _guard(self, roles: frozenset[Role]) -> Callable[[Request], Awaitable[None]]:
         """Asked before a path's own parameters are looked at."""

@@ -113,8 +113,7 @@ def received_reply(call: CallView) -> Reply | None:
     if not call.released:
         return Reply() if call.reply.choices else None
     received = fold(DIALECTS[call.dialect], call.released, stream=call.stream)
-    same = _meaning(received) == _meaning(call.reply) if call.upstream_dialect else False
-    return None if same or received.choices == call.reply.choices else received
+    return None if _meaning(received) == _meaning(call.reply) else received
 
 
 def _meaning(reply: Reply) -> list[tuple[str, list[tuple[str, str]]]]:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection
 
-from llm_proxy.archive.content import addresses, as_sent, fold, rebuild
+from llm_proxy.archive.content import addresses, as_sent, rebuild
+from llm_proxy.archive.pieces import fold_pieces
 from llm_proxy.journal import NOTHING_RELEASED
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
-from llm_proxy.records.view import CallView, CostLabel, Decision, Status
+from llm_proxy.records.view import CallView, CostLabel, Decision, Piece, Status
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.spans import splice
 
@@ -80,7 +81,8 @@ def _needed(found: Iterable[_Evidence]) -> set[bytes]:
             needed |= addresses(evidence.opened.content)
         if evidence.closed is not None:
             needed |= addresses(evidence.closed.sent)
-            hexes = (evidence.closed.emitted, evidence.closed.released)
+            pieces = (piece.emitted for piece in evidence.closed.pieces)
+            hexes = (evidence.closed.emitted, evidence.closed.released, *pieces)
             needed |= {bytes.fromhex(hex_) for hex_ in hexes if hex_ and hex_ != NOTHING_RELEASED}
     return needed
 
@@ -90,9 +92,11 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
     assert opened is not None
     body = rebuild(opened.content, blobs) if content else None
     emitted = blobs.get(bytes.fromhex(closed.emitted)) if closed.emitted else None
+    pieces = tuple(_piece(piece, blobs) for piece in closed.pieces) if content else ()
     reply = None
-    if emitted is not None:
-        reply = fold(DIALECTS[closed.upstream or opened.dialect], emitted, stream=opened.stream)
+    if emitted is not None or pieces:
+        last = Piece(dialect=closed.upstream or opened.dialect, emitted=emitted, chars=0)
+        reply = fold_pieces(pieces, last, stream=opened.stream)
     return CallView(
         id=evidence.call_id,
         run_id=evidence.run_id,
@@ -133,9 +137,15 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         request=body,
         sent=(rebuild(closed.sent, blobs) if content else None) or as_sent(body, closed.edits),
         emitted=emitted,
+        pieces=pieces,
         released=_released(closed, emitted, blobs) if content else None,
         reply=reply,
     )
+
+
+def _piece(piece: bodies.Piece, blobs: dict[bytes, bytes]) -> Piece:
+    emitted = blobs.get(bytes.fromhex(piece.emitted))
+    return Piece(dialect=piece.dialect, emitted=emitted, chars=piece.chars)
 
 
 def _released(closed: bodies.Closed, emitted: bytes | None, blobs: dict[bytes, bytes]) -> bytes | None:

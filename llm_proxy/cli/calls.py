@@ -95,7 +95,8 @@ def _facts(call: CallView) -> Iterator[tuple[str, str]]:
         if text:
             yield name, text
     yield "started", moment(call.started_us)
-    for number, attempt in enumerate(call.attempts, 1):
+    tries = sorted(call.attempts, key=lambda attempt: attempt.started_s)
+    for number, attempt in enumerate(tries, 1):
         yield f"attempt {number}", _attempt(attempt)
     if call.overhead_ms is not None:
         yield "proxy time", f"{call.overhead_ms:.1f} ms"
@@ -103,6 +104,10 @@ def _facts(call: CallView) -> Iterator[tuple[str, str]]:
 
 def _attempt(attempt: Attempt) -> str:
     took = duration(attempt.ended_s - attempt.started_s)
-    outcome = f"{attempt.failure} {attempt.detail}".strip() if attempt.failure else "ok"
+    outcome = ": ".join(filter(None, (attempt.failure, attempt.detail))) or "ok"
+    if attempt.resumed:
+        outcome += f" (continued at target {attempt.target})"
+    key = f", API key {attempt.api_key}" if attempt.api_key else ""
     status = f", status {attempt.status}" if attempt.status else ""
-    return f"{attempt.target} ({attempt.provider} {attempt.model}), {took}{status}: {outcome}"
+    resumed = ", going on with a cut reply" if attempt.resumed else ""
+    return f"{attempt.target} ({attempt.provider} {attempt.model}){key}{resumed}, {took}{status}: {outcome}"

@@ -15,7 +15,6 @@ from rich.table import Table
 
 from llm_proxy.config import Config, ConfigErrors, find_config, load_config
 from llm_proxy.config.choices import Role
-from llm_proxy.config.warn import HasPrice
 from llm_proxy.policy.compiled import Policy
 from llm_proxy.policy.load import load_policy
 from llm_proxy.scripted.script import ScriptError, load_script
@@ -51,7 +50,7 @@ def check(
 def examine(option: Path | None, environ: Mapping[str, str]) -> Report:
     """Loads the config and the policy that it names; never raises for what is wrong in them."""
     try:
-        config = load_config(find_config(option, environ), environ, _in_price_table())
+        config = load_config(find_config(option, environ), environ, PriceBook({}).find)
     except ConfigErrors as refused:
         return Report(errors=refused.issues)
     scripts = tuple(_script_errors(config))
@@ -71,11 +70,6 @@ def _script_errors(config: Config) -> Iterator[Issue]:
             load_script(path)
         except ScriptError as error:
             yield Issue(str(path), 1, 1, "", str(error).removeprefix(f"{path}: "))
-
-
-def _in_price_table() -> HasPrice:
-    book = PriceBook({})
-    return lambda provider, model: book.find(provider, model) is not None
 
 
 def approver_groups(config: Config) -> frozenset[str]:

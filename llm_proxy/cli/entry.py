@@ -15,9 +15,11 @@ from llm_proxy.chat.events import ReasoningKind
 from llm_proxy.chat.reply import OPAQUE, ReasoningPart, Reply, ToolCall
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.text import clean, clip, cost, duration, line
-from llm_proxy.records.view import CallView, Decision, Status
+from llm_proxy.records.view import Attempt, CallView, Decision, Status
+from routing.failures import FailureKind
 
 _LABEL = 10
+_SUPERSEDED = FailureKind.SUPERSEDED.value
 _STATUS_STYLE: dict[Status, str] = {
     Status.OPEN: "cyan",
     Status.OK: "green",
@@ -95,9 +97,11 @@ def _rows(step: Step, cut: Cut) -> Iterator[Row]:
     unknown = {result.tool_call_id for result in call.results if not result.known}
     for message in step.new:
         yield _came_in(message, cut, known=message.tool_call_id not in unknown)
-    for attempt in call.attempts:
+    for attempt in sorted(call.attempts, key=lambda attempt: attempt.started_s):
         if attempt.failure:
-            yield "tried", _failed_try(attempt.target, attempt.failure, attempt.detail)
+            yield "tried", _failed_try(attempt)
+        elif attempt.resumed:
+            yield "tried", Text.assemble("continued at target ", (line(attempt.target), "bold"))
     if call.reasoning_withheld:
         yield "thinks", Text("the provider counts reasoning tokens and gives none of its words", "dim")
     if call.reply is not None:
@@ -130,9 +134,14 @@ def _came_in(message: NewMessage, cut: Cut, *, known: bool) -> Row:
     return line(message.role)[:_LABEL] or "message", said
 
 
-def _failed_try(target: str, failure: str, detail: str) -> Text:
-    text = Text.assemble(("✖ ", "red"), (line(target), "bold"), f" {line(failure)}")
-    return text.append(f": {line(detail)}", "dim") if detail else text
+def _failed_try(attempt: Attempt) -> Text:
+    # Of two at once the slower one is called off, which is no failure of its target.
+    mark = ("– ", "dim") if attempt.failure == _SUPERSEDED else ("✖ ", "red")
+    text = Text.assemble(mark, (line(attempt.target), "bold"))
+    if attempt.api_key:
+        text.append(f" (API key {attempt.api_key})")
+    text.append(f" {line(attempt.failure)}")
+    return text.append(f": {line(attempt.detail)}", "dim") if attempt.detail else text
 
 
 def _said(reply: Reply, decisions: Iterable[Decision], cut: Cut) -> Iterator[Row]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llm_proxy.cli import agents, calls, db, importing, keys, runs
+from llm_proxy.cli import agents, calls, db, importing, keys, routes, runs
 from llm_proxy.cli.check import check
 from llm_proxy.cli.demo import demo
 from llm_proxy.cli.init import init
@@ -42,7 +42,7 @@ def everywhere(
 
 def _for_all(group: TyperGroup, defaults: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: _for_all(command, defaults) if isinstance(command, TyperGroup) else dict(defaults)
+        name: dict(defaults) | (_for_all(command, defaults) if isinstance(command, TyperGroup) else {})
         for name, command in group.commands.items()
     }
 
@@ -55,6 +55,7 @@ app.add_typer(agents.app, name="agents")
 app.add_typer(keys.app, name="keys")
 app.add_typer(runs.app, name="runs")
 app.add_typer(calls.app, name="calls")
+app.add_typer(routes.app, name="routes")
 app.command()(refusals)
 app.add_typer(db.app, name="db")
 app.add_typer(importing.app, name="import")

@@ -10,9 +10,10 @@ from pydantic import ValidationError
 
 from llm_proxy.config.check import Entries, errors_between
 from llm_proxy.config.expand import Expander
+from llm_proxy.config.listed import PriceOf
 from llm_proxy.config.places import LoadContext
 from llm_proxy.config.schema import Config, ConfigFile
-from llm_proxy.config.warn import HasPrice, warnings
+from llm_proxy.config.warn import warnings
 from llm_proxy.yamlpos import Document, DocumentErrors, Issue, Yaml, issues_from_validation, load_yaml
 
 DEFAULT_NAME = "proxy.yaml"
@@ -37,11 +38,11 @@ def find_config(option: Path | None, environ: Mapping[str, str]) -> Path:
     )
 
 
-def load_config(path: Path, environ: Mapping[str, str], has_price: HasPrice | None = None) -> Config:
+def load_config(path: Path, environ: Mapping[str, str], price_of: PriceOf | None = None) -> Config:
     """The config at `path`, with `environ` filled in and all cross-checks done.
 
-    `has_price` tells whether (provider, model) has a known price besides the file's own; without it missing
-    prices go unmentioned. Raises ConfigErrors with every issue.
+    `price_of` gives the known price of (provider, model) besides the file's own; without it missing prices
+    go unmentioned. Raises ConfigErrors with every issue.
     """
     raw = _bytes(path)
     document, expander = _document(raw, path, environ)
@@ -56,7 +57,7 @@ def load_config(path: Path, environ: Mapping[str, str], has_price: HasPrice | No
         **{name: getattr(config, name) for name in ConfigFile.model_fields},
         path=path,
         config_sha256=hashlib.sha256(raw).hexdigest(),
-        warnings=_sorted(warnings(config, document, has_price)),
+        warnings=_sorted(warnings(config, document, price_of)),
     )
 
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from llm_proxy.config.check import Entries, credentials, nearest
 from llm_proxy.config.choices import Unpriced
 from llm_proxy.config.credentials import SHORT_CHARS
+from llm_proxy.config.listed import PriceOf, Prices, sent
 from llm_proxy.config.names import meets
-from llm_proxy.config.schema import ConfigFile, ModelConfig, PriceConfig
+from llm_proxy.config.schema import ConfigFile, PriceConfig
+from llm_proxy.config.warn_routing import routing_warnings
 from llm_proxy.yamlpos import Document, Issue
-
-HasPrice = Callable[[str, str], bool]
-"""Whether a price is known for (provider, model), the config's own `prices` apart."""
 
 _DEAREST_PER_TOKEN = 0.01
 """USD. No model costs as much; who writes it meant a price per million tokens."""
 
 
-def warnings(config: ConfigFile, document: Document, has_price: HasPrice | None = None) -> Iterator[Issue]:
-    """All warnings of a valid config, in no order. Without `has_price` nothing is said of missing prices."""
+def warnings(config: ConfigFile, document: Document, price_of: PriceOf | None = None) -> Iterator[Issue]:
+    """All warnings of a valid config, in no order. Without `price_of` nothing is said of missing prices."""
+    prices = None if price_of is None else Prices(config, price_of)
     if not config.models:
         yield document.issue(("models",), "no model is defined: every call will be answered model_not_found")
     if config.policy is None:
@@ -29,11 +29,11 @@ def warnings(config: ConfigFile, document: Document, has_price: HasPrice | None 
     yield from _without_effect(config, document)
     yield from _agents(config, document)
     yield from _budgets(config, document)
-    yield from _cycles(config.models, document)
+    yield from routing_warnings(config, document, prices)
     yield from _short_keys(config, document)
     yield from _dear_prices(config.prices, document)
-    if has_price and config.unpriced is Unpriced.REFUSE:
-        yield from _unpriced(config, document, has_price)
+    if prices and config.unpriced is Unpriced.REFUSE:
+        yield from _unpriced(config, document, prices)
 
 
 def _without_effect(config: ConfigFile, document: Document) -> Iterator[Issue]:
@@ -69,33 +69,6 @@ def _budgets(config: ConfigFile, document: Document) -> Iterator[Issue]:
             yield document.issue(("budgets", n, "team"), message)
 
 
-def _cycles(models: Mapping[str, ModelConfig], document: Document) -> Iterator[Issue]:
-    """One warning per ring of fallbacks, at the model of it that stands first in the file."""
-    told: set[str] = set()
-    for name in models:
-        ring = None if name in told else _ring(name, models)
-        if ring:
-            told.update(ring)
-            chain = " → ".join((*ring, name))
-            yield document.issue(
-                ("models", name, "fallbacks"), f"falls back in a circle ({chain}): each is tried once"
-            )
-
-
-def _ring(start: str, models: Mapping[str, ModelConfig]) -> tuple[str, ...] | None:
-    """The shortest way from `start` back to itself, by literal names."""
-    ways: list[tuple[str, ...]] = [(start,)]
-    seen: set[str] = set()
-    for way in ways:
-        for fallback in models[way[-1]].fallbacks:
-            if fallback == start:
-                return way
-            if fallback in models and fallback not in seen:
-                seen.add(fallback)
-                ways.append((*way, fallback))
-    return None
-
-
 def _short_keys(config: ConfigFile, document: Document) -> Iterator[Issue]:
     for path, key in credentials(Entries.of(config)):
         if key.short:
@@ -112,17 +85,16 @@ def _dear_prices(prices: Mapping[str, PriceConfig], document: Document) -> Itera
                 yield document.issue(("prices", name, field), message)
 
 
-def _unpriced(config: ConfigFile, document: Document, has_price: HasPrice) -> Iterator[Issue]:
+def _unpriced(config: ConfigFile, document: Document, prices: Prices) -> Iterator[Issue]:
     limits = [budget.id for budget in config.budgets if budget.usd is not None]
     if not limits:
         return
     for name, model in config.models.items():
         for n, target in enumerate(model.targets):
-            sent = name if target.model == "*" else target.model
-            own = sent in config.prices or f"{target.provider}/{sent}" in config.prices
-            if "*" not in sent and not own and not has_price(target.provider, sent):
+            asked = sent(name, target)
+            if "*" not in asked and prices.of(name, target) is None:
                 yield document.issue(
                     ("models", name, "targets", n),
-                    f"no price is known for {sent!r}: calls under the usd limit {limits[0]!r} are refused; "
+                    f"no price is known for {asked!r}: calls under the usd limit {limits[0]!r} are refused; "
                     "give it one under prices, or set unpriced: free",
                 )

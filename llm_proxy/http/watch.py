@@ -16,7 +16,8 @@ AFTER_S = 0.05
 class Watch:
     """Around a call whose body was read: turns a disconnect into cancellation, then into `ClientGone`.
 
-    A call that drains goes on: what is released to a caller who left is dropped by the server.
+    A call that drains goes on where a target is at work on it: the server drops what is released to a caller
+    who left.
     """
 
     __slots__ = ("_exchange", "_receive", "_task", "_timer", "_waiter")
@@ -54,7 +55,7 @@ class Watch:
         if self._exchange.replied:
             return
         self._exchange.client_gone = True
-        if self._exchange.drains:
+        if self._exchange.drains and self._exchange.asking:
             return
         assert self._task is not None
         self._task.cancel()

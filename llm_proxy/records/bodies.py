@@ -59,6 +59,17 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
     revision: int
 
 
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """What a target sent of a reply that was cut and that another went on with.
+
+    `chars` of its text, as far as it was new, reached the agent.
+    """
+
+    dialect: str
+    emitted: str
+    chars: int
+
+
 class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`call.closed`, and the second half of `call.refused`."""
 
@@ -82,6 +93,8 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent: Content | None = None
     """The body as sent, where it was written anew in another dialect."""
     dropped: tuple[str, ...] = ()
+    pieces: tuple[Piece, ...] = ()
+    """Of a cut reply, in order: what came before `emitted`."""
     emitted: str = ""
     released: str = ""
     """Empty where it's what was emitted; `-` where nothing of the reply was released."""

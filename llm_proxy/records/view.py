@@ -40,6 +40,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     started_s: float
     ended_s: float
     first_event_s: float | None = None
+    resumed: bool = False
+    """It was asked to go on with what the agent had received of a reply that was cut."""
     status: int | None = None
     failure: str = ""
     """Empty when it succeeded, else a `routing.failures.FailureKind` value."""
@@ -83,11 +85,19 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     status: int = 0
 
 
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """What one target sent of a reply that another went on with. `chars` of its text reached the agent."""
+
+    dialect: str
+    emitted: bytes | None
+    chars: int
+
+
 class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything one call left. Times are Unix microseconds or seconds since `started_us`.
 
-    Content fields (`request`, `sent`, `reply`, `emitted`, `released`) are None where the content was not
-    asked for, or is no longer kept.
+    Content fields (`request`, `sent`, `reply`, `emitted`, also of a piece, `released`) are None where the
+    content was not asked for, or is no longer kept.
     """
 
     id: str
@@ -136,10 +146,12 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body as sent upstream, where it differed."""
     emitted: bytes | None = None
     """The reply's body, or its whole event stream, exactly as the model's server sent it."""
+    pieces: tuple[Piece, ...] = ()
+    """What earlier targets had sent of the reply, where it was cut and `emitted` goes on with it."""
     released: bytes | None = None
     """What the agent received, where it differed from `emitted`."""
     reply: Reply | None = None
-    """`emitted`, folded into typed parts."""
+    """`emitted`, and the `pieces` before it, folded into typed parts."""
 
     @property
     def reasoning_withheld(self) -> bool:

@@ -33,7 +33,7 @@ def unanswered(exchange: Exchange, step: Exhausted, failure: UpstreamFailure | N
     if step.stop is Stop.DEADLINE or failure.kind in _LATE:
         return ProxyError(Kind.UPSTREAM_TIMEOUT, message)
     if failure.kind in _BUSY:
-        wait = failure.retry_after_s or step.retry_after_s or 1
+        wait = step.retry_after_s or failure.retry_after_s or 1  # the soonest, whoever said it
         return ProxyError(Kind.UPSTREAM_UNAVAILABLE, message, retry_after_s=wait)
     return ProxyError(Kind.UPSTREAM_FAILED, message, retry_after_s=step.retry_after_s)
 
@@ -61,6 +61,8 @@ def _unasked(name: str, step: Exhausted) -> ProxyError:
 
 
 def _is_the_callers(exchange: Exchange, failure: UpstreamFailure) -> bool:
+    if exchange.resumed is not None:  # the caller never asked to go on with a cut reply
+        return False
     if exchange.upstream_path and failure.status in _RETRIEVAL:
         return True
     return failure.status in PASSED_ON and not MEANING[failure.kind].fall_back

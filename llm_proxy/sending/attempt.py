@@ -35,8 +35,8 @@ NewFlow = Callable[[Outgoing, AnySink], AnyFlow]
 class Watching(Protocol):
     """Who is told how an attempt gets on."""
 
-    def begins(self, attempt: Attempting) -> None:
-        """Its request is composed."""
+    def shows(self, attempt: Attempting) -> None:
+        """There is more to say of the upstream: its request is composed, or its reply's head has come."""
         ...
 
     def heard(self, attempt: Attempting) -> None:
@@ -44,7 +44,7 @@ class Watching(Protocol):
         ...
 
     def answers(self, attempt: Attempting) -> None:
-        """Its reply has come whole, and is about to be judged."""
+        """Its reply has come whole, or its first words have, which are about to be released."""
         ...
 
 
@@ -70,11 +70,15 @@ class Attempting:
         self._first: float | None = None
         self._began = 0.0
         self._status: int | None = None
+        self._headers: tuple[tuple[bytes, bytes], ...] = ()
+        self._dropped: tuple[str, ...] = ()
         self.step = step
         self.sent = False
         """Whether anything may have reached the target; only then there is a `flow`."""
         self.superseded = False
         """Another try, at the same time, answered first."""
+        self.noted: Attempt | None = None
+        """How it ended, as it stands on the record."""
         self.endpoint = upstreams.endpoints[step.target.lanes[step.api_key]]
         self.outgoing: Outgoing
         self.flow: AnyFlow
@@ -87,7 +91,8 @@ class Attempting:
             self.outgoing = self._compose(self.step, endpoint, absent)
             self.flow = self._new_flow(self.outgoing, self._sink)
             self.sent = True
-            self._watching.begins(self)
+            self._dropped = self.outgoing.dropped
+            self._watching.shows(self)
             outcome = await self._once()
             if _sealed_shut(exchange, outcome):
                 exchange.unsealed = True
@@ -110,18 +115,23 @@ class Attempting:
         exchange.upstream = outgoing.dialect
         exchange.edits = outgoing.edits
         exchange.sent = outgoing.sending.body if outgoing.rewritten else None
-        exchange.dropped = outgoing.dropped
+        exchange.dropped = self._dropped
+        exchange.reply_headers = self._headers
+        exchange.resumed = outgoing.resumes
         exchange.assembly = flow.assembly
         exchange.emitted = flow.emitted
+
+    def stays_silent(self) -> None:
+        """Counts what was waited so far as the upstream's time."""
+        if self.sent:
+            self._exchange.waited(self._began, self._exchange.elapsed())
 
     async def _once(self) -> bytes | UpstreamFailure:
         exchange = self._exchange
         self._began, self._first, self._status = exchange.elapsed(), None, None
         clocks = Clocks(self.step)
         try:
-            with clocks:
-                await self._read(clocks)
-            clocks.suspend()
+            await self._arrive(clocks)
             self._watching.answers(self)
             tail = await self.flow.end()
         except UpstreamFailure as failure:
@@ -141,6 +151,18 @@ class Attempting:
         self._note(None, "")
         return tail
 
+    async def _arrive(self, clocks: Clocks) -> None:
+        """Reads the reply to its end, which one that could go on elsewhere has come to with its last word."""
+        try:
+            with clocks:
+                await self._read(clocks)
+        except (UpstreamFailure, TimeoutError):
+            if not self.flow.said_all:
+                raise
+        else:
+            clocks.suspend()
+            self.flow.arrived()
+
     async def _read(self, clocks: Clocks) -> None:
         provider = self._upstreams.providers[self.endpoint.provider]
         sending = _traced(self._exchange, self.outgoing.sending)
@@ -155,12 +177,11 @@ class Attempting:
                 clocks.waiting()
 
     def _begin(self, reply: UpstreamReply) -> None:
-        exchange = self._exchange
+        self._exchange.reached_upstream = True
         self._status = reply.status
-        exchange.reached_upstream = True
-        exchange.reply_headers = _passing(reply.headers)
-        if reply.dropped:
-            exchange.dropped += reply.dropped
+        self._headers = _passing(reply.headers)
+        self._dropped += reply.dropped
+        self._watching.shows(self)
         self.flow.begin(reply)
 
     def _hear(self) -> None:
@@ -182,20 +203,20 @@ class Attempting:
 
     def _note(self, kind: FailureKind | None, detail: str) -> None:
         target = self.step.target
-        self._exchange.attempts.append(
-            Attempt(
-                target=target.id,
-                provider=target.provider,
-                model=target.model,
-                api_key=self.step.api_key + 1 if len(target.lanes) > 1 else 0,
-                started_s=round(self._began, 6),
-                ended_s=round(self._exchange.elapsed(), 6),
-                first_event_s=None if self._first is None else round(self._first, 6),
-                status=self._status,
-                failure=kind.value if kind else "",
-                detail=detail,
-            )
+        self.noted = Attempt(
+            target=target.id,
+            provider=target.provider,
+            model=target.model,
+            api_key=self.step.api_key + 1 if len(target.lanes) > 1 else 0,
+            started_s=round(self._began, 6),
+            ended_s=round(self._exchange.elapsed(), 6),
+            first_event_s=None if self._first is None else round(self._first, 6),
+            status=self._status,
+            resumed=self.outgoing.resumes is not None,
+            failure=kind.value if kind else "",
+            detail=detail,
         )
+        self._exchange.attempts.append(self.noted)
 
 
 _AFTER_CONNECT = frozenset(

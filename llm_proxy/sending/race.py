@@ -4,16 +4,42 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from llm_proxy.errors import ProxyError
 from llm_proxy.flow import Sink
 from llm_proxy.sending.attempt import AnySink, Attempting, Watching
 from llm_proxy.upstream.provider import UpstreamFailure
+from routing.failures import MEANING
 from routing.plan import Try
 
 Outcome = bytes | UpstreamFailure | ProxyError
 """A reply's tail, a failed attempt, or a refusal of the proxy's own."""
 Open = Callable[[Try, AnySink, Watching], Attempting]
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one attempt ended. `outcome` is None where it was called off."""
+
+    attempt: Attempting
+    outcome: Outcome | None
+    answered: bool = True
+    """The call has this reply or none: it was alone, or the first to answer."""
+
+    @property
+    def weight(self) -> int:
+        """Of two attempts, the one whose end decides how the call goes on has more."""
+        match self.outcome:
+            case _ if self.answered:
+                return 4
+            case UpstreamFailure() as failure:
+                # What one target says of the request itself, the other one's bad luck doesn't outweigh.
+                return 2 if MEANING[failure.kind].fall_back else 3
+            case ProxyError():
+                return 1
+            case _:
+                return 0
 
 
 class _Lane:
@@ -34,10 +60,10 @@ class _Lane:
 
 
 class Race:
-    """One try, and beside it a second one if it stays silent. `run` it once.
+    """One try, and beside it a second one if it stays silent. `run` it once, then ask for its `ends`.
 
     `second` gives the try to start beside the first, None where there is none to be had. `watching` is told
-    of whose reply counts.
+    of the attempt that counts: the first one, until another answers.
     """
 
     def __init__(self, sink: Sink, open_: Open, second: Callable[[], Try | None], watching: Watching) -> None:
@@ -45,31 +71,37 @@ class Race:
         self._open = open_
         self._second = second
         self._watching = watching
-        self._runners: dict[Attempting, asyncio.Task[None]] = {}
+        self._tasks: dict[Attempting, asyncio.Task[None]] = {}
+        self._outcomes: dict[Attempting, Outcome] = {}
         self._stirred = asyncio.Event()
-        self._winner: Attempting | None = None
-        self.ended: list[tuple[Attempting, Outcome | None]] = []
-        """Every attempt, in the order in which they ended, and what came of it; None: it was called off."""
+        self._counts: Attempting
+        self._answered = False
 
     async def run(self, step: Try, silent_s: float) -> None:
-        """Returns once all that was started has ended. Where it's cancelled, all of it is."""
+        """Returns once all that was started has ended. A cancellation ends all of it."""
         try:
-            self._start(step)
-            if await self._stays_silent(silent_s):
-                other = self._second()
-                if other is not None:
-                    self._start(other)
-            await asyncio.wait(self._runners.values())
-        except asyncio.CancelledError:
-            await self._call_off()
-            raise
-        for task in self._runners.values():
-            task.result()  # a defect inside is raised, not lost
+            async with asyncio.TaskGroup() as group:
+                self._counts = self._start(group, step)
+                if await self._stays_silent(silent_s):
+                    self._counts.stays_silent()
+                    other = self._second()
+                    if other is not None:
+                        self._start(group, other)
+        except ExceptionGroup as defects:
+            raise defects.exceptions[0] from defects
 
-    def begins(self, attempt: Attempting) -> None:
-        """The first one counts until another answers."""
-        if attempt is self._winner or (self._winner is None and attempt is next(iter(self._runners))):
-            self._watching.begins(attempt)
+    def ends(self) -> list[End]:
+        """Of every attempt; the one that decides how the call goes on is the last."""
+        called_off = [attempt for attempt in self._tasks if attempt not in self._outcomes]
+        ends = [
+            End(attempt, self._outcomes.get(attempt), self._answered and attempt is self._counts)
+            for attempt in (*called_off, *self._outcomes)
+        ]
+        return sorted(ends, key=lambda end: end.weight)
+
+    def shows(self, attempt: Attempting) -> None:
+        if attempt is self._counts:
+            self._watching.shows(attempt)
 
     def heard(self, attempt: Attempting) -> None:
         self._stirred.set()
@@ -77,34 +109,31 @@ class Race:
 
     def answers(self, attempt: Attempting) -> None:
         """Whoever is first: the other is called off. Raises CancelledError where it came second."""
-        if self._winner is None:
-            self._winner = attempt
-            self._watching.begins(attempt)
-            for other, task in self._runners.items():
-                if other is not attempt:
-                    other.superseded = True
-                    task.cancel()
-        elif self._winner is not attempt:
-            raise asyncio.CancelledError
+        if self._answered:
+            if attempt is not self._counts:
+                raise asyncio.CancelledError
+            return
+        self._answered, self._counts = True, attempt
+        self._watching.shows(attempt)
+        for other, task in self._tasks.items():
+            if other is not attempt:
+                other.superseded = True
+                task.cancel()
 
-    def _start(self, step: Try) -> None:
+    def _start(self, group: asyncio.TaskGroup, step: Try) -> Attempting:
         lane = _Lane(self._sink)
         attempt = self._open(step, lane, self)
         lane.claim = lambda: self.answers(attempt)
-        self._runners[attempt] = asyncio.create_task(self._run(attempt), name=f"try {step.attempt}")
+        self._tasks[attempt] = group.create_task(self._run(attempt), name=f"try {step.attempt}")
+        return attempt
 
     async def _run(self, attempt: Attempting) -> None:
-        outcome: Outcome | None = None
         try:
-            outcome = await attempt.run()
-        except ProxyError as error:
-            outcome = error
-        except asyncio.CancelledError:
-            if not attempt.superseded:
-                raise
+            self._outcomes[attempt] = await attempt.run()
+        except ProxyError as refusal:
+            self._outcomes[attempt] = refusal
         finally:
             self._stirred.set()
-            self.ended.append((attempt, outcome))
 
     async def _stays_silent(self, seconds: float) -> bool:
         try:
@@ -113,8 +142,3 @@ class Race:
         except TimeoutError:
             return True
         return False
-
-    async def _call_off(self) -> None:
-        for task in self._runners.values():
-            task.cancel()
-        await asyncio.gather(*self._runners.values(), return_exceptions=True)

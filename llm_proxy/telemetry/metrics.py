@@ -16,6 +16,9 @@ from prometheus_client import (
 from llm_proxy.chat.events import Usage
 from llm_proxy.records.view import Attempt, CallView, Decision
 from llm_proxy.telemetry.tally import Distribution, Tally
+from llm_proxy.telemetry.targets import TargetGauges
+from routing.fleet import Fleet
+from routing.targets import RouteTable
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 MAX_SERIES = 2_000
@@ -133,6 +136,11 @@ class Metrics:
     def track_writer_queue(self, depth: Callable[[], float]) -> None:
         """`depth` is asked at every scrape."""
         self._queue.set_function(depth)
+
+    def track_targets(self, fleet: Fleet, routes: RouteTable, clock: Callable[[], float]) -> None:
+        """Each scrape tells how the routes' targets stand, by the fleet's own clock. Called once."""
+        targets = (target for route in routes.routes() for target in route.targets)
+        self._registry.register(TargetGauges(self._worker, fleet, targets, clock))
 
     def spans_accepted(self, count: int) -> None:
         self._spans.add(("accepted",), count)

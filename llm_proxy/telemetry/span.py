@@ -234,13 +234,15 @@ def _verdict(decision: Decision) -> Verdict:
 
 def _put_events(span: Span, call: CallView) -> None:
     start = span.start_time_unix_nano
-    told = [_attempt_event(a, start) for a in call.attempts]
+    tries = sorted(call.attempts, key=lambda attempt: attempt.started_s)
+    told = [_attempt_event(attempt, number, start) for number, attempt in enumerate(tries, 1)]
     told += [_verdict_event(d, span.end_time_unix_nano) for d in call.decisions]
     span.events.extend(told[:MAX_EVENTS])
     span.dropped_events_count = max(len(told) - MAX_EVENTS, 0)
 
 
-def _attempt_event(attempt: Attempt, start: int) -> Span.Event:
+def _attempt_event(attempt: Attempt, number: int, start: int) -> Span.Event:
+    """At the time when it began; `number` counts the call's tries from 1, in that order."""
     event = Span.Event(name="llm_proxy.attempt", time_unix_nano=start + round(attempt.started_s * 1e9))
     put_all(
         event.attributes,
@@ -248,6 +250,9 @@ def _attempt_event(attempt: Attempt, start: int) -> Span.Event:
             "llm_proxy.target": attempt.target,
             "gen_ai.provider.name": _PROVIDERS.get(attempt.provider, attempt.provider),
             "gen_ai.request.model": attempt.model,
+            "llm_proxy.attempt.number": number,
+            "llm_proxy.attempt.api_key": attempt.api_key or None,
+            "llm_proxy.attempt.resumed": attempt.resumed or None,
             "llm_proxy.attempt.duration_s": attempt.ended_s - attempt.started_s,
             "llm_proxy.attempt.first_event_s": attempt.first_event_s,
             "http.response.status_code": attempt.status,

@@ -87,6 +87,8 @@ class Translation:
     render_body: Callable[[Sequence[Event], About], bytes]
     call_id: Callable[[str], str] | None = None
     """A tool call's id as this dialect's renderers spell it, where they don't take every id as it is."""
+    trims_ending: bool = False
+    """`write_prompt` leaves out the blank space behind words of the assistant that end a conversation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

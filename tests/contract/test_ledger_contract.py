@@ -2,100 +2,35 @@
 
 from __future__ import annotations
 
-import multiprocessing
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from multiprocessing.synchronize import Barrier as ProcessBarrier
-from pathlib import Path
-from threading import Barrier
-
 import pytest
-from sqlalchemy import create_engine, delete, inspect
 from sqlalchemy.exc import IntegrityError
 
 from budgets import (
-    METADATA,
     TOMBSTONE_US,
     ZERO,
     Amount,
-    Bound,
     Counter,
     Expire,
     Expired,
     ExpiredHold,
     Held,
-    Hold,
     Late,
-    LedgerBroken,
     LedgerStore,
     Left,
-    Limit,
-    LimitBook,
-    MemoryStore,
     OnExceed,
     Refused,
     Renew,
     Renewed,
-    Result,
-    Scope,
     Settle,
     Settled,
-    SqlLedger,
-    SqlStore,
-    Subject,
     Take,
     Taken,
     Unit,
-    window_named,
 )
-from budgets.sql_tables import TABLES
-from tests.ledger_engines import ledger_engine
+from tests.contract.ledgers import ASKED, LEASE, NOW, ONE, bounds_of, hold, limit, used
+from tests.contract.ledgers import store as store
 
 pytest_plugins = ["tests.postgres"]
-
-NOW = 1_800_000_000_000_000
-LEASE = NOW + 30_000_000
-ONE = Amount(requests=1)
-ASKED = Amount(micro_usd=500, tokens=100, requests=1)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "postgresql":
-        return request.getfixturevalue("postgres_url")
-    return f"sqlite:///{tmp_path}/ledger.db"
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[LedgerStore]:
-    if request.param == "memory":
-        yield MemoryStore()
-        return
-    chosen = f"sqlite:///{tmp_path}/ledger.db"
-    if request.param == "postgresql":
-        chosen = request.getfixturevalue("postgres_url")
-    engine = ledger_engine(chosen)
-    METADATA.create_all(engine)
-    yield SqlStore(engine)
-    engine.dispose()
-
-
-def limit(id_: str = "daily", window: str = "day", on_exceed=OnExceed.BLOCK, **maximum: int) -> Limit:
-    return Limit(
-        id_, Scope(agent="*"), window_named(window), {Unit(u): m for u, m in maximum.items()}, on_exceed
-    )
-
-
-def bounds_of(*limits: Limit, agent: str = "bot", run: str = "r1") -> tuple[Bound, ...]:
-    return LimitBook(limits).bounds(Subject(agent=agent, run=run), NOW)
-
-
-def hold(id_: str, bounds: tuple[Bound, ...], amount: Amount = ASKED, floor: Amount = ONE) -> Hold:
-    return Hold(id_, bounds, amount, floor, LEASE)
-
-
-def used(store: LedgerStore, bound: Bound) -> Counter:
-    return store.peek([bound.key]).get(bound.key, Counter())
 
 
 def test_a_hold_is_set_aside_and_says_what_is_left(store: LedgerStore) -> None:
@@ -304,156 +239,3 @@ def test_keys_hold_any_text(store: LedgerStore) -> None:
     assert isinstance(store.apply([hold("a", bounds)], NOW)[0], Held)
     assert isinstance(store.apply([Settle("a", ONE)], NOW)[0], Settled)
     assert set(store.peek([bound.key for bound in bounds])) == {bound.key for bound in bounds}
-
-
-def test_fifty_threads_get_exactly_ten(store: LedgerStore) -> None:
-    bounds = bounds_of(limit(requests=10), limit("run", "run", requests=40))
-    ready = Barrier(50)
-
-    def call(number: int) -> bool:
-        ready.wait()
-        order = bounds if number % 2 else bounds[::-1]
-        return isinstance(store.apply([hold(f"h{number}", order)], NOW)[0], Held)
-
-    with ThreadPoolExecutor(50) as pool:
-        admitted = sum(pool.map(call, range(50)))
-    assert admitted == 10
-    assert used(store, bounds[0]).held.requests == 10
-
-
-_together: ProcessBarrier | None = None
-
-
-def _join(barrier: ProcessBarrier) -> None:
-    global _together
-    _together = barrier
-
-
-def _many_calls(url: str, name: str) -> int:
-    """Runs in a process of its own: how many of 30 holds were admitted."""
-    assert _together is not None
-    engine = ledger_engine(url)
-    store = SqlStore(engine)
-    bounds = bounds_of(limit(requests=10), limit("run", "run", requests=40))
-    _together.wait()
-    admitted = 0
-    for number in range(30):
-        first, *_ = store.apply([hold(f"{name}{number}", bounds), Expire(NOW)], NOW)
-        admitted += isinstance(first, Held)
-    engine.dispose()
-    return admitted
-
-
-def test_two_processes_on_one_database_get_exactly_ten(url: str) -> None:
-    engine = ledger_engine(url)  # also puts a SQLite file in WAL mode, which two connections can't do at once
-    METADATA.create_all(engine)
-    engine.dispose()
-    spawn = multiprocessing.get_context("spawn")
-    barrier = spawn.Barrier(2)
-    with ProcessPoolExecutor(2, mp_context=spawn, initializer=_join, initargs=(barrier,)) as pool:
-        assert sum(pool.map(_many_calls, [url, url], ["a", "b"])) == 10
-
-
-def test_holds_settlements_renewals_and_expiries_at_once_lose_nothing(url: str) -> None:
-    engine = ledger_engine(url)
-    METADATA.create_all(engine)
-    stores = [SqlStore(engine) for _ in range(4)]
-    limits = [
-        limit(requests=10**6),
-        limit("run", "run", requests=10**6),
-        limit("ever", "lifetime", tokens=10**6),
-    ]
-    runs = [bounds_of(*limits, run=f"r{n}") for n in range(6)]
-    ready = Barrier(4)
-
-    def work(worker: int) -> int:
-        ready.wait()
-        settled = 0
-        for turn in range(15):
-            mine = [(f"{worker}-{turn}-{n}", runs[(n * (worker + 1) + turn) % 6]) for n in range(5)]
-            stores[worker].apply([hold(id_, bounds) for id_, bounds in mine], NOW)
-            stores[worker].apply([Renew(tuple(id_ for id_, _ in mine[::-1]), LEASE), Expire(NOW)], NOW)
-            ops = [Settle(id_, ONE) for id_, _ in mine[:: (-1) ** worker]]
-            settled += sum(isinstance(r, Settled) for r in stores[worker].apply([*ops, Expire(NOW)], NOW))
-        return settled
-
-    with ThreadPoolExecutor(4) as pool:
-        assert sum(pool.map(work, range(4))) == 300
-    every = {bound.key for bounds in runs for bound in bounds}
-    counters = stores[0].peek(every)
-    engine.dispose()
-    assert counters.keys() == every
-    assert all(counter.held == ZERO for counter in counters.values())
-    assert counters[runs[0][0].key].used.requests == 300
-    assert sum(counters[bounds[1].key].used.requests for bounds in runs) == 300
-
-
-def test_a_rolled_back_counter_is_created_again(url: str) -> None:
-    engine = ledger_engine(url)
-    METADATA.create_all(engine)
-    ledger = SqlLedger(engine.dialect)
-    bounds = bounds_of(limit(requests=10))
-    with engine.connect() as conn:
-        for id_ in "ab":  # the second batch finds the first one's row, which is not committed
-            ledger.apply(conn, [hold(id_, bounds)], NOW)
-        conn.rollback()
-        ledger.apply(conn, [hold("c", bounds)], NOW)
-        conn.commit()
-        assert ledger.peek(conn, [bounds[0].key]) == {bounds[0].key: Counter(held=ASKED)}
-        conn.rollback()
-    engine.dispose()
-
-
-def test_two_ledgers_that_remember_a_rolled_back_counter_still_wait_for_each_other(url: str) -> None:
-    engine = ledger_engine(url)
-    METADATA.create_all(engine)
-    bounds = bounds_of(limit(requests=1))
-    ledgers = [SqlLedger(engine.dialect) for _ in range(2)]
-    for ledger in ledgers:
-        with engine.connect() as conn:
-            for id_ in "ab":
-                ledger.apply(conn, [hold(id_, bounds)], NOW)
-            conn.rollback()
-
-    def second() -> Result:
-        with engine.begin() as conn:
-            return ledgers[1].apply(conn, [hold("d", bounds)], NOW)[0]
-
-    with ThreadPoolExecutor(1) as pool, engine.connect() as conn:
-        assert isinstance(ledgers[0].apply(conn, [hold("c", bounds)], NOW)[0], Held)
-        waiting = pool.submit(second)
-        with pytest.raises(TimeoutError):
-            waiting.result(timeout=0.15)
-        conn.commit()
-        assert isinstance(waiting.result(), Refused)
-    engine.dispose()
-
-
-def test_counters_deleted_from_outside_are_noticed(url: str) -> None:
-    engine = ledger_engine(url)
-    METADATA.create_all(engine)
-    bounds = bounds_of(limit(requests=10))
-    told: list[tuple[str, str]] = []
-    lenient = SqlLedger(engine.dialect, on_drift=lambda key, id_: told.append((key, id_)))
-    with engine.begin() as conn:
-        lenient.apply(conn, [hold("a", bounds)], NOW)
-    with engine.begin() as conn:
-        conn.execute(delete(TABLES.counters))
-    with pytest.raises(LedgerBroken, match="hold a"), engine.begin() as conn:
-        SqlLedger(engine.dialect).apply(conn, [Settle("a", ONE)], NOW)
-    with engine.begin() as conn:
-        assert isinstance(lenient.apply(conn, [Settle("a", ONE)], NOW)[0], Settled)
-        assert lenient.peek(conn, [bounds[0].key]) == {bounds[0].key: Counter(used=ONE)}
-    engine.dispose()
-    assert told == [(bounds[0].key, "a")]
-
-
-def test_the_tables_carry_integers_and_an_index_on_leases(url: str) -> None:
-    engine = create_engine(url)
-    METADATA.create_all(engine)
-    found = inspect(engine)
-    types = {str(column["type"]) for column in found.get_columns("state_counters") if column["name"] != "key"}
-    indexed = [index["column_names"] for index in found.get_indexes("state_holds")]
-    engine.dispose()
-    assert types == {"BIGINT"}
-    assert indexed == [["lease_until_us"]]

@@ -37,6 +37,8 @@ LISTINGS = (
     "/admin/runs",
     "/admin/calls",
     "/admin/refusals",
+    "/admin/routes",
+    "/admin/routes/m/explain",
 )
 SCRIPT = "default: {turns: [{reasoning: I think., text: Hello.}]}"
 
@@ -193,6 +195,10 @@ async def test_what_is_not_there_or_not_asked_rightly(admin: AdminClient) -> Non
         ("/admin/runs/r/1?agent=other", 404, "not_found"),
         ("/admin/calls/nope", 404, "not_found"),
         ("/admin/agents/bto", 404, "not_found"),
+        ("/admin/routes/nope/explain", 404, "not_found"),
+        ("/admin/routes?model=nope", 404, "not_found"),
+        ("/admin/routes/m/explain?tokens=-1", 400, "invalid_request"),
+        ("/admin/routes/m/explain?run=nobodys", 404, "not_found"),
         ("/admin/nothing", 404, "not_found"),
         ("/elsewhere", 404, "not_found"),
         ("/admin/calls?limit=0", 400, "invalid_request"),

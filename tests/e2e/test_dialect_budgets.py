@@ -87,6 +87,12 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             for dialect in UPSTREAMS
         }
         models |= {n: {"targets": [target(n, upstream.base_url, n)], "retries": 0} for n in ("m", "unsaid")}
+        models["uneven"] = {
+            "targets": [
+                target("cheap", upstream.base_url, "m") | {"dialects": ["openai_chat", "openai_completions"]},
+                target("dear", upstream.base_url, "dear") | {"dialects": ["openai_chat"]},
+            ]
+        }
         gate = [f"gate-{agent.dialect}" for agent in AGENTS]
         agents = [*CROWDS, *gate, "spender"]
         settings = config(
@@ -98,10 +104,28 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
                 *({"id": f"{n}-limit", "agent": n, "window": "run", "tool_calls": 1} for n in gate),
                 {"id": "spent", "agent": "spender", "window": "day", "usd": 50, "tokens": 10**8},
             ],
-            prices=dict.fromkeys(("m", "thinking", "quiet", "unsaid", "tools"), PRICE),
+            prices=dict.fromkeys(("m", "thinking", "quiet", "unsaid", "tools"), PRICE)
+            | {"dear": {"input_cost_per_token": 1e-5, "output_cost_per_token": 1e-4}},
         )
         async with ProxyProcess(tmp_path_factory.mktemp("budgets"), settings) as proxy:
             yield House(proxy, upstream)
+
+
+async def test_the_dearest_target_that_a_call_may_reach_is_held(house: House) -> None:
+    """A path that only the cheap one serves doesn't decide what a call that may reach both is held at."""
+    sent = headers(_key("spender"), x_run_id="uneven")
+    asked = [("/completions", {"prompt": "hi"}), ("/chat/completions", {"messages": _ASK})]
+    async with aiohttp.ClientSession() as http:
+        for path, body in asked:
+            body |= {"model": "uneven", "max_tokens": 100}
+            async with http.post(house.proxy.base_url + path, json=body, headers=sent) as reply:
+                assert reply.status == 200
+    held = [view.held for view in house.proxy.views(run="uneven")]
+    rates = [(1, 3), (10, 100)]
+    assert [each["micro_usd"] for each in held] == [
+        rate_in * each["input_tokens"] + rate_out * 100
+        for each, (rate_in, rate_out) in zip(held, rates, strict=True)
+    ]
 
 
 @pytest.mark.parametrize("agent", CROWDS)

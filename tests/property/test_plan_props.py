@@ -8,9 +8,11 @@ from random import Random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from routing.bounds import Backoff, Bounds
 from routing.failures import MEANING, FailureKind
-from routing.health import Breaker, BreakerSettings, Health
-from routing.plan import Backoff, Bounds, Exhausted, Failed, Plan, Stop, Succeeded
+from routing.fleet import Fleet
+from routing.health import DEFAULT_BREAKER, Breaker, BreakerSettings, Health
+from routing.plan import Exhausted, Failed, Plan, Stop, Succeeded
 from routing.targets import Route, RouteTable, Target, Timeouts
 
 NAMES = ("m0", "m1", "m2", "m3")
@@ -18,7 +20,7 @@ SLACK = 1e-6
 
 
 @st.composite
-def tables(draw: st.DrawFn) -> RouteTable:
+def tables(draw: st.DrawFn, breaker: BreakerSettings = DEFAULT_BREAKER) -> RouteTable:
     """A few routes over few targets, so that fallbacks make cycles and targets are shared."""
 
     def route(name: str) -> Route:
@@ -30,6 +32,7 @@ def tables(draw: st.DrawFn) -> RouteTable:
             fallbacks=tuple(fallbacks),
             retries=draw(st.integers(0, 4)),
             timeouts=Timeouts(total_s=draw(st.floats(0.5, 60))),
+            breaker=breaker,
         )
 
     return RouteTable([route(name) for name in NAMES])
@@ -56,32 +59,33 @@ fates = st.builds(
 
 @settings(max_examples=300, deadline=None)
 @given(
-    table=tables(),
+    data=st.data(),
     calls=st.lists(st.tuples(st.sampled_from(NAMES), st.lists(fates, max_size=30)), min_size=1, max_size=5),
     max_attempts=st.integers(1, 12),
     seed=st.integers(0, 2**32),
     threshold=st.integers(1, 4),
 )
 def test_no_schedule_of_failures_breaks_a_plan(
-    table: RouteTable,
+    data: st.DataObject,
     calls: list[tuple[str, list[Fate]]],
     max_attempts: int,
     seed: int,
     threshold: int,
 ) -> None:
-    health = Health(BreakerSettings(threshold=threshold, cool_down_s=5))
+    table = data.draw(tables(BreakerSettings(threshold=threshold, cool_down_s=5)))
+    fleet = Fleet()
     bounds = Bounds(max_attempts=max_attempts, backoff=Backoff(base_s=0.2, max_s=4))
     random = Random(seed)
     now = 1000.0
     for name, schedule in calls:
-        now = one_call(table, name, schedule, health, bounds, random, now)
+        now = one_call(table, name, schedule, fleet, bounds, random, now)
 
 
 def one_call(
     table: RouteTable,
     name: str,
     schedule: list[Fate],
-    health: Health,
+    fleet: Fleet,
     bounds: Bounds,
     random: Random,
     now: float,
@@ -89,11 +93,11 @@ def one_call(
     resolved = table.resolve(name)
     assert resolved is not None
     deadline = now + resolved.route.timeouts.total_s
-    plan = Plan(resolved.chain, health, now=now, random=random.random, bounds=bounds)
+    plan = Plan(resolved.chain, fleet, now=now, random=random.random, bounds=bounds)
     tries: list[tuple[str, str]] = []
     may_go_on = True
     for fate in [*schedule, *[Fate(FailureKind.SERVER_ERROR, None, released=False, takes_s=0.0)] * 200]:
-        before = {key: health.open_until(key) for key in "abcdef"}
+        before = {key: fleet.health.open_until(key) for key in "abcdef"}
         step = plan.next(now)
         if isinstance(step, Exhausted):
             assert len(step.failures) == len(tries)
@@ -111,9 +115,9 @@ def one_call(
         assert tries.count(tries[-1]) <= 1 + step.leg.route.retries
         now = starts + fate.takes_s
         if fate.kind is None:
-            plan.report(Succeeded(), now)
+            plan.report(step, Succeeded(), now)
             return now
-        plan.report(Failed(fate.kind, fate.retry_after_s, fate.released), now)
+        plan.report(step, Failed(fate.kind, fate.retry_after_s, fate.released), now)
         may_go_on = not fate.released and MEANING[fate.kind].fall_back
     raise AssertionError("the plan did not end")
 

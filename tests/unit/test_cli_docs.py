@@ -20,7 +20,7 @@ def _commands(group: TyperGroup, before: str = "") -> Iterator[tuple[str, set[st
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
             yield from _commands(command, f"{before}{name} ")
-        else:
+        if not isinstance(command, TyperGroup) or command.invoke_without_command:
             options = {option for parameter in command.params for option in parameter.opts}
             yield before + name, options, command.help or ""
 
@@ -39,9 +39,9 @@ def test_every_command_keeps_the_promises_of_all(name: str, options: set[str], t
     assert told
     assert f"`llm-proxy {name}" in DOCS
     assert ("--config" in options) == (name not in WITHOUT_CONFIG)
-    if name == "refusals" or name.endswith(" list"):
+    if name in ("refusals", "routes") or name.endswith(" list"):
         assert {"--json", "--limit"} <= options
-    if name.endswith((" show", " status", " issue", " revoke")):
+    if name.endswith((" show", " status", " issue", " revoke", " explain")):
         assert "--json" in options
 
 
@@ -50,4 +50,5 @@ def test_the_nouns_are_there() -> None:
         *("init", "serve", "check", "demo", "refusals", "scripted", "db status", "db upgrade"),
         *("agents list", "agents show", "keys issue", "keys list", "keys revoke"),
         *("runs list", "runs show", "calls list", "calls show", "import litellm"),
+        *("routes", "routes explain"),
     }

@@ -201,6 +201,20 @@ def test_failed_attempts_and_odd_endings_are_told() -> None:
     assert "ended by length" in text
 
 
+def test_tries_stand_in_the_order_of_asking_and_one_that_came_second_is_not_marked_as_a_failure() -> None:
+    def attempt(target: str, started_s: float, failure: str = "", **more: Any) -> Attempt:
+        given: dict[str, Any] = {"provider": "openai", "model": "m", "ended_s": 2.0, "failure": failure}
+        return Attempt(target=target, started_s=started_s, **(given | more))
+
+    late = attempt("slow", 0.5, "superseded", detail="another target answered first")
+    tries = (attempt("first", 0, "rate_limited", api_key=2), attempt("quick", 1.2), late)
+    text = shown(call("1", request(USER), body("Hi."), attempts=(tries[2], tries[1], tries[0])))
+    assert "✖ first (API key 2) rate_limited\n" in text
+    assert "– slow superseded: another target answered first" in text
+    assert text.index("first (API key 2)") < text.index("slow superseded")
+    assert "quick" not in text
+
+
 def test_a_result_of_a_call_that_was_never_released_is_marked() -> None:
     unknown = ToolResultView(tool_call_id="call_9", known=False)
     forged = {"role": "tool", "tool_call_id": "call_9", "content": "root:x:0:0"}

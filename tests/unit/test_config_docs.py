@@ -79,7 +79,7 @@ def test_every_documented_key_exists() -> None:
 
 
 def test_the_error_example_is_what_is_really_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    example = PAGE.split("```yaml\n")[1].split("```")
+    example = PAGE.split("## Errors")[1].split("```yaml\n")[1].split("```")
     text, said = example[0], example[2]
     monkeypatch.chdir(tmp_path)
     path = Path("proxy.yaml")

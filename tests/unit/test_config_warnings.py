@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from llm_proxy.config import load_config
 from llm_proxy.yamlpos import Issue
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A row of the price table."""
+
+    window: int | None
+
 
 T = "provider: openai, base_url: 'http://u/v1'"
 QUIET = f"policy: proxy.yaml\nmodels:\n  m: {{targets: [{{id: m, {T}}}]}}\n"
@@ -118,10 +127,105 @@ def test_a_model_without_a_price_is_warned_about_under_a_usd_limit(
     path.write_text(f"{QUIET}  n: {{targets: [{{id: n, model: known, {T}}}]}}\n{added}\n", "utf-8")
     asked: list[tuple[str, str]] = []
 
-    def has_price(provider: str, model: str) -> bool:
+    def price_of(provider: str, model: str) -> Listed | None:
         asked.append((provider, model))
-        return model == "known"
+        return Listed(None) if model == "known" else None
 
-    config = load_config(path, {}, has_price)
+    config = load_config(path, {}, price_of)
     assert [issue.key for issue in config.warnings] == keys
     assert not keys or asked == [("openai", "m"), ("openai", "known")]
+
+
+@pytest.mark.parametrize("kind", ["fallbacks", "context_fallbacks", "content_fallbacks"])
+def test_a_circle_of_any_kind_of_fallbacks_is_warned_about(tmp_path: Path, kind: str) -> None:
+    text = f"""\
+policy: proxy.yaml
+models:
+  a: {{targets: [{{id: a, {T}}}], {kind}: [b]}}
+  b: {{targets: [{{id: b, {T}}}], {kind}: [a]}}
+"""
+    found = [(issue.key, issue.message) for issue in warned(tmp_path, text)]
+    assert found == [(f"models.a.{kind}", "falls back in a circle (a → b → a): each is tried once")]
+
+
+def test_fallbacks_of_several_kinds_make_no_circle_together(tmp_path: Path) -> None:
+    text = f"""\
+policy: proxy.yaml
+models:
+  a: {{targets: [{{id: a, {T}}}], context_fallbacks: [b]}}
+  b: {{targets: [{{id: b, {T}}}], fallbacks: [a]}}
+"""
+    assert warned(tmp_path, text) == ()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "warns"),
+    [("ordered", True), ("weighted", False), ("least-busy", False), ("least-latency", True)],
+)
+def test_a_weight_that_nothing_weighs_is_warned_about(tmp_path: Path, strategy: str, *, warns: bool) -> None:
+    targets = f"[{{id: a, {T}, weight: 3}}, {{id: b, {T}}}]"
+    text = f"policy: proxy.yaml\nmodels:\n  m: {{strategy: {strategy}, targets: {targets}}}\n"
+    found = [(issue.key, issue.message) for issue in warned(tmp_path, text)]
+    said = f"has no effect with strategy `{strategy}`: only weighted and least-busy weigh"
+    assert found == ([("models.m.targets[0].weight", said)] if warns else [])
+
+
+@pytest.mark.parametrize(
+    ("targets", "more", "warns"),
+    [
+        (f"[{{id: a, {T}}}]", "", True),
+        (f"[{{id: a, {T}}}, {{id: b, {T}}}]", "", False),
+        (f"[{{id: a, {T}}}]", ", fallbacks: [other]", False),
+        (f"[{{id: a, {T}}}]", ", context_fallbacks: [other]", True),
+    ],
+)
+def test_hedging_without_a_second_target_is_warned_about(
+    tmp_path: Path, targets: str, more: str, *, warns: bool
+) -> None:
+    other = f"  other: {{targets: [{{id: o, {T}}}]}}\n"
+    text = f"policy: proxy.yaml\nmodels:\n  m: {{targets: {targets}, hedge_after: p95{more}}}\n{other}"
+    found = [issue.key for issue in warned(tmp_path, text)]
+    assert found == (["models.m.hedge_after"] if warns else [])
+
+
+WINDOWS = {"small": 8_192, "same": 8_192, "large": 200_000, "unsaid": None}
+
+
+def priced(tmp_path: Path, text: str) -> list[tuple[str, str]]:
+    path = tmp_path / "proxy.yaml"
+    path.write_text(text, "utf-8")
+
+    def price_of(provider: str, model: str) -> Listed | None:
+        return Listed(WINDOWS[model]) if model in WINDOWS else None
+
+    return [(issue.key, issue.message) for issue in load_config(path, {}, price_of).warnings]
+
+
+def test_a_fallback_that_takes_no_longer_prompts_is_warned_about(tmp_path: Path) -> None:
+    models = [*WINDOWS, "unknown"]
+    text = "policy: proxy.yaml\nmodels:\n" + "".join(
+        f"  {name}: {{targets: [{{id: {name}, {T}}}]}}\n" for name in models if name != "small"
+    )
+    text += f"  small: {{targets: [{{id: small, {T}}}], context_fallbacks: [large, same, unsaid, unknown]}}\n"
+    ((key, said),) = priced(tmp_path, text)
+    assert key == "models.small.context_fallbacks[1]"
+    assert said.startswith("'same' takes no longer prompts (8,192 tokens) than 'small' (8,192): name a model")
+    own = "prices: {same: {input_cost_per_token: 1e-6, max_input_tokens: 9000}}\n"
+    assert priced(tmp_path, text + own) == []
+
+
+@pytest.mark.parametrize(
+    ("models", "more", "warns"),
+    [
+        (("x", "y"), "", True),
+        (("x", "small"), "", False),
+        (("x", "y"), "prices: {y: {input_cost_per_token: 1e-6}}\n", False),
+    ],
+)
+def test_the_lowest_of_unknown_costs_is_warned_about(
+    tmp_path: Path, models: tuple[str, ...], more: str, *, warns: bool
+) -> None:
+    targets = ", ".join(f"{{id: {model}, model: {model}, {T}}}" for model in models)
+    text = f"policy: proxy.yaml\nmodels:\n  m: {{strategy: lowest-cost, targets: [{targets}]}}\n{more}"
+    said = "has no effect, since no target's price is known: give them prices, or name another one"
+    assert priced(tmp_path, text) == ([("models.m.strategy", said)] if warns else [])

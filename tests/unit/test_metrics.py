@@ -7,6 +7,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from llm_proxy.records.view import Problem, Status
 from llm_proxy.telemetry.metrics import MAX_SERIES, CallFacts, Metrics, facts_of
+from routing.failures import FailureKind
+from routing.fleet import Fleet
+from routing.targets import Route, RouteTable, Target
 from tests.unit.telemetry_calls import plain_call, rich_call
 
 
@@ -58,6 +61,33 @@ def test_gauges_follow() -> None:
     assert got["llm_proxy_writer_queue_depth",] == 7
     assert got["llm_proxy_otlp_unsent",] == 12
     assert got["llm_proxy_otlp_oldest_unsent_seconds",] == 34.5
+
+
+def test_targets_are_told_as_they_stand_at_the_scrape() -> None:
+    clock = [1_000.0]
+    targets = (Target("a", "openai", "m", api_keys=2), Target("b", "openai", "m"), Target("c", "openai", "m"))
+    fleet, metrics = Fleet(), Metrics(worker="42")
+    metrics.track_targets(fleet, RouteTable([Route("m", targets)]), lambda: clock[0])
+    fleet.health.hold_open("a#1", 1_030.0)
+    fleet.health.hold_open("b", 1_010.0, FailureKind.OVERLOADED)
+    fleet.traffic.began("c", 70, 1_000.0)
+    fleet.traffic.load("c").streamed.heard(0.25, 1_000.0)
+    got = scraped(metrics)
+    assert [got["llm_proxy_target_open", id_] for id_ in "abc"] == [0, 1, 0]
+    assert [got["llm_proxy_target_in_flight", id_] for id_ in "abc"] == [0, 0, 1]
+    assert got["llm_proxy_target_requests_last_minute", "c"] == 1
+    assert got["llm_proxy_target_tokens_last_minute", "c"] == 70
+    latencies = {key[1:]: value for key, value in got.items() if key[0] == "llm_proxy_target_latency_seconds"}
+    assert latencies == {("true", "c"): 0.25}
+
+    fleet.health.hold_open("a#2", 1_030.0)
+    clock[0] = 1_020.0
+    got = scraped(metrics)
+    assert [got["llm_proxy_target_open", id_] for id_ in "abc"] == [1, 0.5, 0]
+    clock[0] = 1_700.0
+    got = scraped(metrics)
+    assert got["llm_proxy_target_requests_last_minute", "c"] == 0
+    assert not [key for key in got if key[0] == "llm_proxy_target_latency_seconds"]
 
 
 def test_names_that_callers_make_up_cannot_grow_without_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -14,12 +15,12 @@ from llm_proxy.chat.events import Text, Usage, UsageSeen
 from llm_proxy.chat.reply import Assembly
 from llm_proxy.exchange import Exchange, Spent
 from llm_proxy.intake import Reader
-from llm_proxy.quote import LEAST_OUTPUT, Quote, counts_tokens, quote
+from llm_proxy.quote import LEAST_OUTPUT, ONE, Quote, Tries, counts_tokens, quote
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.view import CostLabel
+from llm_proxy.sending.send import LostTry
 from llm_proxy.settle import Settler, amount, total
 from llm_proxy.upstream.prices import DEFAULT_MAX_OUTPUT, FREE, Price, PriceBook
-from llm_proxy.sending.send import LostTry
 from llm_proxy.upstream.tokens import PER_MESSAGE, PER_REPLY, TokenCounter
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from routing.failures import Charge
@@ -79,6 +80,42 @@ def test_an_uncapped_call_is_cut_to_what_is_left_or_not_at_all(refusal: Refused,
     assert (smaller and smaller.cap) == cap
 
 
+HEDGED, RESUMED, BOTH = Tries(2, 2), Tries(2, 1), Tries(3, 2)
+
+
+@pytest.mark.parametrize(
+    ("tries", "worst"),
+    [
+        (HEDGED, Amount(micro_usd=202, tokens=300, input_tokens=200, output_tokens=100, requests=1)),
+        (RESUMED, Amount(micro_usd=152, tokens=250, input_tokens=200, output_tokens=50, requests=1)),
+        (BOTH, Amount(micro_usd=253, tokens=400, input_tokens=300, output_tokens=100, requests=1)),
+    ],
+)
+def test_what_several_tries_may_cost_is_held_each_rounded_up_by_itself(tries: Tries, worst: Amount) -> None:
+    """A prompt costs 50.5 micro-dollars, and so 51; with its reply 100.5, and so 101."""
+    held = quote(100, 50, 1, [replace(CHEAP, input=505_000, output=MICRO)], tries=tries)
+    assert held.amount() == worst
+    assert held.floor() == Amount(micro_usd=51, tokens=100, input_tokens=100, requests=1)
+
+
+@pytest.mark.parametrize("tries", [HEDGED, RESUMED, BOTH])
+def test_a_call_does_without_a_second_try_before_its_reply_is_cut_short(tries: Tries) -> None:
+    worst = quote(100, None, 2, [CHEAP], tries=tries)
+    alone = quote(100, None, 2, [CHEAP])
+    for unit, one in [(Unit.TOKENS, 2_100), (Unit.USD, 4_100), (Unit.INPUT_TOKENS, 100)]:
+        assert worst.shrunk(refused(unit, one)) == alone
+    assert worst.shrunk(refused(Unit.TOKENS, 1_000, used=400, held=100)) == structs.replace(alone, cap=200)
+    assert worst.shrunk(refused(Unit.USD, 1_000)) == structs.replace(alone, cap=225)
+    assert worst.shrunk(refused(Unit.USD, 99)) is None
+    assert worst.shrunk(refused(Unit.REQUESTS, 1, used=1)) is None
+
+
+def test_a_capped_call_does_without_a_second_try_and_keeps_its_cap() -> None:
+    worst = quote(100, 50, 1, [CHEAP], tries=HEDGED)
+    assert worst.shrunk(refused(Unit.TOKENS, 150)) == quote(100, 50, 1, [CHEAP])
+    assert worst.shrunk(refused(Unit.TOKENS, 149)) is None
+
+
 counts = st.integers(0, 10**6)
 rates = st.integers(0, 10**9)
 priced = st.builds(
@@ -106,9 +143,21 @@ def test_what_is_cut_fits_and_is_the_largest_that_does(
     assert structs.replace(smaller, cap=smaller.cap + 1).amount().get(unit) > left
 
 
-@given(quotes)
-def test_every_quote_makes_a_hold(worst: Quote) -> None:
+@given(quotes, st.sampled_from([ONE, HEDGED, RESUMED, BOTH]))
+def test_every_quote_makes_a_hold(worst: Quote, tries: Tries) -> None:
+    worst = structs.replace(worst, tries=tries)
     Hold("id", (), worst.amount(), worst.floor(), 1)
+
+
+@given(quotes, counts, counts)
+def test_a_hold_for_two_tries_covers_both_wherever_they_go_and_whatever_each_says(
+    worst: Quote, first: int, second: int
+) -> None:
+    held = structs.replace(worst, tries=HEDGED).amount().micro_usd
+    for one, other in itertools.product(worst.prices, repeat=2):
+        winner = one.micro_usd(Usage(input=worst.input, output=min(first, worst.cap)))
+        loser = other.micro_usd(Usage(input=worst.input, output=min(second, worst.cap)))
+        assert winner + loser <= held or held == 2**53
 
 
 def test_absurd_prices_and_sizes_stay_within_a_counter() -> None:

@@ -26,6 +26,46 @@ def test_every_kind_has_a_meaning() -> None:
     assert set(MEANING) == set(FailureKind)
 
 
+TABLE = """
+connect_refused      retry  fall_back  down   never
+dns                  retry  fall_back  down   never
+tls                  -      fall_back  down   never
+connect_timeout      retry  fall_back  down   never
+first_event_timeout  -      fall_back  down   maybe
+idle_timeout         -      fall_back  down   used
+total_timeout        -      -          none   maybe
+cut                  retry  fall_back  down   used
+truncated            retry  fall_back  down   used
+malformed            retry  fall_back  down   used
+bad_request          -      -          alive  never
+auth                 -      fall_back  down   never  of_key
+not_found            -      fall_back  alive  never
+request_timeout      retry  fall_back  down   maybe
+conflict             retry  fall_back  alive  never
+too_large            -      -          alive  never
+rate_limited         retry  fall_back  down   never  of_key
+quota_exhausted      -      fall_back  down   never  of_key
+server_error         retry  fall_back  down   never
+gateway_timeout      retry  fall_back  down   maybe
+overloaded           retry  fall_back  down   never
+context_length       -      -          alive  never
+content_filter       -      -          alive  maybe
+client_gone          -      -          none   maybe
+superseded           -      -          none   maybe
+"""
+
+
+def test_what_each_kind_means() -> None:
+    table: dict[str, tuple[bool, bool, str, str, bool]] = {}
+    for line in TABLE.strip().splitlines():
+        kind, retry, fall_back, evidence, charge, *of_key = line.split()
+        table[kind] = retry == "retry", fall_back == "fall_back", evidence, charge, of_key == ["of_key"]
+    assert table == {
+        kind.value: (m.retry_same, m.fall_back, m.evidence.value, m.charge.value, m.of_key)
+        for kind, m in MEANING.items()
+    }
+
+
 def test_what_may_be_retried_may_also_fall_back() -> None:
     assert all(m.fall_back for m in MEANING.values() if m.retry_same)
 

@@ -2,62 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
+from routing.bounds import Backoff, Bounds
 from routing.failures import FailureKind
-from routing.health import BreakerSettings, Health
-from routing.plan import Backoff, Bounds, Exhausted, Failed, Outcome, Plan, Stop, Succeeded, Try
-from routing.targets import Route, RouteTable, Target, Timeouts
+from routing.fleet import Fleet
+from routing.health import BreakerSettings
+from routing.plan import Failed, Plan, Stop, Succeeded
+from tests.unit.routing_playbook import Playbook, route
 
 K = FailureKind
-
-
-class Playbook:
-    """Drives a plan on a clock of its own: every wait is taken, every outcome costs no time."""
-
-    def __init__(
-        self,
-        *routes: Route,
-        health: Health | None = None,
-        deadline: float | None = None,
-        bounds: Bounds | None = None,
-        chance: Callable[[], float] = lambda: 0.0,
-    ) -> None:
-        resolved = RouteTable(routes).resolve(routes[0].name)
-        assert resolved is not None
-        self.now = 0.0
-        self.health = health or Health(BreakerSettings(threshold=10))
-        self.plan = Plan(
-            resolved.chain, self.health, now=0.0, random=chance, deadline=deadline, bounds=bounds
-        )
-        self.waits: list[float] = []
-
-    def goes_to(self, target: str) -> Playbook:
-        step = self.plan.next(self.now)
-        assert isinstance(step, Try), step
-        assert step.target.id == target
-        self.now += step.delay_s
-        self.waits.append(step.delay_s)
-        return self
-
-    def ends(self, stop: Stop) -> Exhausted:
-        step = self.plan.next(self.now)
-        assert isinstance(step, Exhausted), step
-        assert step.stop is stop
-        return step
-
-    def which(self, outcome: Outcome | FailureKind) -> Playbook:
-        self.plan.report(Failed(outcome) if isinstance(outcome, FailureKind) else outcome, self.now)
-        return self
-
-
-def route(
-    name: str, *ids: str, retries: int = 0, fallbacks: tuple[str, ...] = (), total_s: float = 600
-) -> Route:
-    targets = tuple(Target(i, "openai", "m") for i in ids)
-    return Route(name, targets, retries=retries, fallbacks=fallbacks, timeouts=Timeouts(total_s=total_s))
 
 
 def test_retries_then_the_next_target_then_the_fallback() -> None:
@@ -76,11 +30,8 @@ def test_retries_then_the_next_target_then_the_fallback() -> None:
 
 def test_attempts_are_counted_over_the_whole_call() -> None:
     book = Playbook(route("m", "a", "b"))
-    first = book.plan.next(0)
-    book.which(K.DNS)
-    second = book.plan.next(0)
-    assert isinstance(first, Try)
-    assert isinstance(second, Try)
+    first = book.goes_to("a").step
+    second = book.which(K.DNS).goes_to("b").step
     assert (first.attempt, second.attempt) == (1, 2)
 
 
@@ -124,32 +75,30 @@ def test_a_long_retry_after_goes_to_the_next_target_and_is_told_at_the_end() -> 
 
 
 def test_open_targets_are_passed_over() -> None:
-    health = Health()
-    health.hold_open("a", 5)
-    Playbook(route("m", "a", "b"), health=health).goes_to("b")
+    fleet = Fleet()
+    fleet.health.hold_open("a", 5)
+    Playbook(route("m", "a", "b"), fleet=fleet).goes_to("b")
 
 
 def test_all_open_says_when_to_come_back() -> None:
-    health = Health()
-    health.hold_open("a", 5)
-    health.hold_open("b", 3)
-    ended = Playbook(route("m", "a", "b"), health=health).ends(Stop.OPEN)
+    fleet = Fleet()
+    fleet.health.hold_open("a", 5)
+    fleet.health.hold_open("b", 3)
+    ended = Playbook(route("m", "a", "b"), fleet=fleet).ends(Stop.OPEN)
     assert ended.retry_after_s == 3
     assert ended.failures == ()
 
 
 def test_a_breaker_that_opens_ends_the_retries() -> None:
-    health = Health(BreakerSettings(threshold=2))
-    book = Playbook(route("m", "a", "b", retries=9), health=health)
+    book = Playbook(route("m", "a", "b", retries=9, breaker=BreakerSettings(threshold=2)))
     book.goes_to("a").which(K.SERVER_ERROR).goes_to("a").which(K.SERVER_ERROR).goes_to("b")
 
 
 def test_success_closes_the_breaker() -> None:
-    health = Health(BreakerSettings(threshold=2))
-    book = Playbook(route("m", "a", retries=1), health=health)
+    book = Playbook(route("m", "a", retries=1, breaker=BreakerSettings(threshold=2)))
     book.goes_to("a").which(K.SERVER_ERROR).goes_to("a").which(Succeeded())
-    health.failed("a", K.SERVER_ERROR, book.now)
-    assert health.available("a", book.now)
+    book.fleet.health.failed("a", K.SERVER_ERROR, book.now, settings=BreakerSettings(threshold=2))
+    assert book.fleet.health.available("a", book.now)
 
 
 def test_no_wait_goes_past_the_deadline() -> None:
@@ -161,18 +110,14 @@ def test_no_wait_goes_past_the_deadline() -> None:
 
 def test_the_deadline_ends_it() -> None:
     book = Playbook(route("m", "a", "b", total_s=600), deadline=4)
-    step = book.plan.next(0)
-    assert isinstance(step, Try)
-    assert step.timeouts.total_s == 4
+    assert book.goes_to("a").step.timeouts.total_s == 4
     book.now = 4
     book.which(K.IDLE_TIMEOUT).ends(Stop.DEADLINE)
 
 
 def test_a_later_deadline_does_not_lengthen_the_routes() -> None:
     book = Playbook(route("m", "a", total_s=5), deadline=100)
-    step = book.plan.next(0)
-    assert isinstance(step, Try)
-    assert step.timeouts.total_s == 5
+    assert book.goes_to("a").step.timeouts.total_s == 5
 
 
 def test_attempts_are_bounded_and_retries_leave_room_for_other_targets() -> None:
@@ -184,16 +129,64 @@ def test_attempts_are_bounded_and_retries_leave_room_for_other_targets() -> None
 
 def test_calls_out_of_turn_are_bugs() -> None:
     book = Playbook(route("m", "a"))
-    with pytest.raises(RuntimeError, match="call next first"):
-        book.which(Succeeded())
-    book.goes_to("a")
+    step = book.goes_to("a").step
     with pytest.raises(RuntimeError, match="report the last try"):
         book.plan.next(0)
     book.which(Succeeded())
     with pytest.raises(RuntimeError, match="has succeeded"):
         book.plan.next(0)
+    with pytest.raises(RuntimeError, match="call next first"):
+        book.plan.report(step, Succeeded(), 0)
 
 
 def test_an_empty_chain_is_a_bug() -> None:
     with pytest.raises(ValueError, match="at least one leg"):
-        Plan((), Health(), now=0, random=lambda: 0.0)
+        Plan((), Fleet(), now=0, random=lambda: 0.0)
+
+
+def test_the_target_itself_may_ask_not_to_be_asked_again() -> None:
+    book = Playbook(route("m", "a", "b", retries=3))
+    book.goes_to("a").which(Failed(K.SERVER_ERROR, retry_same=False)).goes_to("b")
+
+
+def test_the_breaker_is_that_of_the_route() -> None:
+    book = Playbook(route("m", "a", "b", breaker=BreakerSettings(threshold=1, cool_down_s=7)))
+    book.goes_to("a").which(K.SERVER_ERROR)
+    assert book.fleet.health.open_until("a") == 7
+
+
+def test_a_breaker_that_opens_during_the_wait_takes_the_retry_back() -> None:
+    book = Playbook(route("m", "a", "b", retries=1))
+    step = book.goes_to("a").which(K.SERVER_ERROR).goes_to("a").step
+    assert book.now == step.starts == 0.125
+    book.fleet.health.hold_open("a", 5)
+    assert not book.plan.may_start(step, book.now)
+    load = book.fleet.traffic.load("a")
+    assert (load.in_flight, load.attempts, load.requests.used(book.now)) == (0, 1, 1)
+    book.goes_to("b")
+    with pytest.raises(RuntimeError, match="not underway"):
+        book.plan.report(step, Succeeded(), book.now)
+
+
+def test_a_breaker_that_stays_closed_during_the_wait_lets_the_retry_start() -> None:
+    book = Playbook(route("m", "a", retries=1))
+    step = book.goes_to("a").which(K.SERVER_ERROR).goes_to("a").step
+    assert book.plan.may_start(step, book.now)
+    book.which(Succeeded())
+
+
+def test_a_retry_whose_breaker_became_half_open_during_the_wait_is_its_probe() -> None:
+    book = Playbook(route("m", "a", retries=1))
+    step = book.goes_to("a").which(Failed(K.CONFLICT, retry_after_s=3)).goes_to("a").step
+    book.fleet.health.hold_open("a", 2)
+    assert book.plan.may_start(step, book.now)
+    assert not book.fleet.health.available("a", book.now)
+
+
+def test_a_leg_is_put_in_order_when_it_is_come_to() -> None:
+    fleet = Fleet()
+    fleet.health.hold_open("b", 10)
+    book = Playbook(route("m", "a", fallbacks=("n",)), route("n", "b", "c"), fleet=fleet)
+    book.goes_to("a")
+    book.now = 11
+    book.which(K.TLS).goes_to("b")

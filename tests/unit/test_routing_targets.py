@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from routing.health import Health
+from routing.fleet import ANY
 from routing.strategies import STRATEGIES, strategy_named
 from routing.targets import Route, RouteTable, Target
+from routing.traffic import Traffic
 
 
 def target(id_: str, model: str = "m") -> Target:
@@ -109,13 +110,13 @@ def test_what_could_never_be_routed_is_refused(routes: list[Route], says: str) -
 def test_every_strategy_orders_all_targets() -> None:
     targets = [target(f"t{i}") for i in range(5)]
     for name in STRATEGIES:
-        ordered = strategy_named(name).order(targets, Health(), 0.0)
+        ordered = strategy_named(name).order(targets, Traffic(), ANY, 0.0, lambda: 0.5)
         assert sorted(t.id for t in ordered) == [t.id for t in targets]
 
 
 def test_ordered_keeps_the_order() -> None:
     targets = [target("b"), target("a")]
-    assert list(strategy_named("ordered").order(targets, Health(), 0.0)) == targets
+    assert list(strategy_named("ordered").order(targets, Traffic(), ANY, 0.0, lambda: 0.5)) == targets
 
 
 def test_an_unknown_strategy_names_the_known_ones() -> None:

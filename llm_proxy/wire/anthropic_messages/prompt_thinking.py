@@ -26,7 +26,7 @@ _OFF = out.ThinkingConfig(type="disabled")
 
 
 def plan(prompt: Prompt, model: Takes, max_tokens: int, *, lacks_thinking: bool) -> Plan:
-    """`lacks_thinking`: the conversation ends in results whose turn holds no signed thinking.
+    """`lacks_thinking`: the conversation ends in a prefill, or in results whose turn has no signed thinking.
 
     Anthropic takes no thinking beside a forced tool choice, no budget where that turn doesn't start with
     thinking, and none under 1,024 tokens or over `max_tokens`.

@@ -79,6 +79,11 @@ def lacks_thinking(said: Sequence[out.Turn]) -> bool:
     return not isinstance(said[first].content[0], out.Thinking | out.RedactedThinking)
 
 
+def prefilled(said: Sequence[out.Turn]) -> bool:
+    """Whether the model is to go on with words of its own: Anthropic takes no thinking budget beside them."""
+    return said[-1].role == "assistant"
+
+
 def text_blocks(parts: Iterable[TextPart]) -> list[out.Text]:
     return [out.Text(text=p.text, cache_control=_marker(cache=p.cache)) for p in parts if p.text.strip()]
 

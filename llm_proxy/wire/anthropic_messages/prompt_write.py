@@ -16,7 +16,7 @@ from llm_proxy.chat.prompt import (
 from llm_proxy.wire.anthropic_messages import prompt_out as out
 from llm_proxy.wire.anthropic_messages.prompt_models import Takes, takes
 from llm_proxy.wire.anthropic_messages.prompt_thinking import Plan, plan
-from llm_proxy.wire.anthropic_messages.prompt_turns import lacks_thinking, text_blocks, turns
+from llm_proxy.wire.anthropic_messages.prompt_turns import lacks_thinking, prefilled, text_blocks, turns
 from llm_proxy.wire.faults import invalid, unsupported
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.members import given, to_object
@@ -61,7 +61,7 @@ def write_prompt(prompt: Prompt) -> Written:
     model = takes(prompt.model)
     max_tokens = DEFAULT_MAX_TOKENS if prompt.max_output is None else prompt.max_output
     messages = turns(prompt.messages, dropped)
-    thinking = plan(prompt, model, max_tokens, lacks_thinking=lacks_thinking(messages))
+    thinking = plan(prompt, model, max_tokens, lacks_thinking=lacks_thinking(messages) or prefilled(messages))
     if thinking.dropped:
         dropped[thinking.dropped] = None
     schema, request = _output(prompt.output, model, dropped)

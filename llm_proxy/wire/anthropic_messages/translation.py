@@ -15,4 +15,5 @@ TRANSLATION = Translation(
     renderer=MessagesRenderer,
     render_body=render_body,
     call_id=call_id,
+    trims_ending=True,
 )

@@ -1,0 +1,58 @@
+"""The tables that migrations make, over a SQLite file and a real PostgreSQL."""
+
+from __future__ import annotations
+
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Engine, MetaData, inspect, text
+
+from budgets import METADATA as LEDGER
+from llm_proxy.records.migrate import NewerStore, status, upgrade
+from llm_proxy.records.tables import METADATA
+from tests.contract.stored import engine as engine
+from tests.contract.stored import url as url
+from tests.stores import store
+
+pytest_plugins = ["tests.postgres"]
+
+
+def _upgrade(url: str) -> str:
+    with store(url) as engine:
+        return upgrade(engine)
+
+
+def test_migrations_can_run_again(url: str) -> None:
+    assert _upgrade(url) == _upgrade(url)
+    with store(url) as engine:
+        current, newest = status(engine)
+    assert current == newest
+
+
+@pytest.mark.parametrize("pool", ["threads", "processes"])
+def test_migrations_run_once_however_many_start_together(url: str, pool: str) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    executor = ThreadPoolExecutor(4) if pool == "threads" else ProcessPoolExecutor(4, mp_context=spawn)
+    with executor:
+        assert len(set(executor.map(_upgrade, [url] * 4))) == 1
+    with store(url) as engine:
+        assert {"records", "state_calls", "state_holds"} <= set(inspect(engine).get_table_names())
+
+
+def test_the_migrated_tables_are_those_of_the_code(engine: Engine) -> None:
+    with engine.connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        everything = MetaData()
+        for table in (*METADATA.sorted_tables, *LEDGER.sorted_tables):
+            table.to_metadata(everything)
+        assert compare_metadata(context, everything) == []
+
+
+def test_a_store_of_a_newer_version_is_left_alone(engine: Engine) -> None:
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(NewerStore, match="9999"):
+        upgrade(engine)
