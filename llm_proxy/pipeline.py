@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Set
-from dataclasses import replace
-from time import monotonic
 
 from budgets import Late, Settle
 from llm_proxy import journal
@@ -16,26 +14,24 @@ from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow
 from llm_proxy.judge import Judge, Rules
-from llm_proxy.outgoing import Outgoing, issuer, keeps, read_prompt, spoken, unsayable
+from llm_proxy.outgoing import Outgoing, issuer, read_prompt, spoken
 from llm_proxy.output import Output, Translated, Verbatim
 from llm_proxy.quote import counts_tokens
 from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.view import Problem, Status
+from llm_proxy.resolving import go_on, plan_of, route_of, sized
 from llm_proxy.resume import Left
 from llm_proxy.sending.attempt import AnyFlow, AnySink, Attempting, Watching
 from llm_proxy.sending.send import Sender
 from llm_proxy.services import Services
 from llm_proxy.settle import amount, total
 from llm_proxy.upstream.provider import Endpoint
-from llm_proxy.wire.anthropic_messages import COUNT_TOKENS
 from llm_proxy.wire.anthropic_messages.count_tokens import count_body
 from llm_proxy.wire.dialect import About, Dialect
-from llm_proxy.wire.openai_responses.continued import continued
 from routing.failures import FailureKind
-from routing.fleet import Demand
-from routing.plan import Plan, Try
-from routing.targets import Resolved, Target
+from routing.plan import Try
+from routing.targets import Resolved
 
 
 class Pipeline:
@@ -52,19 +48,19 @@ class Pipeline:
         services = self._services
         rules = services.rules
         exchange.policy = rules.sha256 if rules else ""
-        route = self._route(exchange)
+        route = route_of(services, exchange)
         services.admission.bind(exchange)
         request = exchange.request
         assert request is not None
         if request.previous:
-            await self._go_on(exchange, request.previous, route)
+            await go_on(services, exchange, request.previous, route)
         first = services.upstreams.endpoints[route.chain[0].targets[0].key]
         if not exchange.answered_here and spoken(exchange.dialect, first) is not exchange.dialect:
             read_prompt(exchange)  # what can't be translated is refused before anything is held
         exchange.drains = route.route.drains
         exchange.continues = may_continue(exchange, route, strict=services.composer.strict)
         exchange.intake = await services.reader.read(
-            request, exchange.dialect, count=counts_tokens(exchange.bounds) or _sized(exchange, route)
+            request, exchange.dialect, count=counts_tokens(exchange.bounds) or sized(exchange, route)
         )
         services.active[exchange.id] = exchange.started_us
         try:
@@ -85,68 +81,6 @@ class Pipeline:
         exchange.status, exchange.problem = (Status.CLIENT_GONE, _LEFT) if exchange.client_gone else _WELL
         exchange.spent = total(spent, exchange.lost)
         await self._close_then(exchange, sink, tail)
-
-    def _route(self, exchange: Exchange) -> Resolved:
-        caller, request = exchange.caller, exchange.request
-        assert caller is not None
-        assert request is not None
-        route = self._services.routes.resolve(request.model)
-        if route is None:
-            raise ProxyError(
-                Kind.MODEL_NOT_FOUND,
-                f"No model {request.model[:200]!r} is configured. `GET /v1/models` lists those you may use.",
-                param="model",
-                retryable=False,
-            )
-        if request.model not in caller.agent.models:
-            raise ProxyError(
-                Kind.MODEL_NOT_ALLOWED,
-                f"Agent {caller.agent.id!r} may not use model {request.model!r}. "
-                "`GET /v1/models` lists those it may; an operator adds others under the agent's `models`.",
-                param="model",
-                retryable=False,
-            )
-        return self._able(exchange, route)
-
-    def _able(self, exchange: Exchange, route: Resolved) -> Resolved:
-        """The route without the targets that can't be asked this: in no dialect, or they don't keep it."""
-        endpoints, dialect = self._services.upstreams.endpoints, exchange.dialect
-        if exchange.unnamed:
-            first = route.chain[0]  # files and the like are kept by one server
-            route = replace(route, chain=(replace(first, targets=first.targets[:1]),))
-
-        def serves(target: Target) -> bool:
-            endpoint = endpoints[target.key]
-            return keeps(exchange, endpoint) if exchange.fetches else spoken(dialect, endpoint) is not None
-
-        if all(map(serves, route.targets())):
-            return route
-        able = route.only(serves)
-        if able.chain:
-            return able
-        if exchange.fetches:
-            raise unknown_response(exchange.upstream_path.rpartition("/")[2])
-        if dialect is COUNT_TOKENS:
-            exchange.answered_here = True
-            return route
-        raise unsayable(exchange, endpoints[next(route.targets()).key])
-
-    async def _go_on(self, exchange: Exchange, response: str, route: Resolved) -> None:
-        """Finds the response that the request goes on from, and for targets without it all that led to it."""
-        assert exchange.caller is not None
-        services, agent = self._services, exchange.caller.agent.id
-        stored = exchange.stored = await services.stored(agent, response)
-        if stored is None:
-            raise unknown_response(response)
-        exchange.earlier_tokens = stored.tokens
-        endpoints = services.upstreams.endpoints
-        if all(keeps(exchange, endpoints[target.key]) for target in route.targets()):
-            return
-        earlier = await services.recall(agent, response)
-        if earlier is None:
-            raise unknown_response(response)
-        exchange.earlier_tokens = max(exchange.earlier_tokens, earlier.tokens)
-        exchange.whole = exchange.dialect.parse(continued(exchange.body, earlier.items))
 
     async def _carry(
         self,
@@ -187,7 +121,7 @@ class Pipeline:
         def open_(step: Try, sink: AnySink, watching: Watching) -> Attempting:
             return Attempting(exchange, step, services.upstreams, sink, compose, new_flow, watching)
 
-        plan, hedges = self._plan(exchange, route), admitted.tries.replies > 1
+        plan, hedges = plan_of(services, exchange, route), admitted.tries.replies > 1
         sender = Sender(exchange, sink, plan, open_, services.settler.lost, hedges=hedges)
         sent = False
         try:
@@ -209,27 +143,6 @@ class Pipeline:
         exchange.left_out = answered.flow.left_out
         services.composer.seals.remember(exchange.assembly.seals(), issuer(answered.endpoint))
         return tail
-
-    def _plan(self, exchange: Exchange, route: Resolved) -> Plan:
-        services, request = self._services, exchange.request
-        assert exchange.caller is not None
-        assert request is not None
-        tokens = exchange.intake.tokens if exchange.intake else None
-        demand = Demand(
-            run="" if exchange.run_inferred else f"{exchange.caller.agent.id}/{exchange.run_id}",
-            tokens=0 if tokens is None else tokens + exchange.earlier_tokens,
-            stream=request.stream,
-            prefer=exchange.stored.target if exchange.stored else "",
-        )
-        now, limit = monotonic(), exchange.hints.timeout_s
-        return Plan(
-            route.chain,
-            services.fleet,
-            now=now,
-            random=services.random,
-            demand=demand,
-            deadline=None if limit is None else now - exchange.elapsed() + limit,
-        )
 
     async def _count(self, exchange: Exchange) -> bytes:
         """The prompt's tokens, counted here, since no server of the model counts them."""
@@ -296,25 +209,9 @@ class Pipeline:
         services.metrics.observe_call(journal.facts(exchange))
 
 
-def unknown_response(response: str) -> ProxyError:
-    """The agent names a response that it was never given here, or that nobody keeps."""
-    return ProxyError(
-        Kind.INVALID_REQUEST,
-        f"Response {response[:100]!r} is none that you were given here and that is still kept: "
-        "send the whole conversation as input.",
-        param="previous_response_id",
-        retryable=False,
-    )
-
-
 _UNSETTLED = Wrote(False)
 _LEFT = Problem(kind="client_gone", message="The caller left before the end.")
 _WELL = (Status.OK, None)
-
-
-def _sized(exchange: Exchange, route: Resolved) -> bool:
-    """Whether the prompt's length decides which targets it can go to."""
-    return route.counts_from is not None and len(exchange.body) >= route.counts_from
 
 
 def _output(exchange: Exchange, upstream: Dialect, left: Left | None) -> Output:

@@ -16,8 +16,9 @@ from llm_proxy.http.body import ClientGone, read_body
 from llm_proxy.http.sinks import BodySink, RawSink, StreamSink, respond_error
 from llm_proxy.http.watch import Watch
 from llm_proxy.identity.headers import Headers, checked_id, read_hints
-from llm_proxy.pipeline import Pipeline, unknown_response
+from llm_proxy.pipeline import Pipeline
 from llm_proxy.records.ids import uuid7
+from llm_proxy.resolving import unknown_response
 from llm_proxy.services import Services
 from llm_proxy.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from llm_proxy.wire.anthropic_messages import errors as anthropic

@@ -104,7 +104,11 @@ class HttpProvider:
     def open(self, endpoint: Endpoint, sending: Sending, connect_s: float) -> _Attempt:
         timeout = self._timeouts.get(connect_s)
         if timeout is None:
-            timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(total=None, sock_connect=connect_s)
+            timeout = self._timeouts[connect_s] = aiohttp.ClientTimeout(
+                total=None,
+                connect=connect_s,  # the look-up of the name included
+                sock_connect=connect_s,
+            )
         body = sending.body
         data = body if len(body) < _LARGE else BytesIOPayload(io.BytesIO(body))
         headers = {**endpoint.headers, **sending.headers} if sending.headers else endpoint.headers

@@ -13,9 +13,8 @@ import pytest
 import pytest_asyncio
 
 from llm_proxy.records.view import Attempt, CallView, CostLabel
-from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
-from tests.proxy import ProxyProcess, ask, config, headers, target
+from tests.e2e.timed_house import House, timed_house
+from tests.proxy import ask, headers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -48,30 +47,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    script = parse_script(SCRIPT)
-    async with running(script) as upstream:
-        settings = config(
-            upstream.base_url,
-            models={
-                name: {"targets": [target(name, upstream.base_url, name)], "retries": 0}
-                | SETTINGS.get(name, {})
-                for name in script.models
-            },
-            prices=dict.fromkeys(script.models, PRICE),
-            budgets=[{"id": "day", "window": "day", "usd": 5, "requests": 900, "tokens": 10**7}],
-        )
-        async with ProxyProcess(tmp_path_factory.mktemp("time"), settings) as proxy:
-            async with proxy.sdk() as sdk:  # the first call loads the encoding, which takes its time
-                await sdk.chat.completions.create(**ask(model="good"))
-            yield House(proxy, upstream)
+    async with timed_house(tmp_path_factory.mktemp("time"), SCRIPT, SETTINGS, PRICE) as opened:
+        yield opened
 
 
 @dataclass

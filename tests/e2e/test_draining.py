@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -12,9 +11,8 @@ import pytest
 import pytest_asyncio
 
 from llm_proxy.records.view import CallView, CostLabel, Status
-from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
-from tests.proxy import ProxyProcess, ask, config, headers, target, until
+from tests.e2e.timed_house import House, timed_house
+from tests.proxy import ask, headers, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -43,28 +41,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    script = parse_script(SCRIPT)
-    async with running(script) as upstream:
-        settings = config(
-            upstream.base_url,
-            models={
-                name: {"targets": [target(name, upstream.base_url, name)], "retries": 0}
-                | SETTINGS.get(name, {})
-                for name in script.models
-            },
-            prices=dict.fromkeys(script.models, PRICE),
-            budgets=[{"id": "day", "window": "day", "usd": 5, "requests": 900, "tokens": 10**7}],
-        )
-        async with ProxyProcess(tmp_path_factory.mktemp("drain"), settings) as proxy:
-            yield House(proxy, upstream)
+    async with timed_house(tmp_path_factory.mktemp("drain"), SCRIPT, SETTINGS, PRICE) as opened:
+        yield opened
 
 
 class Leaver:

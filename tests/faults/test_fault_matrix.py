@@ -25,7 +25,8 @@ from llm_proxy.records.tables import breakers
 from llm_proxy.records.view import CallView, CostLabel, Status
 from tests.faults.fault_rows import CLOSED, COOL_DOWN_S, COUNTED, ROWS, THRESHOLD, Row
 from tests.faults.fault_servers import ANSWERS, TEXT, FaultServers, fault_servers
-from tests.proxy import KEY, ProxyProcess, ask, config, target, until
+from tests.heard import Heard, hear
+from tests.proxy import KEY, ProxyProcess, config, target, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -58,21 +59,6 @@ class Cell:
 
 ANTHROPIC = ("Anthropic overload in the reply", "Anthropic overload mid-stream")
 CELLS = [Cell(row, stream, first) for row in ROWS for stream in row.modes for first in (True, False)]
-
-
-@dataclass
-class Heard:
-    """What the SDK's user has in the end."""
-
-    call_id: str
-    text: str = ""
-    error: openai.APIError | None = None
-    headers: Any = None
-
-    @property
-    def told(self) -> tuple[int | None, str | None]:
-        assert self.error is not None, f"the SDK saw success: {self.text!r}"
-        return getattr(self.error, "status_code", None), self.error.code
 
 
 @dataclass
@@ -145,29 +131,11 @@ async def _call_all(house: House, sdk: openai.AsyncOpenAI) -> None:
 
     async def one(cell: Cell) -> None:
         async with contextlib.nullcontext() if cell.row.waits else places:
-            house.heard.setdefault(cell.id, []).append(await _call(sdk, cell.id, cell.stream))
+            house.heard.setdefault(cell.id, []).append(await hear(sdk, cell.id, stream=cell.stream))
 
     async with asyncio.TaskGroup() as group:
         for cell in CELLS:
             group.create_task(one(cell))
-
-
-async def _call(sdk: openai.AsyncOpenAI, model: str, stream: bool) -> Heard:
-    try:
-        raw = await sdk.chat.completions.with_raw_response.create(**ask(model=model, stream=stream))
-    except openai.APIStatusError as error:
-        return Heard(error.response.headers["x-call-id"], error=error, headers=error.response.headers)
-    heard = Heard(raw.headers["x-call-id"], headers=raw.headers)
-    if not stream:
-        heard.text = raw.parse().choices[0].message.content or ""
-        return heard
-    try:
-        async for chunk in raw.parse():
-            for choice in chunk.choices:
-                heard.text += choice.delta.content or ""
-    except openai.APIError as error:
-        heard.error = error
-    return heard
 
 
 async def _breakers(proxy: ProxyProcess, sdk: openai.AsyncOpenAI, limited: str) -> dict[str, int | None]:
@@ -178,7 +146,7 @@ async def _breakers(proxy: ProxyProcess, sdk: openai.AsyncOpenAI, limited: str) 
             rows = connection.execute(select(breakers.c.key, breakers.c.until_us)).all()
         return {row.key: row.until_us for row in rows}
 
-    heard = await _call(sdk, limited, stream=False)
+    heard = await hear(sdk, limited, stream=False)
     assert heard.told == (503, "upstream_unavailable")
     await until(lambda: limited in stored(), "the store knows the open breakers")
     return stored()

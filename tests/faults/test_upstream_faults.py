@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
-import openai
 import pytest
 import pytest_asyncio
 
 from llm_proxy.records.view import CallView, CostLabel, Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import Scripted, running
+from tests.heard import Heard, hear
 from tests.proxy import ProxyProcess, ask, config, free_port, headers, target
 from tests.raw_upstream import Answer, RawUpstream, events, model_of, raw_upstream, whole
 
@@ -128,39 +128,10 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             yield House(proxy, scripted, raw)
 
 
-@dataclass
-class Heard:
-    """What an SDK user has in the end: text, perhaps an error, and the call's id."""
-
-    call_id: str
-    text: str = ""
-    error: openai.APIError | None = None
-    headers: Any = None
-
-    @property
-    def told(self) -> tuple[int | None, str | None]:
-        assert self.error is not None, f"the SDK saw success: {self.text!r}"
-        return getattr(self.error, "status_code", None), self.error.code
-
-
 async def _call(house: House, name: str, stream: bool, *, alone: bool = False) -> Heard:
     model = name if name == "late" else _alias(name, stream, alone=alone)
     async with house.proxy.sdk() as sdk:
-        try:
-            raw = await sdk.chat.completions.with_raw_response.create(**ask(model=model, stream=stream))
-        except openai.APIStatusError as error:
-            return Heard(error.response.headers["x-call-id"], error=error, headers=error.response.headers)
-        heard = Heard(raw.headers["x-call-id"], headers=raw.headers)
-        if not stream:
-            heard.text = raw.parse().choices[0].message.content or ""
-            return heard
-        try:
-            async for chunk in raw.parse():
-                for choice in chunk.choices:
-                    heard.text += choice.delta.content or ""
-        except openai.APIError as error:
-            heard.error = error
-        return heard
+        return await hear(sdk, model, stream=stream)
 
 
 def _attempts(view: CallView) -> list[tuple[str, str]]:

@@ -287,6 +287,12 @@ def test_of_two_the_one_that_was_not_called_off_decides(superseded_last: bool) -
     book.goes_to("c")
 
 
+def test_what_one_of_two_released_goes_on_at_a_third() -> None:
+    book = Playbook(route("m", "a", "b", "c", hedge=HEDGED, retries=1)).goes_to("a")
+    second = book.hedges_to("b")
+    book.which(K.CONFLICT).which(CUT, second).goes_to("c")
+
+
 def test_retries_of_two_are_counted_apart() -> None:
     book = Playbook(route("m", "a", "b", hedge=HEDGED, retries=1)).goes_to("a")
     book.which(K.CONFLICT).goes_to("a")

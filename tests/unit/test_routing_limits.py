@@ -124,13 +124,14 @@ def test_where_others_use_all_of_it_a_call_is_told_to_look_again_soon(limits: Li
     assert call(fleet, target("a", limits), tokens=10).ends(Stop.LIMITED).retry_after_s == 1
 
 
-def test_a_retry_that_waits_into_the_next_minute_forgets_nothing_of_this_one() -> None:
-    fleet, three = Fleet(), target("a", Limits(rpm=3))
-    book = call(fleet, three, now=59.9, retries=1).goes_to("a")
+def test_a_retry_that_waits_into_the_next_minute_counts_in_this_one() -> None:
+    fleet, four = Fleet(), target("a", Limits(rpm=4))
+    for _ in range(2):
+        call(fleet, four, now=59.9).goes_to("a")
+    book = call(fleet, four, now=59.9, retries=1).goes_to("a")
     book.which(Failed(K.CONFLICT, retry_after_s=2)).goes_to("a")
     assert book.now > 60
-    call(fleet, three, now=59.95).goes_to("a")
-    call(fleet, three, now=59.95).ends(Stop.LIMITED)
+    call(fleet, four, now=59.95).ends(Stop.LIMITED)
 
 
 def test_why_a_target_is_passed_over() -> None:
@@ -142,7 +143,7 @@ def test_why_a_target_is_passed_over() -> None:
     assert fleet.passed_over(tight, demand, 0) is Why.CONCURRENCY
     fleet.traffic.ended("a", 0, 0)
     assert fleet.passed_over(tight, demand, 0) is Why.RPM
-    assert fleet.passed_over(tight, demand, 60.1) is Why.TPM
+    assert fleet.passed_over(target("a", Limits(tpm=10)), demand, 0) is Why.TPM
     fleet.health.hold_open("a", 5)
     assert fleet.passed_over(tight, demand, 0) is Why.OPEN
 
