@@ -31,7 +31,7 @@ def _idle_weights(name: str, model: ModelConfig, document: Document) -> Iterator
     if model.strategy in _WEIGHING:
         return
     for n, target in enumerate(model.targets):
-        if "weight" in target.model_fields_set:
+        if target.weight != 1:
             message = f"has no effect with strategy `{model.strategy}`: only weighted and least-busy weigh"
             yield document.issue(("models", name, "targets", n, "weight"), message)
 

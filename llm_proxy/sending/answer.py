@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 
 from llm_proxy.errors import Kind, ProxyError
@@ -50,12 +52,12 @@ def _unasked(name: str, step: Exhausted) -> ProxyError:
         return ProxyError(
             Kind.RATE_LIMITED,
             f"Every target of model {name!r} is at its own limit (rpm, tpm or concurrency). "
-            f"Try again in {wait:.0f} s, or have an operator add targets or raise their limits.",
+            f"Try again in {math.ceil(wait)} s, or have an operator add targets or raise their limits.",
             retry_after_s=wait,
         )
     return ProxyError(
         Kind.UPSTREAM_UNAVAILABLE,
-        f"Every target of model {name!r} is resting after failures. Try again in {wait:.0f} s.",
+        f"Every target of model {name!r} is resting after failures. Try again in {math.ceil(wait)} s.",
         retry_after_s=wait,
     )
 
