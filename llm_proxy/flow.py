@@ -116,9 +116,7 @@ class Flow:
         try:
             self._read_frames(frames, ready)
         except UpstreamFailure:
-            if (
-                self._sink.started
-            ):  # nothing can take back the reply any more, nor what came before the failure
+            if self._sink.started:  # nothing can take the reply back, nor so what came before the failure
                 await self._release(ready)
             raise
         await self._release(ready)

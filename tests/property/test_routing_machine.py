@@ -1,59 +1,21 @@
-"""Many calls at once over one fleet: whatever comes to them, in whatever order, the plans keep their word.
-
-What breakers do, what is in flight and what a call may still do is kept a second time here, plainly.
-"""
+"""Many calls at once over one fleet: whatever comes to them, in whatever order, the plans keep their word."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
-from random import Random
 from typing import TypeVar
 
-import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from routing.bounds import Backoff, Bounds
-from routing.failures import MEANING, Evidence, FailureKind
-from routing.fleet import Demand, Fleet
-from routing.health import BreakerSettings
-from routing.plan import Exhausted, Failed, Plan, Stop, Succeeded, Try
-from routing.strategies import STRATEGIES
-from routing.targets import (
-    NO_LIMITS,
-    Facts,
-    Hedge,
-    Leg,
-    Limits,
-    Resolved,
-    Route,
-    RouteTable,
-    Target,
-    Timeouts,
-)
+from routing.failures import FailureKind
+from routing.fleet import Demand
+from routing.plan import Failed
 from routing.traffic import Elsewhere
+from tests.property.routing_account import Account, K, keys
+from tests.property.routing_tables import BREAKER_KEYS, IDS, LIMITS, NAMES, tables
 
 T = TypeVar("T")
-K = FailureKind
-NAMES = ("m0", "m1", "m2")
-IDS = "abcd"
-KEYS = {"a": 3, "b": 1, "c": 2, "d": 1}
-LIMITS = {
-    "a": Limits(concurrency=4),
-    "b": NO_LIMITS,
-    "c": Limits(rpm=12, concurrency=3),
-    "d": Limits(concurrency=2, tpm=2_000),
-}
-LANES = [lane for id_ in IDS for lane in Target(id_, "p", "m", api_keys=KEYS[id_]).lanes]
-BREAKER_KEYS = [*dict.fromkeys([*IDS, *LANES])]
-WINDOWS = {"small": 100, "large": 1_000}
-COOL_DOWN_S, LONGEST_S, PROBE_S = 5.0, 3600.0, 60.0
-ENDS = {K.BAD_REQUEST, K.TOO_LARGE, K.CLIENT_GONE, K.TOTAL_TIMEOUT, K.SUPERSEDED}
-"""Kinds after which nobody else is asked."""
-ASKS_FOR_ANOTHER = {K.CONTEXT_LENGTH, K.CONTENT_FILTER}
-"""Kinds after which only those are asked whom the route names for it."""
 COMMON = [K.SERVER_ERROR, K.RATE_LIMITED, K.CONFLICT, K.AUTH, K.CONTEXT_LENGTH, K.CONTENT_FILTER]
 WHICH = st.integers(0, 1_000)
 SOME = st.integers(0, 5)
@@ -68,116 +30,10 @@ FAILED = st.builds(
 )
 
 
-@st.composite
-def tables(draw: st.DrawFn, threshold: int) -> RouteTable:
-    def route(name: str) -> Route:
-        ids = draw(st.lists(st.sampled_from(IDS), min_size=1, max_size=4, unique=True))
-        names = st.lists(st.sampled_from(NAMES), max_size=2).map(tuple)
-        targets = (
-            Target(
-                i,
-                "p",
-                draw(st.sampled_from(["small", "large", "*"])),
-                weight=draw(st.sampled_from([1, 3])),
-                api_keys=KEYS[i],
-                limits=LIMITS[i],
-            )
-            for i in ids
-        )
-        return Route(
-            name,
-            tuple(targets),
-            strategy=draw(st.sampled_from(sorted(STRATEGIES))),
-            affinity=draw(st.booleans()),
-            fallbacks=draw(names),
-            context_fallbacks=draw(names),
-            content_fallbacks=draw(names),
-            retries=draw(st.integers(0, 3)),
-            timeouts=Timeouts(total_s=draw(st.sampled_from([300.0, 60.0, 5.0]))),
-            breaker=BreakerSettings(threshold=threshold, cool_down_s=COOL_DOWN_S, max_open_s=LONGEST_S),
-            hedge=draw(st.sampled_from([Hedge(0.5), Hedge(), None])),
-        )
-
-    return RouteTable([route(name) for name in NAMES], lambda _, model: Facts(WINDOWS.get(model)))
-
-
-@dataclass
-class Breaker:
-    """One key's: a number of failures in a row, and where it is open until when, and whose probe is out."""
-
-    failures: int = 0
-    until: float | None = None
-    probe: Try | None = None
-
-    def close(self) -> None:
-        self.failures, self.until, self.probe = 0, None, None
-
-    def well(self, now: float) -> None:
-        if self.until is None or now >= self.until:
-            self.close()
-
-    def there(self, now: float) -> None:
-        if self.until is not None and now >= self.until:
-            self.close()
-
-    def down(self, now: float, retry_after_s: float | None, threshold: int) -> None:
-        self.failures += 1
-        counts = self.until is not None or self.failures >= threshold
-        asked = 0.0 if retry_after_s is None else min(retry_after_s, LONGEST_S)
-        if wait := max(COOL_DOWN_S if counts else 0.0, asked):
-            self.open(now + wait)
-
-    def open(self, until: float) -> None:
-        self.until = until if self.until is None else max(self.until, until)
-
-    def may_be_asked(self, step: Try) -> bool:
-        if self.until is None:
-            return True
-        taken = (
-            self.probe is not None and self.probe is not step and self.probe.starts + PROBE_S > step.starts
-        )
-        return self.until <= step.starts and not taken
-
-    def asked(self, step: Try) -> None:
-        assert self.may_be_asked(step), "it is open, or another probe is out"
-        if self.until is not None:
-            self.probe = step
-
-
-@dataclass
-class Call:
-    plan: Plan
-    demand: Demand
-    deadline: float
-    max_attempts: int
-    seeks: FailureKind | None
-    underway: list[Try] = field(default_factory=list[Try])
-    waiting: list[Try] = field(default_factory=list[Try])
-    """Those underway whose delay isn't over."""
-    tries: int = 0
-    by_deployment: Counter[tuple[str, str]] = field(default_factory=Counter[tuple[str, str]])
-    failures: int = 0
-    hedged: bool = False
-    pair: list[Try] = field(default_factory=list[Try])
-    released: bool = False
-    may_go_on: bool = True
-    answered: bool = False
-    ended: bool = False
-
-
 class RoutingMachine(RuleBasedStateMachine):
     @initialize(data=st.data(), threshold=st.sampled_from([10, 3, 1]), seed=st.integers(0, 2**32))
     def begin(self, data: st.DataObject, threshold: int, seed: int) -> None:
-        self.table = data.draw(tables(threshold))
-        self.threshold = threshold
-        self.random = Random(seed)
-        self.fleet = Fleet()
-        self.now = 1_000.0
-        self.calls: list[Call] = []
-        self.breakers = {key: Breaker() for key in BREAKER_KEYS}
-        self.in_flight: Counter[str] = Counter()
-        self.elsewhere: dict[str, Elsewhere] = {}
-        self.sent: Counter[tuple[str, float]] = Counter()
+        self.account = Account(data.draw(tables(threshold)), threshold, seed)
 
     # Rules
 
@@ -197,19 +53,19 @@ class RoutingMachine(RuleBasedStateMachine):
         self, models: list[str], demand: Demand, deadline_s: float | None, max_attempts: int
     ) -> None:
         for model in models:
-            self.calls.append(self.a_call(model, demand, deadline_s, max_attempts))
-            self.goes_on(self.calls[-1])
+            self.account.calls.append(self.account.a_call(model, demand, deadline_s, max_attempts))
+            self.account.goes_on(self.account.calls[-1])
 
-    @precondition(lambda self: self.calls)
+    @precondition(lambda self: self.account.calls)
     @rule(which=WHICH)
     def one_goes_on(self, which: int) -> None:
-        call = pick(self.calls, which)
+        call = pick(self.account.calls, which)
         if call.waiting:
-            self.delay_is_over(call)
+            self.account.delay_is_over(call)
         elif not call.underway:
-            self.goes_on(call)
+            self.account.goes_on(call)
 
-    @precondition(lambda self: self.sending())
+    @precondition(lambda self: self.account.sending())
     @rule(
         which=WHICH,
         takes_s=st.sampled_from([0.0, 0.1, 2.0, 10.0]),
@@ -217,23 +73,23 @@ class RoutingMachine(RuleBasedStateMachine):
         tokens=st.none() | st.integers(0, 2_000),
     )
     def one_is_heard(self, which: int, takes_s: float, answers: bool, tokens: int | None) -> None:
-        call, step = pick(self.sending(), which)
-        self.now += takes_s
-        call.plan.heard(step, self.now)
+        call, step = pick(self.account.sending(), which)
+        self.account.now += takes_s
+        call.plan.heard(step, self.account.now)
         if answers:
-            self.answers(call, step, tokens)
+            self.account.answers(call, step, tokens)
 
-    @precondition(lambda self: self.busy())
+    @precondition(lambda self: self.account.busy())
     @rule(which=WHICH, failed=FAILED, takes_s=st.sampled_from([0.0, 0.1, 2.0, 20.0]), goes_on=st.booleans())
     def one_fails(self, which: int, failed: Failed, takes_s: float, goes_on: bool) -> None:
-        call = pick(self.busy(), which)
+        call = pick(self.account.busy(), which)
         step = pick(call.underway, which)
-        self.now += takes_s
-        self.fails(call, step, Failed(K.CLIENT_GONE) if step in call.waiting else failed)
+        self.account.now += takes_s
+        self.account.fails(call, step, Failed(K.CLIENT_GONE) if step in call.waiting else failed)
         if goes_on and not call.underway:
-            self.goes_on(call)
+            self.account.goes_on(call)
 
-    @precondition(lambda self: self.calls)
+    @precondition(lambda self: self.account.calls)
     @rule(
         which=WHICH,
         failed=st.lists(FAILED, min_size=1, max_size=2),
@@ -241,269 +97,87 @@ class RoutingMachine(RuleBasedStateMachine):
         takes_s=st.sampled_from([6.0, 0.1]),
     )
     def one_fails_again_and_again(self, which: int, failed: list[Failed], times: int, takes_s: float) -> None:
-        call = pick(self.calls, which)
+        call = pick(self.account.calls, which)
         for n in range(times):
             if not call.underway:
-                self.goes_on(call)
+                self.account.goes_on(call)
             if call.waiting:
-                self.delay_is_over(call)
+                self.account.delay_is_over(call)
             if call.underway:
-                self.now += takes_s
-                self.fails(call, call.underway[0], failed[n % len(failed)])
+                self.account.now += takes_s
+                self.account.fails(call, call.underway[0], failed[n % len(failed)])
 
-    @precondition(lambda self: self.sending())
+    @precondition(lambda self: self.account.sending())
     @rule(which=WHICH)
     def one_is_hedged(self, which: int) -> None:
-        call, _ = pick(self.sending(), which)
-        was = list(call.underway)
-        self.tick()
-        step = call.plan.hedge(self.now)
-        if step is None:
-            call.hedged = call.hedged or (len(was) == 1 and not call.answered)
-            return
-        assert len(was) == 1
-        assert not call.hedged
-        assert not call.answered
-        assert (step.delay_s, step.starts, step.hedge_after_s) == (0, self.now, None)
-        assert call.by_deployment[step.target.key, step.target.model] == 0
-        call.hedged = True
-        self.tried(call, step)
-        call.pair = [was[0], step]
+        call, _ = pick(self.account.sending(), which)
+        self.account.hedges(call)
 
     @rule(seconds=st.sampled_from([0.3, 2.0, 5.0, 17.0, 61.0]))
     def time_passes(self, seconds: float) -> None:
-        self.now += seconds
+        self.account.now += seconds
 
     @rule(key=st.sampled_from(BREAKER_KEYS), seconds=st.sampled_from([10.0, 1.0, -1.0, None]))
     def another_process_opens_or_closes(self, key: str, seconds: float | None) -> None:
-        self.told_by_another_process(key, seconds)
+        self.account.told_by_another_process(key, seconds)
 
-    @precondition(lambda self: self.sending())
+    @precondition(lambda self: self.account.sending())
     @rule(which=WHICH, seconds=st.sampled_from([10.0, 1.0, -1.0]), begins=st.booleans())
     def a_breaker_opens_during_a_delay(self, which: int, seconds: float, begins: bool) -> None:
-        call, step = pick(self.sending(), which)
-        self.fails(call, step, Failed(K.CONFLICT, retry_after_s=2))
+        call, step = pick(self.account.sending(), which)
+        self.account.fails(call, step, Failed(K.CONFLICT, retry_after_s=2))
         if not call.underway:
-            self.goes_on(call)
+            self.account.goes_on(call)
         if call.waiting:
             key = pick(sorted(keys(call.waiting[0])), which)
-            self.told_by_another_process(key, seconds)
+            self.account.told_by_another_process(key, seconds)
             if begins:
-                self.delay_is_over(call)
+                self.account.delay_is_over(call)
 
     @rule(told=st.dictionaries(st.sampled_from(IDS), st.builds(Elsewhere, SOME, SOME, SOME)))
     def another_process_tells_of_its_traffic(self, told: dict[str, Elsewhere]) -> None:
-        self.elsewhere = told
-        self.fleet.traffic.tell(told)
+        self.account.elsewhere = told
+        self.account.fleet.traffic.tell(told)
 
     # What must hold
 
     @invariant()
     def breakers_are_as_they_should_be(self) -> None:
-        for key, breaker in self.breakers.items():
-            assert self.fleet.health.open_until(key) == breaker.until, key
+        for key, breaker in self.account.breakers.items():
+            assert self.account.fleet.health.open_until(key) == breaker.until, key
 
     @invariant()
     def what_is_in_flight_is_counted(self) -> None:
         for id_ in IDS:
-            assert self.fleet.traffic.load(id_).in_flight == self.in_flight[id_]
+            assert self.account.fleet.traffic.load(id_).in_flight == self.account.in_flight[id_]
 
     @invariant()
     def no_target_has_more_calls_at_once_than_it_takes(self) -> None:
         for id_, limits in LIMITS.items():
-            assert limits.concurrency is None or self.in_flight[id_] <= limits.concurrency
+            assert limits.concurrency is None or self.account.in_flight[id_] <= limits.concurrency
 
     def teardown(self) -> None:
         """Every plan ends, and leaves nothing behind."""
-        for call in getattr(self, "calls", []):
+        account: Account | None = getattr(self, "account", None)
+        if account is None:  # ended before it began
+            return
+        for call in account.calls:
             for _ in range(100):
                 while call.underway:
-                    self.fails(call, call.underway[0], Failed(K.SERVER_ERROR))
+                    account.fails(call, call.underway[0], Failed(K.SERVER_ERROR))
                 if call.ended or call.answered:
                     break
-                self.goes_on(call)
+                account.goes_on(call)
             assert call.ended or call.answered
-        for key, breaker in getattr(self, "breakers", {}).items():
+        for key, breaker in account.breakers.items():
             assert breaker.probe is None
-            assert self.fleet.health.available(key, max(self.now, breaker.until or 0))
-            load = self.fleet.traffic.loads().get(key)
+            assert account.fleet.health.available(key, max(account.now, breaker.until or 0))
+            load = account.fleet.traffic.loads().get(key)
             assert load is None or load.in_flight == 0
-
-    # The account that is kept here
-
-    def a_call(self, model: str, demand: Demand, deadline_s: float | None, max_attempts: int) -> Call:
-        resolved = self.table.resolve(model)
-        assert resolved is not None
-        ends = self.now + min(resolved.route.timeouts.total_s, deadline_s or 1e9)
-        plan = Plan(
-            resolved.chain,
-            self.fleet,
-            now=self.now,
-            random=self.random.random,
-            demand=demand,
-            deadline=None if deadline_s is None else self.now + deadline_s,
-            bounds=Bounds(max_attempts, Backoff(base_s=0.2, max_s=4)),
-        )
-        return Call(plan, demand, ends, max_attempts, too_long_for_the_first(resolved, demand))
-
-    def busy(self) -> list[Call]:
-        return [call for call in self.calls if call.underway]
-
-    def sending(self) -> list[tuple[Call, Try]]:
-        return [(call, step) for call in self.calls for step in call.underway if step not in call.waiting]
-
-    def tick(self) -> None:
-        """No two things happen at the very same time."""
-        self.now += 0.001
-
-    def goes_on(self, call: Call) -> None:
-        self.tick()
-        if call.answered:
-            with pytest.raises(RuntimeError, match="has succeeded"):
-                call.plan.next(self.now)
-            return
-        step = call.plan.next(self.now)
-        if isinstance(step, Try):
-            assert not call.ended
-            assert call.may_go_on, "it went on after a released event or a final failure"
-            self.tried(call, step)
-            return
-        self.exhausted(call, step)
-
-    def delay_is_over(self, call: Call) -> None:
-        step = call.waiting[0]
-        self.now = max(self.now, step.starts)
-        may = all(self.breakers[key].may_be_asked(step) for key in keys(step))
-        assert call.plan.may_start(step, self.now) == may
-        call.waiting.remove(step)
-        if may:
-            for key in keys(step):
-                self.breakers[key].asked(step)
-            return
-        call.underway.remove(step)
-        self.over(step)
-        window = step.target.key, self.now // 60
-        self.sent[window] = max(0, self.sent[window] - 1)
-
-    def exhausted(self, call: Call, step: Exhausted) -> None:
-        assert call.plan.next(self.now) == step
-        assert len(step.failures) == call.failures
-        assert call.failures == 0 or step.stop not in (Stop.OPEN, Stop.LIMITED)
-        assert call.may_go_on or step.stop in (Stop.FINAL, Stop.RELEASED)
-        assert step.retry_after_s is None or step.retry_after_s > 0
-        call.ended = True
-
-    def tried(self, call: Call, step: Try) -> None:
-        call.tries += 1
-        assert step.attempt == call.tries <= call.max_attempts
-        assert step.delay_s >= 0
-        assert self.now + step.delay_s == pytest.approx(step.starts)
-        assert step.starts < call.deadline
-        assert step.timeouts.total_s <= call.deadline - step.starts + 1e-6
-        deployment = step.target.key, step.target.model
-        call.by_deployment[deployment] += 1
-        others = len(step.target.lanes) - 1
-        assert call.by_deployment[deployment] <= 1 + step.leg.route.retries + others
-        assert 0 <= step.api_key <= others
-        for key in keys(step):
-            self.breakers[key].asked(step)
-        self.within_limits(step)
-        self.in_flight[step.target.key] += 1
-        self.sent[step.target.key, self.now // 60] += 1
-        call.underway.append(step)
-        if step.delay_s:
-            call.waiting.append(step)
-
-    def within_limits(self, step: Try) -> None:
-        key, limits = step.target.key, step.target.limits
-        others = self.elsewhere.get(key, Elsewhere())
-        if limits.concurrency is not None:
-            assert self.in_flight[key] + others.in_flight < limits.concurrency
-        if limits.rpm is not None and not step.delay_s:
-            assert self.sent[key, self.now // 60] + others.requests < limits.rpm
-
-    def told_by_another_process(self, key: str, seconds: float | None) -> None:
-        if seconds is None:
-            self.fleet.health.closed_elsewhere(key)
-            self.breakers[key].close()
-        else:
-            self.fleet.health.hold_open(key, self.now + seconds)
-            self.breakers[key].open(self.now + seconds)
-
-    def answers(self, call: Call, step: Try, tokens: int | None) -> None:
-        self.tick()
-        call.plan.report(step, Succeeded(tokens), self.now)
-        call.answered = True
-        call.underway.remove(step)
-        self.over(step)
-        for key in keys(step):
-            self.breakers[key].well(self.now)
-
-    def fails(self, call: Call, step: Try, failed: Failed) -> None:
-        if failed.kind is K.SUPERSEDED:  # only of two, and not both
-            failed = Failed(K.SUPERSEDED if step in call.pair else K.CLIENT_GONE)
-        self.tick()
-        call.plan.report(step, failed, self.now)
-        call.underway.remove(step)
-        if step in call.waiting:
-            call.waiting.remove(step)
-        self.over(step)
-        self.breakers_hear(step, failed)
-        if failed.kind is K.SUPERSEDED:
-            call.pair = []
-            return
-        call.failures += 1
-        call.released = call.released or failed.released
-        call.may_go_on = call.may_go_on and goes_on_after(call, step.leg, failed)
-
-    def over(self, step: Try) -> None:
-        self.in_flight[step.target.key] -= 1
-        for key in keys(step):
-            if self.breakers[key].probe is step:
-                self.breakers[key].probe = None
-
-    def breakers_hear(self, step: Try, failed: Failed) -> None:
-        target, meaning = self.breakers[step.target.key], MEANING[failed.kind]
-        if meaning.of_key and len(step.target.lanes) > 1:
-            lane = self.breakers[step.target.lanes[step.api_key]]
-            lane.open(self.now + max(COOL_DOWN_S, min(failed.retry_after_s or 0.0, LONGEST_S)))
-            target.there(self.now)
-        elif meaning.evidence is Evidence.DOWN:
-            target.down(self.now, failed.retry_after_s, self.threshold)
-        elif meaning.evidence is Evidence.ALIVE:
-            target.there(self.now)
 
 
 def pick(among: list[T], which: int) -> T:
     return among[which % len(among)]
-
-
-def keys(step: Try) -> set[str]:
-    """Of the breakers that a try concerns: its target's, and its API key's."""
-    return {step.target.key, step.target.lanes[step.api_key]}
-
-
-def too_long_for_the_first(resolved: Resolved, demand: Demand) -> FailureKind | None:
-    """What the call's targets were chosen for, where that isn't the model asked for."""
-
-    def fits(legs: tuple[Leg, ...]) -> bool:
-        windows = [target.facts.window for leg in legs for target in leg.targets]
-        return any(window is None or demand.tokens <= window for window in windows)
-
-    first, *rest = resolved.chain
-    displaced = not fits((first,)) and fits((*first.larger, *rest))
-    return K.CONTEXT_LENGTH if displaced else None
-
-
-def goes_on_after(call: Call, leg: Leg, failed: Failed) -> bool:
-    """Whether any other target may be asked after this failure. Notes what the call then looks for."""
-    if call.released:
-        return failed.goes_on
-    if failed.kind not in ASKS_FOR_ANOTHER:
-        return failed.kind not in ENDS
-    if leg.larger if failed.kind is K.CONTEXT_LENGTH else leg.other:
-        call.seeks = failed.kind
-    return call.seeks is failed.kind
 
 
 TestRoutingMachine = RoutingMachine.TestCase

@@ -1,4 +1,4 @@
-"""The span of a call: its attributes, its ids, and its content under every budget."""
+"""The span of a call: its attributes, its ids and its status."""
 
 from __future__ import annotations
 
@@ -8,30 +8,14 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from llm_proxy.chat.reply import ChoiceReply, Reply
-from llm_proxy.records.view import Attempt, CallView, Problem, Status
+from llm_proxy.records.view import Problem, Status
 from llm_proxy.telemetry.ids import span_id_of, trace_id_of
 from llm_proxy.telemetry.settings import SpanSettings, resource_of
-from llm_proxy.telemetry.span import MAX_EVENTS, spans_of
 from tests.otlp_receiver import attributes_of
+from tests.unit.span_reading import CONTENT, span_of
 from tests.unit.telemetry_calls import STARTED_US, failed_call, plain_call, rich_call
-
-SETTINGS = SpanSettings(service_version="0.1.0")
-CONTENT = (
-    "gen_ai.input.messages",
-    "gen_ai.output.messages",
-    "gen_ai.system_instructions",
-    "gen_ai.tool.definitions",
-)
-
-
-def span_of(call: CallView, content_bytes: int = SETTINGS.content_bytes) -> Span:
-    (span,) = spans_of(call, SpanSettings(content_bytes=content_bytes))
-    return span
 
 
 def test_a_rich_call_has_every_attribute_that_backends_read() -> None:
@@ -185,97 +169,6 @@ def test_without_a_valid_traceparent_the_trace_is_the_runs(traceparent: str) -> 
     assert runless[0] != runless[1]
 
 
-def test_attempts_and_verdicts_are_events() -> None:
-    events = span_of(rich_call()).events
-    told = [(e.name, attributes_of(e)) for e in events]
-    assert [name for name, _ in told] == ["llm_proxy.attempt"] * 2 + ["llm_proxy.decision"] * 2
-    assert told[0][1]["error.type"] == "unavailable"
-    assert told[0][1]["http.response.status_code"] == 503
-    assert "error.type" not in told[1][1]
-    assert told[3][1]["llm_proxy.rule"] == "arguments"
-    assert told[3][1]["gen_ai.tool.call.id"] == "c2"
-    assert all("arguments" not in key for _, attributes in told for key in attributes)
-
-
-def test_every_attempt_is_an_event_in_the_order_of_asking() -> None:
-    call = rich_call()
-    tried = Attempt(
-        target="slow",
-        provider="openai",
-        model="gpt-4o",
-        api_key=2,
-        started_s=0.5,
-        ended_s=2.0,
-        failure="superseded",
-        detail="another target answered first",
-    )
-    answered = Attempt(
-        target="quick",
-        provider="openai",
-        model="gpt-4o",
-        started_s=1.25,
-        ended_s=3.0,
-        first_event_s=1.75,
-        status=200,
-    )
-    refused = Attempt(
-        target="first",
-        provider="openai",
-        model="gpt-4o",
-        started_s=0.0,
-        ended_s=0.5,
-        status=429,
-        failure="rate_limited",
-    )
-    span = span_of(msgspec.structs.replace(call, attempts=(refused, answered, tried), decisions=()))
-    told = [(event.time_unix_nano - span.start_time_unix_nano, attributes_of(event)) for event in span.events]
-    every = {"gen_ai.provider.name": "openai", "gen_ai.request.model": "gpt-4o"}
-    assert told == [
-        (
-            0,
-            every
-            | {
-                "llm_proxy.target": "first",
-                "llm_proxy.attempt.number": 1,
-                "llm_proxy.attempt.duration_s": 0.5,
-                "http.response.status_code": 429,
-                "error.type": "rate_limited",
-            },
-        ),
-        (
-            500_000_000,
-            every
-            | {
-                "llm_proxy.target": "slow",
-                "llm_proxy.attempt.number": 2,
-                "llm_proxy.attempt.api_key": 2,
-                "llm_proxy.attempt.duration_s": 1.5,
-                "error.type": "superseded",
-                "llm_proxy.attempt.detail": "another target answered first",
-            },
-        ),
-        (
-            1_250_000_000,
-            every
-            | {
-                "llm_proxy.target": "quick",
-                "llm_proxy.attempt.number": 3,
-                "llm_proxy.attempt.duration_s": 1.75,
-                "llm_proxy.attempt.first_event_s": 1.75,
-                "http.response.status_code": 200,
-            },
-        ),
-    ]
-
-
-def test_events_beyond_the_limit_are_counted() -> None:
-    call = rich_call()
-    many = msgspec.structs.replace(call, decisions=call.decisions * 100)
-    span = span_of(many)
-    assert len(span.events) == MAX_EVENTS
-    assert span.dropped_events_count == 202 - MAX_EVENTS
-
-
 @pytest.mark.parametrize(
     ("status", "problem", "error"),
     [
@@ -331,114 +224,6 @@ def test_text_that_utf8_cannot_carry_and_numbers_too_large_are_told_anyway() -> 
     told = attributes_of(span_of(call))
     assert told["user.id"] == "ada?"
     assert told["llm_proxy.held.tokens"] == str(2**70)
-
-
-def test_no_content_at_all_still_says_what_it_was() -> None:
-    call = rich_call()
-    told = attributes_of(span_of(call, 0))
-    whole = attributes_of(span_of(call))
-    assert not [key for key in (*CONTENT, "llm_proxy.decisions") if key in told]
-    assert told["llm_proxy.content.reference"] == call.id
-    for key in CONTENT:
-        name = key.removeprefix("gen_ai.")
-        text = str(whole[key]).encode()
-        assert told[f"llm_proxy.trimmed.{name}.sha256"] == hashlib.sha256(text).hexdigest()
-        assert told[f"llm_proxy.trimmed.{name}.bytes"] == len(text)
-    assert "llm_proxy.content.reference" not in whole
-
-
-def conversation(turns: int, size: int) -> CallView:
-    """A long run: each turn reasons, calls a tool and gets `size` characters back."""
-    messages: list[dict[str, object]] = [{"role": "user", "content": "start " + "ü" * size}]
-    for turn in range(turns):
-        call = {"id": f"c{turn}", "type": "function", "function": {"name": "read", "arguments": "{}"}}
-        messages.append(
-            {"role": "assistant", "reasoning": f"thought {turn}", "content": "x" * size, "tool_calls": [call]}
-        )
-        messages.append(
-            {"role": "tool", "tool_call_id": f"c{turn}", "content": f"result {turn} " + "y" * size}
-        )
-    request = json.dumps({"messages": messages}).encode()
-    return msgspec.structs.replace(plain_call(1), request=request)
-
-
-def test_trimming_keeps_the_newest_turn_and_every_decision() -> None:
-    told = attributes_of(span_of(conversation(20, 2000), 8000))
-    text = str(told["gen_ai.input.messages"])
-    messages = json.loads(text)
-    assert len(text.encode()) <= 8000
-    assert messages[-1]["role"] == "tool"
-    assert messages[-1]["parts"][0]["response"].startswith("result 19 ")
-    thoughts = [p["content"] for m in messages for p in m["parts"] if p["type"] == "reasoning"]
-    assert thoughts == [f"thought {turn}" for turn in range(20)]
-    assert "trimmed" not in messages[-1]
-
-
-def test_one_long_reply_is_shortened_rather_than_lost() -> None:
-    reply = Reply(choices=(ChoiceReply(index=0, text="z" * 50_000, finish="length"),))
-    told = attributes_of(span_of(msgspec.structs.replace(plain_call(1), reply=reply), 2048))
-    (message,) = json.loads(str(told["gen_ai.output.messages"]))
-    assert message["finish_reason"] == "length"
-    assert message["trimmed"] is True
-    assert 400 < len(message["parts"][0]["content"]) < 2048
-    assert int(str(told["llm_proxy.trimmed.output.messages.bytes"])) > 50_000
-
-
-texts = st.text(max_size=300)
-parts = st.one_of(
-    texts,
-    st.none(),
-    st.lists(
-        st.one_of(
-            st.fixed_dictionaries({"type": st.just("text"), "text": texts}),
-            st.fixed_dictionaries(
-                {"type": st.just("image_url"), "image_url": st.fixed_dictionaries({"url": texts})}
-            ),
-            st.fixed_dictionaries({"type": texts, "other": texts}),
-        ),
-        max_size=4,
-    ),
-)
-calls = st.lists(
-    st.fixed_dictionaries(
-        {
-            "id": texts,
-            "function": st.fixed_dictionaries({"name": texts, "arguments": texts | st.just('{"a": 1}')}),
-        }
-    ),
-    max_size=3,
-)
-messages = st.lists(
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["system", "user", "assistant", "tool", "odd"]), "content": parts},
-        optional={"reasoning": texts, "tool_calls": calls, "tool_call_id": texts, "name": texts},
-    ),
-    max_size=8,
-)
-
-
-@given(messages, texts, st.integers(0, 4000))
-def test_content_is_always_valid_json_within_its_budget(
-    sent: list[dict[str, object]], reply: str, budget: int
-) -> None:
-    body = msgspec.json.encode(
-        {"messages": sent, "tools": [{"type": "function", "function": {"name": reply}}]}
-    )
-    choices = tuple(ChoiceReply(index=i, text=reply, finish="stop") for i in range(3))
-    call = msgspec.structs.replace(plain_call(1), request=body, reply=Reply(choices=choices))
-    whole = attributes_of(span_of(call, 10_000_000))
-    told = attributes_of(span_of(call, budget))
-    for key in CONTENT:
-        text = str(told.get(key, "[]"))
-        assert len(text.encode()) <= max(budget, 2)
-        trimmed = f"llm_proxy.trimmed.{key.removeprefix('gen_ai.')}.sha256" in told
-        assert trimmed is (len(str(whole.get(key, "")).encode()) > budget)
-        if not trimmed:
-            assert told.get(key) == whole.get(key)
-        for message in json.loads(text):
-            assert isinstance(message, dict)
-            if key == "gen_ai.output.messages":
-                assert message["finish_reason"] == "stop"
 
 
 def test_the_resource_names_service_and_project() -> None:
