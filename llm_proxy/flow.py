@@ -116,22 +116,26 @@ class Flow:
         try:
             self._read_frames(frames, ready)
         except UpstreamFailure:
-            if self._sink.started:  # nothing can take the reply back, nor so what came before the failure
-                await self._release(ready)
+            # Nothing can take the reply back once it began, nor so what came before the failure.
+            if self._sink.started and (data := self._releasing(ready)):
+                await self._sink.release(data)
             raise
-        await self._release(ready)
+        if data := self._releasing(ready):
+            await self._sink.release(data)
 
-    async def _release(self, ready: list[bytes]) -> None:
+    def _releasing(self, ready: list[bytes]) -> bytes:
+        """The bytes that go out now; empty until the reply says something."""
         if not self._meant:
             self._early += ready
             ready = self._early if self._seen_meaning() else []
         if self._meant:
             self._released_to = self._read_to
-        if ready and (data := ready[0] if len(ready) == 1 else b"".join(ready)):
-            self._sent = True
-            if self._output.anew:
-                self._written.append(data)
-            await self._sink.release(data)
+        if not ready or not (data := ready[0] if len(ready) == 1 else b"".join(ready)):
+            return b""
+        self._sent = True
+        if self._output.anew:
+            self._written.append(data)
+        return data
 
     def _read_frames(self, frames: list[SseFrame], ready: list[bytes]) -> None:
         """Takes frames in; adds to `ready` what may be released of them."""
