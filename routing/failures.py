@@ -83,10 +83,6 @@ class Meaning:
     of_key: bool = False
     """It speaks of the API key: a target with several goes on with another."""
 
-    @property
-    def trips_breaker(self) -> bool:
-        return self.evidence is Evidence.DOWN
-
 
 _DOWN, _ALIVE, _NONE = Evidence.DOWN, Evidence.ALIVE, Evidence.NONE
 _NEVER, _MAYBE, _USED = Charge.NEVER, Charge.MAYBE, Charge.USED

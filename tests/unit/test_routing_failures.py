@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from routing.failures import (
     MEANING,
     Charge,
+    Evidence,
     FailureKind,
     classify_in_band,
     classify_status,
@@ -75,13 +76,14 @@ def test_what_may_be_retried_may_also_fall_back() -> None:
 )
 def test_the_callers_own_failures_end_the_call_and_spare_the_breaker(kind: FailureKind) -> None:
     meaning = MEANING[kind]
-    assert (meaning.retry_same, meaning.fall_back, meaning.trips_breaker) == (False, False, False)
+    assert (meaning.retry_same, meaning.fall_back) == (False, False)
+    assert meaning.evidence is not Evidence.DOWN
 
 
 @pytest.mark.parametrize("kind", [K.CONNECT_REFUSED, K.DNS, K.TLS, K.CONNECT_TIMEOUT, K.RATE_LIMITED, K.AUTH])
 def test_what_was_never_accepted_costs_nothing(kind: FailureKind) -> None:
     assert MEANING[kind].charge is Charge.NEVER
-    assert MEANING[kind].trips_breaker
+    assert MEANING[kind].evidence is Evidence.DOWN
 
 
 @pytest.mark.parametrize(
