@@ -10,7 +10,7 @@ from llm_proxy.chat.reply import Assembly, Reply
 from llm_proxy.exchange import Exchange, Spent
 from llm_proxy.records.view import CostLabel
 from llm_proxy.resume import Resume
-from llm_proxy.sending.send import LostTry
+from llm_proxy.sending.lost import LostTry
 from llm_proxy.upstream.prices import NO_UNITS, Price, PriceBook
 from llm_proxy.upstream.tokens import IMAGE, PER_MESSAGE, PER_REPLY, TokenCounter
 from llm_proxy.wire.passthrough import billed

@@ -364,13 +364,11 @@ class Plan:
                 yield leg, target
 
     def _why_none(self, now: float) -> Stop:
-        reasons = [
-            self._fleet.passed_over(target, self._demand, now)
-            for leg in self._chain
-            for target in leg.targets
-        ]
+        reasons = [self._fleet.passed_over(target, self._demand, now) for target in self._all()]
         return Stop.LIMITED if all(why in LIMITED for why in reasons) else Stop.OPEN
 
     def _soonest(self, now: float) -> float | None:
-        targets = [target for leg in self._chain for target in leg.targets]
-        return self._fleet.wait(targets, self._demand, now) or None
+        return self._fleet.wait(self._all(), self._demand, now) or None
+
+    def _all(self) -> list[Target]:
+        return [target for leg in self._chain for target in leg.targets]

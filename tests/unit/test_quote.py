@@ -18,7 +18,7 @@ from llm_proxy.intake import Reader
 from llm_proxy.quote import LEAST_OUTPUT, ONE, Quote, Tries, counts_tokens, quote
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.view import CostLabel
-from llm_proxy.sending.send import LostTry
+from llm_proxy.sending.lost import LostTry
 from llm_proxy.settle import Settler, amount, total
 from llm_proxy.upstream.prices import DEFAULT_MAX_OUTPUT, FREE, Price, PriceBook
 from llm_proxy.upstream.tokens import PER_MESSAGE, PER_REPLY, TokenCounter
