@@ -21,7 +21,7 @@ from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from llm_proxy.telemetry.ids import span_id_of
 from tests.otlp_receiver import OtlpReceiver, attributes_of
-from tests.proxy import KEY, OTHER_KEY, ProxyProcess, ask, config, until
+from tests.proxy import KEY, OTHER_KEY, ProxyProcess, ask, config, target, until
 
 THOUGHT = "The customer asks for a refund; I must read the order first."
 SCRIPT = f"""
@@ -43,6 +43,8 @@ POLICY = {
         "refund": {"effect": "write", "tier": "prohibited"},
     },
 }
+NEVER_OPEN = {"failures": 1000}
+"""Runs that are ahead fail on purpose, which must not refuse those that are behind."""
 
 
 @asynccontextmanager
@@ -50,6 +52,7 @@ async def _house(folder: Path, receiver: OtlpReceiver, workers: int = 1) -> Asyn
     async with running(parse_script(SCRIPT)) as upstream:
         settings = config(
             upstream.base_url,
+            models={"m": {"targets": [target("up", upstream.base_url)], "retries": 0, "breaker": NEVER_OPEN}},
             telemetry={"otlp_endpoint": receiver.endpoint},
             agents={
                 "bot": {"team": "crew", "role": "support", "keys": [KEY], "models": ["m"]},
