@@ -7,6 +7,7 @@ from budgets.amounts import UNITS, ZERO, Amount, Unit, micro_usd
 from budgets.decide import TOMBSTONE_US, LedgerBroken, decide, needs
 from budgets.ledger import (
     Counter,
+    Crossed,
     Expire,
     Expired,
     ExpiredHold,
@@ -26,13 +27,14 @@ from budgets.ledger import (
 )
 from budgets.limits import Bound, Limit, LimitBook, OnExceed
 from budgets.memory_store import MemoryStore
-from budgets.scopes import Scope, Subject
+from budgets.scopes import RunRef, Scope, Subject
 from budgets.sql_store import METADATA, SqlLedger, SqlStore, tables
 from budgets.store import LedgerStore
 from budgets.tightest import remaining
-from budgets.windows import WINDOWS, Window, WindowSpan, window_named
+from budgets.windows import AT_ONCE, WINDOWS, Window, WindowSpan, window_named
 
 __all__ = [
+    "AT_ONCE",
     "METADATA",
     "TOMBSTONE_US",
     "UNITS",
@@ -41,6 +43,7 @@ __all__ = [
     "Amount",
     "Bound",
     "Counter",
+    "Crossed",
     "Expire",
     "Expired",
     "ExpiredHold",
@@ -59,6 +62,7 @@ __all__ = [
     "Renew",
     "Renewed",
     "Result",
+    "RunRef",
     "Scope",
     "Settle",
     "Settled",

@@ -27,6 +27,8 @@ class Unit(StrEnum):
     REQUESTS = "requests"
     TOOL_CALLS = "tool_calls"
     WRITES = "writes"
+    CONCURRENCY = "concurrency"
+    """Calls at once: held while a call runs, and never used up."""
 
     @property
     def field(self) -> str:
@@ -53,6 +55,7 @@ class Amount(msgspec.Struct, frozen=True, gc=False):
     requests: int = 0
     tool_calls: int = 0
     writes: int = 0
+    concurrency: int = 0
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(*(a + b for a, b in zip(_values(self), _values(other), strict=True)))

@@ -104,9 +104,31 @@ class Refused(msgspec.Struct, frozen=True):
     asked: int
     resets_us: int | None
 
+    @property
+    def busy(self) -> bool:
+        """Whether only calls in flight stand in the way: what they hold may be free in a moment."""
+        return self.held > 0 and self.used + self.asked <= self.maximum
+
+
+class Crossed(msgspec.Struct, frozen=True):
+    """What was used has just reached a level that somebody wants to hear of: once per span of the window.
+
+    `level` is that of `warn_at`, or the maximum itself of a limit that only warns. Amounts of `usd` are in
+    micro-dollars.
+    """
+
+    limit_id: str
+    bound_key: str
+    unit: Unit
+    level: int
+    used: int
+    maximum: int
+
 
 class Settled(msgspec.Struct, frozen=True):
     """The hold is gone, and what was used is charged."""
+
+    crossed: tuple[Crossed, ...] = ()
 
 
 class Late(msgspec.Struct, frozen=True):
@@ -121,6 +143,8 @@ class Late(msgspec.Struct, frozen=True):
 
 class Taken(msgspec.Struct, frozen=True):
     """The amount is charged."""
+
+    crossed: tuple[Crossed, ...] = ()
 
 
 class Renewed(msgspec.Struct, frozen=True):
@@ -138,6 +162,7 @@ class Expired(msgspec.Struct, frozen=True):
     """The holds that ended, by id."""
 
     holds: tuple[ExpiredHold, ...]
+    crossed: tuple[Crossed, ...] = ()
 
 
 Result = Held | Refused | Settled | Late | Taken | Renewed | Expired

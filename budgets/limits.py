@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -39,6 +40,8 @@ class Limit:
     window: Window
     maximum: Mapping[Unit, int]
     on_exceed: OnExceed = OnExceed.BLOCK
+    downgrade: str = ""
+    """The model to ask instead, where `on_exceed` says so; it means nothing here."""
     warn_at: float | None = None
     caps: tuple[tuple[int, int], ...] = field(init=False, repr=False, compare=False)
     """`maximum` as (position in an amount, most) pairs."""
@@ -84,9 +87,9 @@ class LimitBook:
     __slots__ = ("_plans", "limits")
 
     def __init__(self, limits: Sequence[Limit]) -> None:
-        ids = [limit.id for limit in limits]
-        for id_ in ids:
-            if ids.count(id_) > 1:
+        ids = Counter((limit.id, limit.window.name) for limit in limits)
+        for (id_, _), times in ids.items():
+            if times > 1:
                 raise ValueError(f"two limits have the id {id_!r}: give each its own")
         self.limits = tuple(limits)
         self._plans: dict[str, tuple[_Binder, ...]] = {}

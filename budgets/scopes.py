@@ -14,6 +14,15 @@ LONGEST_KEY = 500
 """In characters. PostgreSQL indexes at most some 2,700 bytes, and a character is up to 4."""
 
 
+class RunRef(msgspec.Struct, frozen=True):
+    """A run of an agent, with what limits may ask of it."""
+
+    agent: str
+    run: str
+    team: str | None = None
+    user: str | None = None
+
+
 class Subject(msgspec.Struct, frozen=True):
     """Who makes a call, as far as limits care. A run id is scoped to its agent."""
 
@@ -26,6 +35,8 @@ class Subject(msgspec.Struct, frozen=True):
     tags: tuple[str, ...] = ()
     user_verified: bool = False
     """False where only the caller says who the user is: a limit by user then counts (agent, user)."""
+    ancestors: tuple[RunRef, ...] = ()
+    """The runs above `run`, the nearest first: what the call spends counts in each of them too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -137,6 +137,22 @@ class Lifetime:
         return WindowSpan("lifetime", None)
 
 
+AT_ONCE = "at once"
+"""The window of what is never used up: calls in flight."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """No time at all: what is held now. It never resets; it empties as calls end."""
+
+    zone: tzinfo
+    name: str = AT_ONCE
+    per_run: bool = False
+
+    def span(self, now_us: int, run_id: str | None) -> WindowSpan:
+        return WindowSpan(AT_ONCE, None)
+
+
 WINDOWS: Mapping[str, Callable[[tzinfo], Window]] = {
     "minute": Minute,
     "hour": Hour,
@@ -150,7 +166,7 @@ WINDOWS: Mapping[str, Callable[[tzinfo], Window]] = {
 
 def window_named(name: str, timezone: str = "UTC") -> Window:
     """The window called `name` in an IANA time zone. Raises ValueError for an unknown name or zone."""
-    kind = WINDOWS.get(name)
+    kind = AtOnce if name == AT_ONCE else WINDOWS.get(name)
     if kind is None:
         raise ValueError(f"unknown window {name!r}: use one of {', '.join(WINDOWS)}")
     if timezone == "UTC":  # works where no time zone database is installed

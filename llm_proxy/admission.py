@@ -72,8 +72,10 @@ class Admission:
             model=request.model,
             run=exchange.run_id,
             tags=exchange.hints.tags,
+            user_verified=exchange.user_verified,
+            ancestors=exchange.lineage.ancestors,
         )
-        exchange.bounds = self._book.bounds(subject, self._now_us())
+        exchange.bounds = self._book.bounds(subject, self._now_us()) + exchange.lineage.envelopes
 
     async def admit(self, exchange: Exchange, route: Resolved, rules: Rules | None) -> Admitted:
         """Raises `ProxyError(budget_exceeded)` where a limit has no room; the refusal is recorded by then."""

@@ -7,12 +7,15 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import msgspec
+
 from budgets import ZERO, Amount, Bound, Left
 from llm_proxy.chat.events import Usage
 from llm_proxy.chat.prompt import Prompt
 from llm_proxy.chat.reply import Assembly
 from llm_proxy.identity.caller import Caller
 from llm_proxy.identity.headers import Hints
+from llm_proxy.identity.lineage import ALONE, Lineage
 from llm_proxy.intake import Intake
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
@@ -30,6 +33,18 @@ class Spent:
     usage: Usage = field(default_factory=Usage)
     micro_usd: int = 0
     label: CostLabel | None = None
+    price: str = ""
+    """The version of the price that it was counted with."""
+    tier: str = ""
+    """The service tier, where it isn't the usual one."""
+
+
+class Downgrade(msgspec.Struct, frozen=True):
+    """`limit` had no room for `asked`, and named `model` to be asked in its place."""
+
+    limit: str
+    asked: str
+    model: str
 
 
 @dataclass(slots=True)
@@ -48,7 +63,13 @@ class Exchange:
     run_id: str = ""
     parent_run_id: str = ""
     user_id: str = ""
+    user_verified: bool = False
+    """The credential says so, not only the caller."""
     run_inferred: bool = False
+    lineage: Lineage = ALONE
+    """The runs above this one, and what their envelopes and its own leave."""
+    downgraded: Downgrade | None = None
+    """A limit had no room for the model that was asked for, and names another."""
     policy: str = ""
     bounds: tuple[Bound, ...] = ()
     held: Amount = ZERO

@@ -141,9 +141,14 @@ def _opened_body(exchange: Exchange) -> bodies.Opened:
         run_inferred=exchange.run_inferred,
         tags=exchange.hints.tags,
         traceparent=exchange.hints.traceparent,
+        user_verified=exchange.user_verified,
+        actors=caller.actors if caller else (),
+        asked_model=exchange.downgraded.asked if exchange.downgraded else "",
+        downgraded_by=exchange.downgraded.limit if exchange.downgraded else "",
         content=_received(exchange, exchange.intake) if exchange.intake else None,
         held=units(exchange.held),
         floor=units(exchange.floor),
+        bounds=tuple([bound.key for bound in exchange.bounds]) if not exchange.held.is_zero else (),
         policy=exchange.policy,
         results=exchange.results,
     )
@@ -197,6 +202,9 @@ def _closed_body(
         usage=spent.usage if spent.label is not None else None,
         cost_micro_usd=spent.micro_usd,
         cost_label=spent.label or "",
+        lost_micro_usd=sum([part.micro_usd for part in exchange.lost]),
+        price=spent.price,
+        tier=spent.tier,
         problem=exchange.problem,
         upstream=_other_dialect(exchange),
         edits=tuple(bodies.Edit(start, end, text.decode()) for start, end, text in exchange.edits),
@@ -269,7 +277,13 @@ def _row(exchange: Exchange, status: Status) -> CallOpen:
         model=column(request.model) if request else "",
         status=status.value,
         started_us=exchange.started_us,
+        tags=tags_of(exchange),
     )
+
+
+def tags_of(exchange: Exchange) -> str:
+    """A call's tags as they're stored and summed up by: sorted, with commas between."""
+    return column(",".join(sorted(exchange.hints.tags)), 8_192)
 
 
 def _run(exchange: Exchange) -> RunOpen:
@@ -299,9 +313,12 @@ def _close_row(exchange: Exchange, now_us: int) -> CallClose:
         input_tokens=usage.input if usage else None,
         output_tokens=usage.output if usage else None,
         cached_tokens=usage.cached if usage else None,
+        cache_write_tokens=usage.cache_write if usage else None,
         reasoning_tokens=usage.reasoning if usage else None,
         micro_usd=spent.micro_usd,
+        lost_micro_usd=sum([part.micro_usd for part in exchange.lost]),
         cost_label=spent.label.value if spent.label else None,
+        price=spent.price or None,
         error=exchange.problem.kind if exchange.problem else None,
         id=exchange.id,
     )

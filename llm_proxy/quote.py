@@ -57,6 +57,7 @@ class Quote(msgspec.Struct, frozen=True):
             input_tokens=input_,
             output_tokens=output,
             requests=1,
+            concurrency=1,
         )
 
     def floor(self) -> Amount:

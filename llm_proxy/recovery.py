@@ -132,9 +132,12 @@ def _interrupted(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Eviden
                 input_tokens=usage.input,
                 output_tokens=0,
                 cached_tokens=0,
+                cache_write_tokens=0,
                 reasoning_tokens=0,
                 micro_usd=cost,
+                lost_micro_usd=0,
                 cost_label=CostLabel.PARTIAL.value,
+                price=None,
                 error="interrupted",
                 id=id_,
             )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from yarl import URL
 
-from budgets import Limit, LimitBook, Scope, window_named
+from budgets import AT_ONCE, Limit, LimitBook, OnExceed, Scope, Unit, window_named
 from llm_proxy.config import Config
+from llm_proxy.config.budgeting import BudgetConfig, DowngradeConfig
 from llm_proxy.config.choices import Affinity, OnCut, OnLeave
 from llm_proxy.config.providers import LITELLM
 from llm_proxy.config.schema import ModelConfig, TargetConfig
@@ -161,17 +164,29 @@ def credentials(config: Config) -> list[Credential]:
 
 
 def limits(config: Config) -> LimitBook:
-    return LimitBook(
-        [
-            Limit(
-                id=budget.id,
-                scope=Scope(agent=budget.agent, team=budget.team),
-                window=window_named(budget.window, budget.timezone),
-                maximum=budget.maximum,
-                warn_at=budget.warn_at,
-            )
-            for budget in config.budgets
-        ]
+    return LimitBook([limit for budget in config.budgets for limit in _limits(budget)])
+
+
+def _limits(budget: BudgetConfig) -> list[Limit]:
+    """One limit, or two: calls at once are counted over no window but a run's."""
+    window = budget.window or AT_ONCE
+    at_once = {unit: most for unit, most in budget.maximum.items() if unit is Unit.CONCURRENCY}
+    if not at_once or window in (AT_ONCE, "run"):
+        return [_limit(budget, window, budget.maximum)]
+    rest = {unit: most for unit, most in budget.maximum.items() if unit not in at_once}
+    return [_limit(budget, window, rest), _limit(budget, AT_ONCE, at_once)]
+
+
+def _limit(budget: BudgetConfig, window: str, maximum: Mapping[Unit, int]) -> Limit:
+    downgrade = budget.on_exceed if isinstance(budget.on_exceed, DowngradeConfig) else None
+    return Limit(
+        id=budget.id,
+        scope=Scope(budget.agent, budget.team, budget.user, budget.key, budget.model, budget.tag),
+        window=window_named(window, budget.timezone),
+        maximum=maximum,
+        on_exceed=OnExceed.DOWNGRADE if downgrade else OnExceed(str(budget.on_exceed)),
+        downgrade=downgrade.downgrade if downgrade else "",
+        warn_at=budget.warn_at,
     )
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from budgets.amounts import MICRO, Unit
+from llm_proxy.config.budgeting import BudgetConfig, PriceConfig, WebhookConfig
 from llm_proxy.config.choices import (
     Affinity,
     Content,
@@ -24,6 +23,7 @@ from llm_proxy.config.choices import (
     only,
 )
 from llm_proxy.config.credentials import ApiKey, Key, OptionalKey, Secret
+from llm_proxy.config.issuers import IdentityConfig
 from llm_proxy.config.places import Address, ExistingFile, KeyFile, StoreUrl
 from llm_proxy.config.providers import LITELLM, check_provider
 from llm_proxy.config.shapes import (
@@ -31,17 +31,13 @@ from llm_proxy.config.shapes import (
     Float,
     Int,
     Items,
-    Maximum,
     Name,
-    Rate,
     Seconds,
     Section,
     Table,
     Text,
-    Tokens,
-    Usd,
 )
-from llm_proxy.config.values import at_least_one, known_time_zone, known_window, none_yet
+from llm_proxy.config.values import at_least_one
 from llm_proxy.yamlpos import Issue
 
 
@@ -71,38 +67,6 @@ class TelemetryConfig(Section):
     otlp_endpoint: Address | None = None
     protocol: Protocol = Protocol.HTTP
     service_name: Text = "llm-proxy"
-
-
-class IdentityConfig(Section):
-    issuers: Annotated[tuple[()], none_yet("JWT issuers")] = ()
-
-
-class PriceConfig(Section):
-    """USD per token or piece, and sizes in tokens, in LiteLLM's field names. Replaces the known price whole.
-
-    An absent cache rate is the input's, an absent reasoning rate the output's.
-    """
-
-    input_cost_per_token: Rate | None = None
-    output_cost_per_token: Rate | None = None
-    cache_read_input_token_cost: Rate | None = None
-    cache_creation_input_token_cost: Rate | None = None
-    output_cost_per_reasoning_token: Rate | None = None
-    input_cost_per_image: Rate | None = None
-    output_cost_per_image: Rate | None = None
-    input_cost_per_character: Rate | None = None
-    input_cost_per_query: Rate | None = None
-    input_cost_per_second: Rate | None = None
-    output_cost_per_second: Rate | None = None
-    max_input_tokens: Tokens | None = None
-    max_output_tokens: Tokens | None = None
-    max_tokens: Tokens | None = None
-
-    @model_validator(mode="after")
-    def _prices_something(self) -> Self:
-        if not any("_cost_per_" in name for name in self.model_fields_set):
-            raise ValueError("prices nothing: give input_cost_per_token and output_cost_per_token")
-        return self
 
 
 class TargetConfig(Section):
@@ -205,40 +169,6 @@ class AgentConfig(Section):
     scopes: Table[EntryName, Items[Text]] = Field(default_factory=dict[str, tuple[str, ...]])
 
 
-class BudgetConfig(Section):
-    """Maxima over one window. `agent: "*"` is each agent by itself, no agent and no team all together."""
-
-    id: Name
-    agent: Text | None = None
-    team: Text | None = None
-    window: Annotated[Text, AfterValidator(known_window)]
-    timezone: Annotated[Text, AfterValidator(known_time_zone)] = "UTC"
-    usd: Usd | None = None
-    tokens: Maximum | None = None
-    input_tokens: Maximum | None = None
-    output_tokens: Maximum | None = None
-    requests: Maximum | None = None
-    tool_calls: Maximum | None = None
-    writes: Maximum | None = None
-    warn_at: Annotated[Float, Field(gt=0, le=1)] = 0.8
-
-    @property
-    def maximum(self) -> dict[Unit, int]:
-        """The most of each limited unit; of usd in micro-dollars."""
-        most: dict[Unit, Decimal | int | None] = {unit: getattr(self, unit.value) for unit in Unit}
-        return {
-            unit: int(value * MICRO) if unit is Unit.USD else int(value)
-            for unit, value in most.items()
-            if value is not None
-        }
-
-    @model_validator(mode="after")
-    def _limits_something(self) -> Self:
-        if not self.maximum:
-            raise ValueError(f"limits nothing: give at least one of {', '.join(Unit)}")
-        return self
-
-
 class OperatorConfig(Section):
     """A person; never an agent."""
 
@@ -258,7 +188,7 @@ class ConfigFile(Section):
     telemetry: TelemetryConfig = TelemetryConfig()
     unpriced: Unpriced = Unpriced.REFUSE
     identity: IdentityConfig = IdentityConfig()
-    webhooks: Annotated[tuple[()], none_yet("webhooks")] = ()
+    webhooks: Items[WebhookConfig] = ()
     translation: Translation = Translation.LENIENT
     default_model: Text | None = None
     """The model whose first target serves paths under /v1/ that name none (files, batches)."""

@@ -134,7 +134,8 @@ class ModelApi:
         exchange.hints = hints = read_hints(headers)
         exchange.run_id = caller.run_id or hints.run_id
         exchange.parent_run_id = hints.parent_run_id
-        exchange.user_id = hints.user_id
+        exchange.user_id = caller.user_id or hints.user_id
+        exchange.user_verified = bool(caller.user_id)
 
     def _settle_run(self, exchange: Exchange, request: WireRequest) -> None:
         """The run and the user at last: as the body names them where nothing else did."""

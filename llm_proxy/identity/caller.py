@@ -25,8 +25,13 @@ class Agent:
 
 
 class Caller(msgspec.Struct, frozen=True):
-    """An agent that showed one of its keys. `run_id` is set where the key is bound to one run."""
+    """An agent that showed one of its credentials. `run_id` is set where that is bound to one run."""
 
     agent: Agent
     key_id: str
+    """The key's public id, or what names the token: never a secret."""
     run_id: str = ""
+    user_id: str = ""
+    """On whose behalf, where the credential itself says so: such a user is verified."""
+    actors: tuple[str, ...] = ()
+    """Who acts for the user, the one nearest to us first: RFC 8693's `act` chain."""

@@ -46,8 +46,18 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tags: tuple[str, ...] = ()
     traceparent: str = ""
     content: Content | None = None
+    user_verified: bool = False
+    actors: tuple[str, ...] = ()
+    """The delegation chain of the credential, the nearest first."""
+    parent_agent_id: str = ""
+    """Whose run `parent_run_id` is, where it is another agent's."""
+    asked_model: str = ""
+    """The model that was asked for, where limit `downgraded_by` put another in its place."""
+    downgraded_by: str = ""
     held: dict[str, int] = {}
     floor: dict[str, int] = {}
+    bounds: tuple[str, ...] = ()
+    """The counters that the hold stands in: what the call used is in each of them."""
     policy: str = ""
     results: tuple[ToolResultView, ...] = ()
 
@@ -86,6 +96,12 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage | None = None
     cost_micro_usd: int = 0
     cost_label: str = ""
+    lost_micro_usd: int = 0
+    """The part of the cost that failed attempts had."""
+    price: str = ""
+    """The version of the price that the cost was counted with (`state_prices` has its rates)."""
+    tier: str = ""
+    """The service tier that the upstream says it served in, where it isn't the usual one."""
     problem: Problem | None = None
     upstream: str = ""
     """The dialect that the last target spoke, where it is not the caller's: `emitted` is in it."""

@@ -18,6 +18,14 @@ class RecordKind(StrEnum):
     VERDICTS = "call.verdicts"
     KEY_ISSUED = "key.issued"
     KEY_REVOKED = "key.revoked"
+    KEY_CHANGED = "key.changed"
+    AGENT_FROZEN = "agent.frozen"
+    AGENT_THAWED = "agent.thawed"
+    RUN_OPENED = "run.opened"
+    """By `POST /v1/runs`: its purpose, what set it off, and its envelope."""
+    RUN_ENDED = "run.ended"
+    BUDGET_REACHED = "budget.reached"
+    """What was used of a limit reached the level at which it warns, or its maximum."""
     STORE_BACK = "store.back"
     """The store takes records again after it didn't."""
 
@@ -73,6 +81,7 @@ class CallOpen(NamedTuple):
     model: str
     status: str
     started_us: int
+    tags: str = ""
     ended_us: int | None = None
     attempts: int | None = None
     micro_usd: int | None = None
@@ -90,9 +99,14 @@ class CallClose(NamedTuple):
     input_tokens: int | None
     output_tokens: int | None
     cached_tokens: int | None
+    cache_write_tokens: int | None
     reasoning_tokens: int | None
     micro_usd: int
+    lost_micro_usd: int
+    """The part of `micro_usd` that failed attempts cost."""
     cost_label: str | None
+    price: str | None
+    """The version of the price that it was counted with."""
     error: str | None
     id: str
 
@@ -113,6 +127,20 @@ class RunOpen(NamedTuple):
     untrusted: bool = False
     labels: str = "[]"
     denials: int = 0
+    parent_agent_id: str = ""
+    purpose: str = ""
+    trigger: str = ""
+    envelope: str = ""
+    expires_us: int | None = None
+
+
+class RunEnd(NamedTuple):
+    """A run that takes no more calls; the order is that of the UPDATE."""
+
+    ended_us: int
+    ended_why: str
+    agent_id: str
+    run_id: str
 
 
 class RunUpdate(NamedTuple):
@@ -188,6 +216,98 @@ class Refusal(NamedTuple):
     times: int = 1
 
 
+class SpendRow(NamedTuple):
+    """What one call adds to a day's sums: one row per day and combination of what FinOps group by.
+
+    `id` is the digest of these columns (see `spend.rollup`); money is micro-dollars.
+    """
+
+    day: int
+    """Since 1970, UTC, of the call's start."""
+    id: bytes
+    agent_id: str
+    team: str
+    user_id: str
+    model: str
+    target: str
+    provider: str
+    tags: str
+    """Comma list, sorted."""
+    requests: int = 0
+    refused: int = 0
+    failed: int = 0
+    retried: int = 0
+    unpriced: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    micro_usd: int = 0
+    lost_micro_usd: int = 0
+    guessed_micro_usd: int = 0
+    """The part that the upstream didn't report: estimated or partial."""
+
+
+class ToolSpendRow(NamedTuple):
+    """One tool's share of a call that proposed it: the call's tokens and money, split over its tool calls."""
+
+    day: int
+    id: bytes
+    agent_id: str
+    team: str
+    user_id: str
+    model: str
+    target: str
+    provider: str
+    tags: str
+    tool: str
+    requests: int = 0
+    """1 for the first tool of a call, so that every call counts once."""
+    tool_calls: int = 0
+    denied: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    micro_usd: int = 0
+
+
+class PriceRow(NamedTuple):
+    """A price that costs were counted with, by its version; inserted where it isn't there yet."""
+
+    version: str
+    provider: str
+    model: str
+    rates: str
+    """JSON."""
+    at_us: int
+
+
+class FreezeRow(NamedTuple):
+    """An agent's standing; `frozen_us` is None once it's thawed."""
+
+    agent_id: str
+    frozen_us: int | None
+    by: str
+    reason: str
+    changed_us: int
+
+
+class DeliveryRow(NamedTuple):
+    """An event on its way to a webhook."""
+
+    id: str
+    webhook: str
+    event: str
+    body: str
+    created_us: int
+    next_us: int
+
+
+class KeyExpires(NamedTuple):
+    expires_us: int | None
+    id: str
+
+
 class Evidence(msgspec.Struct, frozen=True):
     """Everything that one unit of work adds, in one transaction."""
 
@@ -203,6 +323,13 @@ class Evidence(msgspec.Struct, frozen=True):
     keys: tuple[KeyRow, ...] = ()
     revoked: tuple[KeyRevoked, ...] = ()
     refusals: tuple[Refusal, ...] = ()
+    spend: tuple[SpendRow, ...] = ()
+    tool_spend: tuple[ToolSpendRow, ...] = ()
+    prices: tuple[PriceRow, ...] = ()
+    run_ends: tuple[RunEnd, ...] = ()
+    freezes: tuple[FreezeRow, ...] = ()
+    key_expiries: tuple[KeyExpires, ...] = ()
+    deliveries: tuple[DeliveryRow, ...] = ()
 
 
 NOTHING = Evidence()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Table, and_, bindparam, or_
 from sqlalchemy.engine import Dialect
@@ -40,6 +40,13 @@ class Statements:
         self.key = self._insert(t.keys, e.KeyRow._fields)
         self.revoked = self._update(t.keys, e.KeyRevoked._fields, keys=("id",))
         self.refusal = Prepared(self._refusal(), dialect)
+        self.spend = self._adding(t.spend, e.SpendRow)
+        self.tool_spend = self._adding(t.tool_spend, e.ToolSpendRow)
+        self.price = self._insert(t.prices, e.PriceRow._fields, ignore=True)
+        self.run_end = self._update(t.runs, e.RunEnd._fields, keys=("agent_id", "run_id"))
+        self.freeze = self._freeze()
+        self.key_expiry = self._update(t.keys, e.KeyExpires._fields, keys=("id",))
+        self.delivery = self._insert(t.deliveries, e.DeliveryRow._fields)
         self.head = self._update(t.writers, ("seen_us", "head_seq", "head_hash", "writer"), keys=("writer",))
 
     def write(self, connection: Connection, pieces: list[e.Evidence]) -> None:
@@ -58,6 +65,13 @@ class Statements:
             (self.key, [row for p in pieces for row in p.keys]),
             (self.revoked, [row for p in pieces for row in p.revoked]),
             (self.refusal, sorted([row for p in pieces for row in p.refusals])),
+            (self.spend, summed([row for p in pieces for row in p.spend])),
+            (self.tool_spend, summed([row for p in pieces for row in p.tool_spend])),
+            (self.price, sorted([row for p in pieces for row in p.prices])),
+            (self.run_end, sorted([row for p in pieces for row in p.run_ends])),
+            (self.freeze, sorted([row for p in pieces for row in p.freezes], key=_agent)),
+            (self.key_expiry, [row for p in pieces for row in p.key_expiries]),
+            (self.delivery, [row for p in pieces for row in p.deliveries]),
         )
         for statement, rows in plan:
             statement.run(connection, list(rows))
@@ -104,6 +118,21 @@ class Statements:
         conflict = statement.on_conflict_do_update(index_elements=["id", "agent_id"], set_=told)
         return self._prepare(conflict, e.ResponseRow._fields)
 
+    def _freeze(self) -> Prepared:
+        statement = upsert(t.agents, self._dialect).values(
+            {name: bindparam(name) for name in e.FreezeRow._fields}
+        )
+        told = {name: statement.excluded[name] for name in e.FreezeRow._fields if name != "agent_id"}
+        conflict = statement.on_conflict_do_update(index_elements=["agent_id"], set_=told)
+        return self._prepare(conflict, e.FreezeRow._fields)
+
+    def _adding(self, table: Table, row: type[e.SpendRow | e.ToolSpendRow]) -> Prepared:
+        """Adds to a day's sums, or begins them."""
+        statement = upsert(table, self._dialect).values({name: bindparam(name) for name in row._fields})
+        sums = {name: table.c[name] + statement.excluded[name] for name in row._field_defaults}
+        conflict = statement.on_conflict_do_update(index_elements=["day", "id"], set_=sums)
+        return self._prepare(conflict, row._fields)
+
     def _refusal(self) -> Insert:
         statement = upsert(t.refusals, self._dialect).values(
             minute=bindparam("minute"), reason=bindparam("reason"), count=bindparam("count")
@@ -112,6 +141,29 @@ class Statements:
             index_elements=["minute", "reason"],
             set_={"count": t.refusals.c.count + statement.excluded.count},
         )
+
+
+Sums = TypeVar("Sums", e.SpendRow, e.ToolSpendRow)
+
+
+def summed(rows: Sequence[Sums]) -> list[Sums]:
+    """One row per day and id, in their order: those of a batch add up before the store is asked."""
+    found: dict[tuple[int, bytes], Sums] = {}
+    for row in rows:
+        before = found.get((row.day, row.id))
+        if before is not None:
+            start = len(row) - len(row._field_defaults)
+            row = row._make([*row[:start], *map(_sum, before[start:], row[start:])])  # noqa: PLW2901
+        found[row.day, row.id] = row
+    return [found[key] for key in sorted(found)]
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return a + b
+
+
+def _agent(row: e.FreezeRow) -> str:
+    return row.agent_id
 
 
 def _run_key(row: e.RunOpen) -> tuple[str, str]:

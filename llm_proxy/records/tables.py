@@ -73,6 +73,7 @@ calls = Table(
     Column("model", String(256), nullable=False),
     Column("status", String(16), nullable=False),
     Column("started_us", BigInteger, nullable=False),
+    Column("tags", Text, nullable=False, server_default=""),
     Column("ended_us", BigInteger),
     Column("target", String(128)),
     Column("provider", String(64)),
@@ -80,9 +81,12 @@ calls = Table(
     Column("input_tokens", BigInteger),
     Column("output_tokens", BigInteger),
     Column("cached_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
     Column("reasoning_tokens", BigInteger),
     Column("micro_usd", BigInteger),
+    Column("lost_micro_usd", BigInteger),
     Column("cost_label", String(16)),
+    Column("price", String(64)),
     Column("error", String(32)),
     Index("state_calls_run", "run_id", "started_us"),
     Index("state_calls_started", "started_us"),
@@ -110,10 +114,18 @@ runs = Table(
     Column("untrusted", Boolean, nullable=False),
     Column("labels", Text, nullable=False),
     Column("denials", Integer, nullable=False),
+    Column("parent_agent_id", String(128), nullable=False, server_default=""),
+    Column("purpose", Text, nullable=False, server_default=""),
+    Column("trigger", Text, nullable=False, server_default=""),
+    Column("envelope", Text, nullable=False, server_default=""),
+    Column("expires_us", BigInteger),
+    Column("ended_us", BigInteger),
+    Column("ended_why", String(64), nullable=False, server_default=""),
     Index("state_runs_started", "started_us"),
+    Index("state_runs_ended", "ended_us"),
 )
-"""A run and what the policy must remember of it. `revision` rises with each change, so that a verdict
-that rests on an older state can't be committed."""
+"""A run, the envelope it was opened with (JSON, empty for none), and what the policy must remember of it.
+`revision` rises with each change, so that a verdict that rests on an older state can't be committed."""
 
 tool_calls = Table(
     "state_tool_calls",
@@ -225,3 +237,87 @@ targets = Table(
 )
 """One row per target and process: requests and tokens of the last minute, attempts and failures since the
 process began, and the mean time to the first event of whole and of streamed replies (µs, 0 unknown)."""
+
+agents = Table(
+    "state_agents",
+    METADATA,
+    Column("agent_id", String(128), primary_key=True),
+    Column("frozen_us", BigInteger),
+    Column("by", String(128), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+)
+"""Agents that were ever frozen; `frozen_us` is NULL for one that was thawed."""
+
+prices = Table(
+    "state_prices",
+    METADATA,
+    Column("version", String(64), primary_key=True),
+    Column("provider", String(64), nullable=False),
+    Column("model", String(256), nullable=False),
+    Column("rates", Text, nullable=False),
+    Column("at_us", BigInteger, nullable=False),
+)
+"""Every price that a cost was ever counted with."""
+
+_SPENT_BY = ("agent_id", "team", "user_id", "model", "target", "provider", "tags")
+_SPENT_ON = (
+    "requests",
+    "refused",
+    "failed",
+    "retried",
+    "unpriced",
+    "input_tokens",
+    "output_tokens",
+    "cached_tokens",
+    "cache_write_tokens",
+    "reasoning_tokens",
+    "micro_usd",
+    "lost_micro_usd",
+    "guessed_micro_usd",
+)
+_TOOL_SPENT_ON = ("requests", "tool_calls", "denied", "input_tokens", "output_tokens", "micro_usd")
+
+
+def _sums(name: str, by: tuple[str, ...], on: tuple[str, ...]) -> Table:
+    return Table(
+        name,
+        METADATA,
+        Column("day", Integer, primary_key=True, autoincrement=False),
+        Column("id", LargeBinary(16), primary_key=True),
+        *(Column(column, Text, nullable=False) for column in by),
+        *(Column(column, BigInteger, nullable=False) for column in on),
+    )
+
+
+spend = _sums("state_spend", _SPENT_BY, _SPENT_ON)
+"""Daily sums (days since 1970, UTC), kept in the transaction of each settlement."""
+
+tool_spend = _sums("state_tool_spend", (*_SPENT_BY, "tool"), _TOOL_SPENT_ON)
+
+token_errors = Table(
+    "state_token_errors",
+    METADATA,
+    Column("key", String(256), primary_key=True),
+    Column("samples", BigInteger, nullable=False),
+    Column("mean_ppm", BigInteger, nullable=False),
+    Column("worst_ppm", BigInteger, nullable=False),
+    Column("changed_us", BigInteger, nullable=False),
+)
+"""By provider and model: how many prompt tokens upstreams reported for each million that was counted."""
+
+deliveries = Table(
+    "state_deliveries",
+    METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("webhook", String(128), primary_key=True),
+    Column("event", String(64), nullable=False),
+    Column("body", Text, nullable=False),
+    Column("created_us", BigInteger, nullable=False),
+    Column("next_us", BigInteger),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("ended_us", BigInteger),
+    Column("error", Text, nullable=False, server_default=""),
+    Index("state_deliveries_next", "next_us"),
+)
+"""Events for webhooks. `next_us` is when it's tried next, NULL once it ended: delivered, or given up."""
