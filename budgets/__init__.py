@@ -3,7 +3,7 @@
 Knows nothing of models or HTTP. Integers only: money is micro-dollars, time is Unix microseconds.
 """
 
-from budgets.amounts import UNITS, ZERO, Amount, Unit, micro_usd
+from budgets.amounts import MICRO, UNITS, ZERO, Amount, Unit, micro_usd
 from budgets.decide import TOMBSTONE_US, LedgerBroken, decide, needs
 from budgets.ledger import (
     Counter,
@@ -24,24 +24,30 @@ from budgets.ledger import (
     Settled,
     Take,
     Taken,
+    TopUp,
 )
 from budgets.limits import Bound, Limit, LimitBook, OnExceed
 from budgets.memory_store import MemoryStore
+from budgets.rolling import ROLLING, Rolling, rolling_us
 from budgets.scopes import RunRef, Scope, Subject
-from budgets.sql_store import METADATA, SqlLedger, SqlStore, tables
+from budgets.spans import Buckets, WindowSpan
+from budgets.sql_store import METADATA, Purged, SqlLedger, SqlStore, tables
 from budgets.store import LedgerStore
-from budgets.tightest import remaining
-from budgets.windows import AT_ONCE, WINDOWS, Window, WindowSpan, window_named
+from budgets.tightest import counted, remaining
+from budgets.windows import AT_ONCE, WINDOWS, Window, ended_us, window_named
 
 __all__ = [
     "AT_ONCE",
     "METADATA",
+    "MICRO",
+    "ROLLING",
     "TOMBSTONE_US",
     "UNITS",
     "WINDOWS",
     "ZERO",
     "Amount",
     "Bound",
+    "Buckets",
     "Counter",
     "Crossed",
     "Expire",
@@ -58,10 +64,12 @@ __all__ = [
     "MemoryStore",
     "OnExceed",
     "Op",
+    "Purged",
     "Refused",
     "Renew",
     "Renewed",
     "Result",
+    "Rolling",
     "RunRef",
     "Scope",
     "Settle",
@@ -71,13 +79,17 @@ __all__ = [
     "Subject",
     "Take",
     "Taken",
+    "TopUp",
     "Unit",
     "Window",
     "WindowSpan",
+    "counted",
     "decide",
+    "ended_us",
     "micro_usd",
     "needs",
     "remaining",
+    "rolling_us",
     "tables",
     "window_named",
 ]

@@ -12,7 +12,8 @@ class Hold(msgspec.Struct, frozen=True):
     """Set `amount` (the worst case) aside under all `bounds`, or under none of them.
 
     `id` is new: no hold ever had it. If nobody settles the hold or renews it until `lease_until_us`, it
-    expires and `floor`, at most `amount`, is charged. Answered by `Held` or `Refused`.
+    expires and `floor`, at most `amount`, is charged. A counter that two bounds share is charged once.
+    Answered by `Held` or `Refused`.
     """
 
     id: str
@@ -25,6 +26,23 @@ class Hold(msgspec.Struct, frozen=True):
         for held, least in zip(self.amount.values(), self.floor.values(), strict=True):
             if not 0 <= least <= held:
                 raise ValueError(f"hold {self.id}: its floor must lie between nothing and the amount")
+        _refuse_used_up(self.id, self.floor)
+
+
+class TopUp(msgspec.Struct, frozen=True):
+    """Set `amount` aside on top of what the hold `id` has, under all `bounds` or none of them.
+
+    `bounds` are those of the hold, with their limits as they are now; ValueError where they are others. What
+    expiry charges stays the same. Answered by `Held`, by `Refused`, which leaves the hold as it was, or by
+    `Late` where the hold is gone.
+    """
+
+    id: str
+    bounds: tuple[Bound, ...]
+    amount: Amount
+
+    def __post_init__(self) -> None:
+        _refuse_negative(self.id, self.amount)
 
 
 class Settle(msgspec.Struct, frozen=True):
@@ -39,12 +57,14 @@ class Settle(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _refuse_negative(self.id, self.used)
+        _refuse_used_up(self.id, self.used)
 
 
 class Take(msgspec.Struct, frozen=True):
     """Use `amount` at once, under all `bounds` or none: what is known only now, tool calls and writes.
 
-    `id` is the call's, for messages alone: taking twice counts twice. Answered by `Taken` or `Refused`.
+    `id` is the call's, for messages alone: taking twice counts twice. It counts where the call does, in the
+    spans that `bounds` name. Answered by `Taken` or `Refused`.
     """
 
     id: str
@@ -53,6 +73,7 @@ class Take(msgspec.Struct, frozen=True):
 
     def __post_init__(self) -> None:
         _refuse_negative(self.id, self.amount)
+        _refuse_used_up(self.id, self.amount)
 
 
 class Renew(msgspec.Struct, frozen=True):
@@ -68,11 +89,14 @@ class Expire(msgspec.Struct, frozen=True):
     now_us: int
 
 
-Op = Hold | Settle | Take | Renew | Expire
+Op = Hold | TopUp | Settle | Take | Renew | Expire
 
 
 class Left(msgspec.Struct, frozen=True):
-    """The tightest limit's remainder in one unit: never below 0, and what is held is not left."""
+    """The tightest limit's remainder in one unit: never below 0, and what is held is not left.
+
+    Under a rolling window `resets_us` is when the first of what is counted leaves: some is free from then on.
+    """
 
     unit: Unit
     limit_id: str
@@ -91,8 +115,10 @@ class Refused(msgspec.Struct, frozen=True):
     """Nothing was held or taken. The limit named is the tightest of those without room.
 
     That is the one with the least left in proportion to what was asked; of equal ones the one that resets
-    last, since waiting for another would not help; then the first of the bounds. `asked` is 0 where a unit
-    that is taken at the gate was used up before the call came.
+    last, since waiting for another would not help (a `busy` one comes after all others); then the first of
+    the bounds. `asked` is 0 where a unit that is taken at the gate was used up before the call came.
+    `used` and `held` are, under a rolling window, those of the fullest span that the call would count in,
+    and `resets_us` is when enough of it has left for what was asked.
     """
 
     limit_id: str
@@ -103,6 +129,8 @@ class Refused(msgspec.Struct, frozen=True):
     held: int
     asked: int
     resets_us: int | None
+    left: tuple[Left, ...] = ()
+    """Of a hold: what remains in requests and tokens, as `Held` would tell it."""
 
     @property
     def busy(self) -> bool:
@@ -113,8 +141,9 @@ class Refused(msgspec.Struct, frozen=True):
 class Crossed(msgspec.Struct, frozen=True):
     """What was used has just reached a level that somebody wants to hear of: once per span of the window.
 
-    `level` is that of `warn_at`, or the maximum itself of a limit that only warns. Amounts of `usd` are in
-    micro-dollars.
+    `level` is that of `warn_at`, or the maximum itself (at least 1) of a limit that only warns. Amounts of
+    `usd` are in micro-dollars. Under a rolling window `used` is that of the span which ends now; it falls as
+    time goes on, so that a level is reported each time it is reached from below.
     """
 
     limit_id: str
@@ -178,3 +207,8 @@ class Counter(msgspec.Struct, frozen=True):
 def _refuse_negative(id_: str, amount: Amount) -> None:
     if min(amount.values()) < 0:
         raise ValueError(f"call {id_}: no unit of what was used can be negative")
+
+
+def _refuse_used_up(id_: str, amount: Amount) -> None:
+    if amount.concurrency:
+        raise ValueError(f"call {id_}: concurrency is held while a call runs, and never used up")

@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import msgspec
 
 from budgets.amounts import AT_GATE, LARGEST, POSITION, Unit
-from budgets.scopes import Scope, Subject, quoted, shortened
-from budgets.windows import Window, WindowSpan
+from budgets.scopes import Scope, Subject, joined, quoted
+from budgets.spans import Buckets, WindowSpan
+from budgets.windows import Window
 
 _MOST_AGENTS_CACHED = 10_000
 
@@ -73,12 +75,20 @@ class Bound(msgspec.Struct, frozen=True):
     """A limit as it binds one call: the counter's key, and when it starts afresh (Unix µs; None: never).
 
     The key depends on the limit's id, on whom it counts and on the window's span, and on nothing else, so a
-    changed maximum keeps what was used.
+    changed maximum keeps what was used. Under a rolling window the key is that of one bucket, `buckets` has
+    those that count with it, and `resets_us` is when what is counted now has left every span.
     """
 
     limit: Limit
     key: str
     resets_us: int | None
+    buckets: Buckets | None = None
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Every counter that says how much is left under it."""
+        buckets = self.buckets
+        return (self.key,) if buckets is None else (*buckets.earlier, self.key, *buckets.later)
 
 
 class LimitBook:
@@ -92,45 +102,71 @@ class LimitBook:
             if times > 1:
                 raise ValueError(f"two limits have the id {id_!r}: give each its own")
         self.limits = tuple(limits)
-        self._plans: dict[str, tuple[_Binder, ...]] = {}
+        self._plans: dict[str, _Plan] = {}
 
     def bounds(self, subject: Subject, now_us: int) -> tuple[Bound, ...]:
         """What binds a call of `subject` at `now_us` (Unix µs), in the order of the limits.
 
         A limit scoped by something that the subject lacks (a user, a run) does not bind it. A limit by tag
-        binds once for each tag it matches.
+        binds once for each tag it matches. One over a run binds for the call's own and then, the nearest
+        first, for each run above it, as the limits of that run's agent would. No key comes twice.
         """
-        plan = self._plans.get(subject.agent)
-        if plan is None:
-            plan = self._plan(subject.agent)
         found: list[Bound] = []
-        for binder in plan:
+        for binder in self._plan(subject.agent).all:
             binder.add_to(found, subject, now_us)
-        return tuple(found)
+        return self._with_ancestors(found, subject, now_us) if subject.ancestors else tuple(found)
 
-    def _plan(self, agent: str) -> tuple[_Binder, ...]:
-        if len(self._plans) >= _MOST_AGENTS_CACHED:
-            self._plans.clear()
-        plan = tuple(_Binder(limit) for limit in self.limits if limit.scope.may_match(agent))
-        self._plans[agent] = plan
+    def _with_ancestors(self, found: list[Bound], subject: Subject, now_us: int) -> tuple[Bound, ...]:
+        for above in subject.ancestors:
+            parent = Subject(
+                agent=above.agent,
+                team=above.team,
+                user=above.user,
+                key=subject.key,
+                model=subject.model,
+                run=above.run,
+                tags=subject.tags,
+            )
+            for binder in self._plan(above.agent).of_runs:
+                binder.add_to(found, parent, now_us)
+        once: dict[str, Bound] = {}
+        for bound in found:
+            once.setdefault(bound.key, bound)
+        return tuple(once.values())
+
+    def _plan(self, agent: str) -> _Plan:
+        plan = self._plans.get(agent)
+        if plan is None:
+            if len(self._plans) >= _MOST_AGENTS_CACHED:
+                self._plans.clear()
+            binders = tuple(_Binder(limit) for limit in self.limits if limit.scope.may_match(agent))
+            plan = self._plans[agent] = _Plan(binders, tuple(b for b in binders if b.of_run))
         return plan
+
+
+class _Plan(NamedTuple):
+    """What may bind an agent's calls; of that, what binds its runs."""
+
+    all: tuple[_Binder, ...]
+    of_runs: tuple[_Binder, ...]
 
 
 class _Binder:
     """One limit for one agent, with the current span (and, where nothing else varies, the bound) kept."""
 
-    __slots__ = ("_bound", "_fixed", "_limit", "_prefix", "_span")
+    __slots__ = ("_bound", "_fixed", "_limit", "_prefix", "_span", "of_run")
 
     def __init__(self, limit: Limit) -> None:
         self._limit = limit
         self._prefix = quoted(limit.id)
-        self._fixed = limit.scope.only_agent and not limit.window.per_run
+        self.of_run = limit.window.per_run
+        self._fixed = limit.scope.only_agent and not self.of_run
         self._span: tuple[int, int, WindowSpan] | None = None
         self._bound: tuple[WindowSpan, Bound] | None = None
 
     def add_to(self, found: list[Bound], subject: Subject, now_us: int) -> None:
         limit = self._limit
-        if not limit.window.per_run:
+        if not self.of_run:
             span = self._current(now_us)
         elif subject.run is None:
             return
@@ -139,8 +175,8 @@ class _Binder:
         if self._fixed and (kept := self._bound) is not None and kept[0] is span:
             found.append(kept[1])
             return
-        for part in limit.scope.parts(subject, with_agent=limit.window.per_run):
-            bound = Bound(limit, shortened(f"{self._prefix}{part}|{span.key}"), span.resets_us)
+        for part in limit.scope.parts(subject, with_agent=self.of_run):
+            bound = _bound(limit, self._prefix + part, span)
             found.append(bound)
             if self._fixed:
                 self._bound = (span, bound)
@@ -152,3 +188,10 @@ class _Binder:
         span = self._limit.window.span(now_us, None)
         self._span = (now_us, span.resets_us if span.resets_us is not None else LARGEST, span)
         return span
+
+
+def _bound(limit: Limit, who: str, span: WindowSpan) -> Bound:
+    key, buckets = joined(who, span.key), span.buckets
+    if buckets is None:
+        return Bound(limit, key, span.resets_us)
+    return Bound(limit, key, buckets.leaves_us(), buckets.under(key.removesuffix(span.key)))

@@ -12,6 +12,7 @@ import msgspec
 
 LONGEST_KEY = 500
 """In characters. PostgreSQL indexes at most some 2,700 bytes, and a character is up to 4."""
+_LONGEST_TAIL = 200
 
 
 class RunRef(msgspec.Struct, frozen=True):
@@ -96,11 +97,21 @@ def quoted(value: str) -> str:
     )
 
 
-def shortened(key: str) -> str:
-    """`key` itself, or its beginning and its digest where it is too long for a database's index."""
-    if len(key) <= LONGEST_KEY:
-        return key
-    return f"{key[: LONGEST_KEY - 65]}~{sha256(key.encode()).hexdigest()}"
+def joined(head: str, tail: str) -> str:
+    """A counter's key: `head` (the limit and who is counted), then `tail` (the span of its window).
+
+    What is too long for a database's index is cut and ends in its digest. The key keeps the first 200 or so
+    characters of `head` and the first 135 of `tail` in any case, and two keys are never the same.
+    """
+    tail = _cut(tail, _LONGEST_TAIL)
+    return f"{_cut(head, LONGEST_KEY - 1 - len(tail))}|{tail}"
+
+
+def _cut(text: str, most: int) -> str:
+    """`text` where it has less than `most` characters, else exactly so many: neither reads as the other."""
+    if len(text) < most:
+        return text
+    return f"{text[: most - 65]}~{sha256(text.encode()).hexdigest()}"
 
 
 def _matches(pattern: str, value: str) -> bool:

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.sql import ClauseElement
 
-from budgets.sql_tables import TABLES, LedgerTables
+from budgets.sql_tables import HELD, TABLES, LedgerTables
 
 Listed = Callable[[Sequence[str]], Any]
 Rows = Callable[[Sequence[Sequence[Any]]], Any]
@@ -63,8 +63,12 @@ class Statements:
     """{whole rows}"""
     save_hold: str
     """lease_until_us, expired_us, id; run once for each."""
+    top_up: str
+    """The amount in each unit, id; run once for each."""
     delete_holds: str
     """[ids]"""
+    delete_counters: str
+    """[keys]"""
     listed: Listed
     rows: Rows
     widened: Widened
@@ -131,6 +135,7 @@ class _Compiler(ABC):
         counters = select(counter).where(self.among(counter.c.key))
         ids = self.among(hold.c.id)
         moving = update(hold).where(hold.c.id == bindparam("at"))
+        amounts: dict[str, Any] = {name: bindparam(f"n_{name}") for name in HELD}
         adding = self.add_counters()
         return Statements(
             counters=self.read(counters.order_by(counter.c.key).with_for_update()),
@@ -143,7 +148,9 @@ class _Compiler(ABC):
             ),
             add_holds=self.sql(self.add(hold)),
             save_hold=self.sql(moving.values(lease_until_us=bindparam("l"), expired_us=bindparam("e"))),
+            top_up=self.sql(moving.values(amounts)),
             delete_holds=self.sql(delete(hold).where(ids)),
+            delete_counters=self.sql(delete(counter).where(self.among(counter.c.key))),
             listed=self.listed,
             rows=self.rows,
             widened=self.widened,

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Dialect, Engine
+from sqlalchemy import Connection, Dialect, Engine, select
 
 from budgets.amounts import Amount
 from budgets.decide import Decision, OnDrift, StoredHold, decide, needs, raise_drift
 from budgets.ledger import Counter, Op, Result
+from budgets.limits import LimitBook
 from budgets.sql_statements import statements
 from budgets.sql_tables import METADATA, TABLES, LedgerTables, tables
 from budgets.tightest import WIDTH
+from budgets.watching import Watch
+from budgets.windows import ended_us
 
-__all__ = ["METADATA", "TABLES", "LedgerTables", "SqlLedger", "SqlStore", "tables"]
+__all__ = ["METADATA", "TABLES", "LedgerTables", "Purged", "SqlLedger", "SqlStore", "tables"]
 
 _MOST_KEYS_KNOWN = 50_000
 _MOST_ROWS = 1_000
@@ -25,29 +28,42 @@ _AMOUNT_END = 2 + WIDTH
 _FLOOR_END = _AMOUNT_END + WIDTH
 
 
+class Purged(NamedTuple):
+    """What one step of a purge did. The next begins after `last`, which is empty where none is left."""
+
+    deleted: int
+    last: str
+
+
 class SqlLedger:
     """Applies batches of operations in a transaction that the caller began, and commits or rolls back.
 
-    On SQLite the caller has begun it with BEGIN IMMEDIATE. On PostgreSQL, at READ COMMITTED, rows are locked
-    in one order everywhere: holds by id, then counters by key, after creating those that are missing.
+    Of the limits `watched`, reaching a level is reported. On SQLite the caller has begun the transaction with
+    BEGIN IMMEDIATE. On PostgreSQL, at READ COMMITTED, rows are locked in one order everywhere: holds by id,
+    then counters by key, after creating those that are missing.
     """
 
     def __init__(
-        self, dialect: Dialect, tables: LedgerTables = TABLES, on_drift: OnDrift = raise_drift
+        self,
+        dialect: Dialect,
+        tables: LedgerTables = TABLES,
+        on_drift: OnDrift = raise_drift,
+        watched: LimitBook | None = None,
     ) -> None:
+        self._tables = tables
         self._sql = statements(dialect, tables)
         self._on_drift = on_drift
+        self._watch = Watch(watched) if watched is not None else None
         self._known: OrderedDict[str, None] = OrderedDict()
 
     def apply(self, conn: Connection, ops: Sequence[Op], now_us: int) -> list[Result]:
         """Do `ops` in order at `now_us` (Unix µs): one result each. Where it raises, roll back."""
-        wanted = needs(ops)
+        watch = self._watch
+        wanted = needs(ops, now_us, watch)
         holds = self._load_holds(conn, wanted.holds, wanted.due_us)
-        keys = wanted.keys
-        for stored in holds.values():
-            keys.update(stored.keys)
-        counters = self._load_counters(conn, sorted(keys)) if keys else {}
-        decision = decide(ops, counters, holds, now_us, self._on_drift)
+        wanted.counters_of(holds.values(), watch, now_us)
+        counters = self._load_counters(conn, wanted.keys, wanted.beside) if wanted.keys else {}
+        decision = decide(ops, counters, holds, now_us, self._on_drift, watch)
         self._save(conn, decision)
         return decision.results
 
@@ -56,6 +72,21 @@ class SqlLedger:
         sql = self._sql
         rows = sql.fetched(conn.exec_driver_sql(sql.peek, (sql.listed(list(keys)),)))
         return {row[0]: Counter(Amount(*row[1 : 1 + WIDTH]), Amount(*row[1 + WIDTH :])) for row in rows}
+
+    def purge(self, conn: Connection, before_us: int, after: str = "", most: int = 1_000) -> Purged:
+        """One step of a purge: of the `most` counters that follow the key `after`, delete those of minutes,
+        hours and rolling windows whose span ended before `before_us` (Unix µs) and in which nothing is held.
+        """
+        sql = self._sql
+        key = self._tables.counters.c.key
+        found = list(conn.execute(select(key).where(key > after).order_by(key).limit(most)).scalars())
+        ended = [key for key in found if (end := ended_us(key)) is not None and end < before_us]
+        idle = [key for key, cell in self._locked(conn, ended).items() if not any(cell[WIDTH:])]
+        if idle:
+            conn.exec_driver_sql(sql.delete_counters, (sql.listed(idle),))
+        for key in idle:
+            self._known.pop(key, None)
+        return Purged(len(idle), found[-1] if len(found) == most else "")
 
     def _load_holds(self, conn: Connection, ids: set[str], due_us: int | None) -> dict[str, StoredHold]:
         sql = self._sql
@@ -67,19 +98,25 @@ class SqlLedger:
             return {}
         return {row[0]: _stored(row) for row in sql.fetched(found)}
 
-    def _load_counters(self, conn: Connection, keys: list[str]) -> dict[str, Sequence[int]]:
+    def _load_counters(
+        self, conn: Connection, wanted: set[str], beside: set[str]
+    ) -> dict[str, Sequence[int]]:
+        """Those of `wanted`, which exist from then on, and those of `beside` that exist; all locked."""
         sql = self._sql
+        keys = sorted(wanted)
         if sql.add_counters is not None:
             self._create(conn, sql.add_counters, [key for key in keys if key not in self._known])
-        found = self._locked(conn, keys)
-        if sql.add_counters is not None and len(found) < len(keys):
+        found = self._locked(conn, sorted(wanted | beside) if beside else keys)
+        if sql.add_counters is not None and (lost := [key for key in keys if key not in found]):
             # Rows once seen were deleted, or the transaction that created them was rolled back.
-            lost = [key for key in keys if key not in found]
             self._create(conn, sql.add_counters, lost)
             found |= self._locked(conn, lost)
         return found
 
     def _locked(self, conn: Connection, keys: list[str]) -> dict[str, Sequence[int]]:
+        """The counters under `keys`, in order of key, that exist."""
+        if not keys:
+            return {}
         sql = self._sql
         rows = sql.fetched(conn.exec_driver_sql(sql.counters, (sql.listed(keys),)))
         return {row[0]: row[1:] for row in rows}
@@ -112,6 +149,8 @@ class SqlLedger:
         if decision.changed:
             changed = [(hold.lease_until_us, hold.expired_us, hold.id) for hold in decision.changed.values()]
             conn.exec_driver_sql(sql.save_hold, changed)
+        if decision.topped_up:
+            conn.exec_driver_sql(sql.top_up, [(*figures, id_) for id_, figures in decision.topped_up.items()])
 
     def _save_rows(self, conn: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         sql = self._sql
@@ -124,9 +163,9 @@ class SqlStore:
     """A `LedgerStore` that gives each batch a transaction of its own, from an engine whose transactions
     begin as `SqlLedger` demands. The tables exist."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, watched: LimitBook | None = None) -> None:
         self._engine = engine
-        self._ledger = SqlLedger(engine.dialect)
+        self._ledger = SqlLedger(engine.dialect, watched=watched)
 
     def apply(self, ops: Sequence[Op], now_us: int) -> list[Result]:
         with self._engine.begin() as conn:

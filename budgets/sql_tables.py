@@ -10,7 +10,7 @@ from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 from budgets.amounts import FIELDS
 
 _USED = tuple(f"used_{name}" for name in FIELDS)
-_HELD = tuple(f"held_{name}" for name in FIELDS)
+HELD = tuple(f"held_{name}" for name in FIELDS)
 _FLOOR = tuple(f"floor_{name}" for name in FIELDS)
 
 
@@ -32,7 +32,7 @@ def tables(metadata: MetaData) -> LedgerTables:
             "state_counters",
             metadata,
             Column("key", Text, primary_key=True),
-            *_integers((*_USED, *_HELD)),
+            *_integers((*_USED, *HELD)),
             sqlite_with_rowid=False,
         ),
         holds=Table(
@@ -40,7 +40,7 @@ def tables(metadata: MetaData) -> LedgerTables:
             metadata,
             Column("id", Text, primary_key=True),
             Column("keys", Text, nullable=False),
-            *_integers((*_HELD, *_FLOOR)),
+            *_integers((*HELD, *_FLOOR)),
             Column("lease_until_us", BigInteger, nullable=False, index=True),
             Column("created_us", BigInteger, nullable=False),
             Column("expired_us", BigInteger),

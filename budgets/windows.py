@@ -8,22 +8,8 @@ from datetime import UTC, date, datetime, timedelta, tzinfo
 from typing import Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import msgspec
-
-SECOND_US = 1_000_000
-MINUTE_US = 60 * SECOND_US
-HOUR_US = 60 * MINUTE_US
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-class WindowSpan(msgspec.Struct, frozen=True, gc=False):
-    """One span of a window. `key` names it for ever; `resets_us` is its end in Unix µs, None for no end.
-
-    At every instant from the one it was asked for until `resets_us`, the window answers with the same key.
-    """
-
-    key: str
-    resets_us: int | None
+from budgets.rolling import ROLLING, Rolling, rolling_us
+from budgets.spans import EPOCH, HOUR_US, MINUTE_US, WindowSpan
 
 
 class Window(Protocol):
@@ -165,22 +151,62 @@ WINDOWS: Mapping[str, Callable[[tzinfo], Window]] = {
 
 
 def window_named(name: str, timezone: str = "UTC") -> Window:
-    """The window called `name` in an IANA time zone. Raises ValueError for an unknown name or zone."""
+    """The window called `name` in an IANA time zone: one of `WINDOWS`, or a rolling one such as `30d`.
+
+    Raises ValueError for an unknown name or zone, and for a rolling window too short or too long.
+    """
     kind = AtOnce if name == AT_ONCE else WINDOWS.get(name)
-    if kind is None:
-        raise ValueError(f"unknown window {name!r}: use one of {', '.join(WINDOWS)}")
-    if timezone == "UTC":  # works where no time zone database is installed
-        return kind(UTC)
+    length_us = None if kind is not None else rolling_us(name)
+    if kind is None and length_us is None:
+        raise ValueError(f"unknown window {name!r}: use one of {', '.join(WINDOWS)}, or {ROLLING}")
+    zone = _zone(timezone)
+    if length_us is not None:
+        return Rolling(zone, name, length_us)
+    assert kind is not None
+    return kind(zone)
+
+
+def _zone(name: str) -> tzinfo:
+    if name == "UTC":  # works where no time zone database is installed
+        return UTC
     try:
-        return kind(ZoneInfo(timezone))
+        return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError(
-            f"unknown time zone {timezone!r}: use an IANA name such as UTC or Europe/Paris"
+            f"unknown time zone {name!r}: use an IANA name such as UTC or Europe/Paris"
         ) from None
 
 
+def ended_us(key: str) -> int | None:
+    """When the span that a counter's key ends in is over, in Unix µs: from then on nothing asks for it.
+
+    None for what this can't tell or what is kept for ever: days and longer, runs, lifetimes.
+    """
+    name, _, start = key.rpartition("|")[2].partition(":")
+    try:
+        if name == "minute":
+            return _read(start) + MINUTE_US
+        if name == "hour":
+            return _read(start) + HOUR_US
+        if (length_us := rolling_us(name)) is not None:
+            span = Rolling(UTC, name, length_us).span(_read(start), None)
+            assert span.buckets is not None
+            return span.buckets.leaves_us()
+    except ValueError:
+        return None
+    return None
+
+
+def _read(instant: str) -> int:
+    """An instant of a key in Unix µs. Raises ValueError for anything else."""
+    read = datetime.fromisoformat(instant)
+    if read.tzinfo is None:
+        raise ValueError(f"{instant!r} is of no known zone")
+    return (read - EPOCH) // timedelta(microseconds=1)
+
+
 def _local(now_us: int, zone: tzinfo) -> datetime:
-    return (_EPOCH + timedelta(microseconds=now_us)).astimezone(zone)
+    return (EPOCH + timedelta(microseconds=now_us)).astimezone(zone)
 
 
 def _midnight(day: date, zone: tzinfo) -> int:
@@ -190,4 +216,4 @@ def _midnight(day: date, zone: tzinfo) -> int:
     of the change; where it comes twice, it is the first (PEP 495).
     """
     start = datetime(day.year, day.month, day.day, tzinfo=zone)
-    return (start - _EPOCH) // timedelta(microseconds=1)
+    return (start - EPOCH) // timedelta(microseconds=1)

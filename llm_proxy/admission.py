@@ -4,23 +4,30 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 
 import msgspec
 from msgspec import structs
 
-from budgets import Held, Hold, LimitBook, Refused, Subject, Unit
+from budgets import Bound, Held, Hold, LimitBook, OnExceed, Refused, Subject, Unit
 from llm_proxy import journal
+from llm_proxy.counting.error import TokenErrors
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.judge import Rules, run_update
+from llm_proxy.measuring import held_tokens
 from llm_proxy.policy.verdict import ResultLabel
+from llm_proxy.pricing.book import PriceBook
+from llm_proxy.pricing.price import Price
+from llm_proxy.pricing.tiers import asked_tier
 from llm_proxy.quote import ONE, Quote, Tries, quote
+from llm_proxy.reactions.alerts import bound_of
+from llm_proxy.reactions.refusal import exceeded
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Answered, Evidence, RunUpdate, tool_call_key
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
 from llm_proxy.records.view import ToolResultView
 from llm_proxy.records.writer import Writer, unavailable
-from llm_proxy.upstream.prices import Price, PriceBook
 from routing.targets import Resolved
 
 LEASE_US = 30_000_000
@@ -51,12 +58,19 @@ class Admission:
         now_us: Callable[[], int],
         *,
         refuse_unpriced: bool,
+        errors: TokenErrors | None = None,
     ) -> None:
         self._writer = writer
         self._book = book
         self._prices = prices
         self._now_us = now_us
         self._refuse_unpriced = refuse_unpriced
+        self._errors = errors or TokenErrors()
+        self._waived = {
+            (limit.id, limit.window.name): replace(limit, on_exceed=OnExceed.WARN)
+            for limit in book.limits
+            if limit.on_exceed is OnExceed.DOWNGRADE
+        }
         self._begun: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def bind(self, exchange: Exchange) -> None:
@@ -69,16 +83,40 @@ class Admission:
             team=caller.agent.team or None,
             user=exchange.user_id or None,
             key=caller.key_id,
-            model=request.model,
+            model=exchange.model,
             run=exchange.run_id,
             tags=exchange.hints.tags,
             user_verified=exchange.user_verified,
             ancestors=exchange.lineage.ancestors,
         )
-        exchange.bounds = self._book.bounds(subject, self._now_us()) + exchange.lineage.envelopes
+        bounds = self._book.bounds(subject, self._now_us()) + exchange.lineage.envelopes
+        exchange.bounds = tuple([self._counting(bound, exchange) for bound in bounds])
+
+    def _counting(self, bound: Bound, exchange: Exchange) -> Bound:
+        """The bound as it is; one that counts without blocking where its limit asks for this very model."""
+        limit = bound.limit
+        if limit.on_exceed is not OnExceed.DOWNGRADE:
+            return bound
+        stepped = exchange.downgraded is not None and limit.id in exchange.downgraded.limits
+        if not stepped and limit.downgrade != exchange.model:
+            return bound
+        waived = self._waived.get((limit.id, limit.window.name))
+        return bound if waived is None else structs.replace(bound, limit=waived)
 
     async def admit(self, exchange: Exchange, route: Resolved, rules: Rules | None) -> Admitted:
-        """Raises `ProxyError(budget_exceeded)` where a limit has no room; the refusal is recorded by then."""
+        """Raises `ProxyError(budget_exceeded)` where a limit has no room."""
+        outcome = await self.hold(exchange, route, rules)
+        if isinstance(outcome, Refused):
+            raise self.exceeded(outcome, exchange)
+        return outcome
+
+    def exceeded(self, refused: Refused, exchange: Exchange) -> ProxyError:
+        """The refusal as the caller is told."""
+        return exceeded(refused, bound_of(refused, exchange.bounds), self._now_us())
+
+    async def hold(self, exchange: Exchange, route: Resolved, rules: Rules | None) -> Admitted | Refused:
+        """Holds the call's worst case and opens its record, or changes nothing where a limit has no room."""
+        exchange.refused = None
         if not self._writer.healthy:
             # Recovery tries the store every few seconds; until it's back no caller need wait to be told.
             raise unavailable()
@@ -88,11 +126,11 @@ class Admission:
         prices = self._priced(route)
         dialect = exchange.dialect
         if self._refuse_unpriced and None in prices and dialect.priced and limits_usd(exchange):
-            raise _unpriced(request.model)
+            raise _unpriced(exchange.model)
         most = request.max_output if dialect.generates else 0
-        tokens = (intake.tokens or 0) + exchange.earlier_tokens if dialect.priced else 0
+        tokens = held_tokens(exchange, route, self._errors) if dialect.priced else 0
         tries = _tries(exchange, route, len(prices))
-        worst = quote(tokens, most, request.n, prices, exchange.units, tries)
+        worst = quote(tokens, most, request.n, prices, exchange.units, tries, asked_tier(request))
         for attempt in range(_SHRINKS + 1):
             outcome = await self._writer.submit(self._job(exchange, worst, rules, last=attempt == _SHRINKS))
             match outcome:
@@ -103,7 +141,9 @@ class Admission:
                 case Quote():
                     worst = outcome
                 case Refused():
-                    raise _exceeded(outcome, self._now_us())
+                    exchange.refused = outcome
+                    exchange.left = outcome.left
+                    return outcome
                 case _:
                     raise AssertionError(f"a hold was answered by {type(outcome).__name__}")
         raise AssertionError("the last hold is either taken or refused")
@@ -138,7 +178,7 @@ class Admission:
         def then(found: Found) -> Wrote:
             result = found.results[0]
             if isinstance(result, Refused):
-                smaller = None if last else worst.shrunk(result)
+                smaller = None if last else _smaller(worst, result, exchange)
                 return Wrote(smaller or result)
             assert isinstance(result, Held)
             exchange.held, exchange.floor, exchange.left = amount, floor, result.left
@@ -151,6 +191,14 @@ class Admission:
             return Wrote(admitted, _joined(evidence, before, state, answered, key))
 
         return Job(then=then, ops=(hold,), run=key if wants_run else None)
+
+
+def _smaller(worst: Quote, refused: Refused, exchange: Exchange) -> Quote | None:
+    """The call made to fit; only without its second try where a limit has another model asked instead."""
+    bound = bound_of(refused, exchange.bounds)
+    if bound is None or bound.limit.on_exceed is not OnExceed.DOWNGRADE:
+        return worst.shrunk(refused)
+    return structs.replace(worst, tries=ONE) if worst.tries != ONE else None
 
 
 def request_has_tools(exchange: Exchange) -> bool:
@@ -253,23 +301,3 @@ def _unpriced(model: str) -> ProxyError:
         "Give it a price under `prices:` in the configuration, or set `unpriced: free`.",
         retryable=False,
     )
-
-
-def _exceeded(refused: Refused, now_us: int) -> ProxyError:
-    unit, limit = refused.unit.value, refused.limit_id
-    used, held, most = (_shown(refused, value) for value in (refused.used, refused.held, refused.maximum))
-    resets = refused.resets_us
-    wait = None if resets is None else max(1.0, (resets - now_us) / 1e6)
-    when = "It does not reset." if wait is None else f"It resets in {wait:.0f} s."
-    asked = f", and this call may need {_shown(refused, refused.asked)}" if refused.asked else ""
-    return ProxyError(
-        Kind.BUDGET_EXCEEDED,
-        f"Budget {limit!r} allows {most} {unit}: {used} used, {held} held by calls in flight{asked}. {when} "
-        "Wait, lower max_completion_tokens, or ask an operator to raise it.",
-        retry_after_s=wait,
-        retryable=wait is not None and wait <= 120,
-    )
-
-
-def _shown(refused: Refused, value: int) -> str:
-    return f"${value / 1e6:,.6f}" if refused.unit is Unit.USD else f"{value:,}"

@@ -13,6 +13,7 @@ from llm_proxy.config import Config, find_config, load_config
 from llm_proxy.http.asgi import App, Receive, Scope, Send
 from llm_proxy.http.model_api import ModelApi
 from llm_proxy.http.root import Root
+from llm_proxy.http.runs_api import RunsApi
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.worker import Worker
 
@@ -58,7 +59,7 @@ def _settle_garbage() -> None:
 def _root(worker: Worker) -> Root:
     api = ModelApi(worker.services, created=int(time.time()))
     model_routes = {d.path: api.endpoint(d) for d in DIALECTS.values() if d.path}
-    return Root(model_routes, api.models, api.stored, api.other, admin_app(worker))
+    return Root(model_routes, api.models, api.stored, RunsApi(worker.services), api.other, admin_app(worker))
 
 
 def create() -> Application:

@@ -25,6 +25,7 @@ class Kind(StrEnum):
     UPSTREAM_FAILED = "upstream_failed"
     UPSTREAM_UNAVAILABLE = "upstream_unavailable"
     STORE_UNAVAILABLE = "store_unavailable"
+    ISSUER_UNAVAILABLE = "issuer_unavailable"
     UPSTREAM_TIMEOUT = "upstream_timeout"
 
 
@@ -45,6 +46,7 @@ STATUS: dict[Kind, int] = {
     Kind.UPSTREAM_FAILED: 502,
     Kind.UPSTREAM_UNAVAILABLE: 503,
     Kind.STORE_UNAVAILABLE: 503,
+    Kind.ISSUER_UNAVAILABLE: 503,
     Kind.UPSTREAM_TIMEOUT: 504,
 }
 

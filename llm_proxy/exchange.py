@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections.abc import Mapping
@@ -9,18 +10,19 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from budgets import ZERO, Amount, Bound, Left
+from budgets import ZERO, Amount, Bound, Left, Refused
 from llm_proxy.chat.events import Usage
 from llm_proxy.chat.prompt import Prompt
 from llm_proxy.chat.reply import Assembly
+from llm_proxy.errors import ProxyError
 from llm_proxy.identity.caller import Caller
 from llm_proxy.identity.headers import Hints
 from llm_proxy.identity.lineage import ALONE, Lineage
 from llm_proxy.intake import Intake
+from llm_proxy.pricing.price import NO_UNITS
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
 from llm_proxy.resume import Resume
-from llm_proxy.upstream.prices import NO_UNITS
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.passthrough import Units
 from llm_proxy.wire.request import WireRequest
@@ -37,14 +39,21 @@ class Spent:
     """The version of the price that it was counted with."""
     tier: str = ""
     """The service tier, where it isn't the usual one."""
+    told: bool = field(default=False, compare=False)
+    """The upstream reported it, if not all of it: it's no guess."""
 
 
 class Downgrade(msgspec.Struct, frozen=True):
-    """`limit` had no room for `asked`, and named `model` to be asked in its place."""
+    """`limits` had no room for `asked`, one after the other; the last names `model` to be asked instead."""
 
-    limit: str
+    limits: tuple[str, ...]
     asked: str
     model: str
+
+    @property
+    def limit(self) -> str:
+        """The limits in order, as one text."""
+        return ", ".join(self.limits)
 
 
 @dataclass(slots=True)
@@ -66,12 +75,16 @@ class Exchange:
     user_verified: bool = False
     """The credential says so, not only the caller."""
     run_inferred: bool = False
+    placed: bool = False
+    """Its run's place in the tree of runs is known."""
     lineage: Lineage = ALONE
     """The runs above this one, and what their envelopes and its own leave."""
     downgraded: Downgrade | None = None
     """A limit had no room for the model that was asked for, and names another."""
     policy: str = ""
     bounds: tuple[Bound, ...] = ()
+    refused: Refused | None = None
+    """Why the ledger held nothing for it."""
     held: Amount = ZERO
     left: tuple[Left, ...] = ()
     floor: Amount = ZERO
@@ -153,8 +166,19 @@ class Exchange:
     overhead_ms: float | None = None
     reached_upstream: bool = False
     client_gone: bool = False
+    stopped: ProxyError | None = None
+    """Why it was ended from outside: its key, its agent or its run came to an end meanwhile."""
+    task: asyncio.Task[None] | None = None
+    """What carries it, while it may be ended from outside."""
     replied: bool = False
     """The last byte is on its way: a disconnect is no loss any more."""
+
+    @property
+    def model(self) -> str:
+        """The name under which the call is routed and counted: that of the request, or a limit's."""
+        if self.downgraded is not None:
+            return self.downgraded.model
+        return self.request.model if self.request is not None else ""
 
     def elapsed(self) -> float:
         """Seconds since the call began."""

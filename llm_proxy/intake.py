@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
 
+from llm_proxy.counting.prompt import PromptCounter, Tally, around, exact, is_whole
+from llm_proxy.counting.text import TokenCounter
+from llm_proxy.counting.tokenizers import ANY, Tokenizer
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import BlobDraft
-from llm_proxy.upstream.tokens import IMAGE, PER_MESSAGE, PER_REPLY, TokenCounter
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.request import WireRequest
 
@@ -19,10 +22,12 @@ _APART = 512
 
 
 class Memo(NamedTuple):
-    """What is remembered of one message. `tokens` is None until someone needed it."""
+    """What is remembered of one message. `tokens` holds what someone needed so far."""
 
     results: tuple[str, ...]
-    tokens: int | None
+    exact: bool
+    """All of it is text, so that no count of it is a bound."""
+    tokens: Tally
 
 
 class Hole(NamedTuple):
@@ -43,9 +48,17 @@ class Intake(msgspec.Struct, frozen=True):
     results: tuple[str, ...]
     """Ids of the tool calls whose results stand in the request, each once."""
     tokens: int | None
-    """Prompt tokens, where they were counted."""
+    """Prompt tokens, where they were counted: the most that any target of the route may count."""
     whole: bytes | None = None
     """Address of the whole body, where it is no JSON object and so is not taken apart."""
+    counted: Mapping[Tokenizer, int] = {}
+    """Prompt tokens, by each target's way to count them."""
+    exact: bool = False
+    """They were counted, and none of it is only a bound."""
+
+    def counted_by(self, way: Tokenizer) -> int | None:
+        """The prompt's tokens as one target counts; by any other way the most."""
+        return self.counted.get(way, self.tokens)
 
 
 class Cut(NamedTuple):
@@ -79,52 +92,71 @@ class Reader:
 
     def __init__(self, addresser: Addresser, counter: TokenCounter) -> None:
         self._addresser = addresser
-        self._counter = counter
+        self._counter = PromptCounter(counter)
+        self._texts = counter
         self._memos: OrderedDict[bytes, Memo] = OrderedDict()
-        self._counted: OrderedDict[bytes, int] = OrderedDict()
+        self._declared: OrderedDict[bytes, Tally] = OrderedDict()
 
-    async def read(self, request: WireRequest, dialect: Dialect, *, count: bool) -> Intake:
-        """Addresses every message and large value of `request`; with `count`, counts its tokens."""
-        if count:
-            await self._counter.ready()
+    async def read(
+        self, request: WireRequest, dialect: Dialect, *, count: bool, ways: Iterable[Tokenizer] = (ANY,)
+    ) -> Intake:
+        """Addresses every message and large value of `request`; with `count`, counts its tokens in `ways`."""
         new: list[BlobDraft] = []
         if request.body and not request.spans:
             whole = self._addresser.draft(request.body, new)
             return Intake((), tuple(new), (), (), 0, whole)
         taken = cut(request, dialect, self._addresser, new)
+        if not count:
+            ways = ()
+        await self._texts.ready({way.encoding for way in ways})
+        counted: Tally = {way: around(request, dialect, way) for way in ways}
         results: dict[str, None] = {}
-        tokens = PER_REPLY
+        certain = True
         for raw, hole in zip(request.messages, taken.messages, strict=True):
             memo = self._memos.get(hole.id)
-            if memo is None or (count and memo.tokens is None):
-                memo = await self._read(hole.id, raw, dialect, count=count)
+            if memo is None or (counted and not counted.keys() <= memo.tokens.keys()):
+                memo = await self._read(hole.id, raw, dialect, counted)
             else:
                 self._memos.move_to_end(hole.id)
-            tokens += memo.tokens or 0
+            certain = certain and memo.exact
+            for way in counted:
+                counted[way] += memo.tokens[way]
             for result in memo.results:
                 results[result] = None
-        if count:
-            for key, hole in taken.apart:
-                if key in dialect.declared:
-                    tokens += await self._count(hole, request.body)
-        addresses = tuple([hole.id for hole in taken.messages])
-        return Intake(tuple(taken.holes()), tuple(new), addresses, tuple(results), tokens if count else None)
+        for key, hole in taken.apart if counted else ():
+            if key in dialect.declared:
+                declared = await self._declare(hole, request.body, counted)
+                for way in counted:
+                    counted[way] += declared[way]
+        return Intake(
+            tuple(taken.holes()),
+            tuple(new),
+            tuple([hole.id for hole in taken.messages]),
+            tuple(results),
+            max(counted.values(), default=None),
+            counted=counted,
+            exact=bool(counted) and certain and is_whole(request, dialect),
+        )
 
-    async def _count(self, hole: Hole, body: bytes) -> int:
-        known = self._counted.get(hole.id)
-        if known is None:
-            known = await self._counter.count((body[hole.start : hole.end].decode(),))
-            self._counted[hole.id] = known
-            if len(self._counted) > _REMEMBERED:
-                self._counted.popitem(last=False)
-        return known
-
-    async def _read(self, id_: bytes, message: bytes, dialect: Dialect, *, count: bool) -> Memo:
-        facts = dialect.message_facts(message)
-        tokens = None
-        if count:
-            tokens = await self._counter.count(facts.texts) + PER_MESSAGE + IMAGE * len(facts.images)
-        memo = self._memos[id_] = Memo(tuple([result.id for result in facts.results]), tokens)
+    async def _read(self, id_: bytes, raw: bytes, dialect: Dialect, ways: Iterable[Tokenizer]) -> Memo:
+        """Reads a message that is new, or that was not counted in every one of `ways`."""
+        facts = dialect.message_facts(raw)
+        tokens = await self._counter.message(facts, ways)
+        known = self._memos.get(id_)
+        if known is not None:
+            known.tokens.update(tokens)
+            return known
+        memo = self._memos[id_] = Memo(tuple([result.id for result in facts.results]), exact(facts), tokens)
         if len(self._memos) > _REMEMBERED:
             self._memos.popitem(last=False)
         return memo
+
+    async def _declare(self, hole: Hole, body: bytes, ways: Iterable[Tokenizer]) -> Tally:
+        known = self._declared.setdefault(hole.id, {})
+        missing = [way for way in ways if way not in known]
+        if missing:
+            text = body[hole.start : hole.end].decode()
+            known.update(await self._counter.texts((text,), missing))
+        if len(self._declared) > _REMEMBERED:
+            self._declared.popitem(last=False)
+        return known

@@ -19,6 +19,7 @@ from llm_proxy.records.evidence import (
     CallOpen,
     Draft,
     Evidence,
+    PriceRow,
     RecordKind,
     ResponseRow,
     RunOpen,
@@ -27,6 +28,7 @@ from llm_proxy.records.evidence import (
 from llm_proxy.records.responses import DeniedCall
 from llm_proxy.records.view import Status
 from llm_proxy.resume import Resume
+from llm_proxy.spend.rollup import Grouped, Proposed, refused_row, spend_row, tool_rows
 from llm_proxy.telemetry.metrics import CallFacts
 from llm_proxy.wire.openai_responses.continued import response_id
 
@@ -67,12 +69,18 @@ def refused(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
                 ended_us=now_us, attempts=0, micro_usd=0, error=problem.kind if problem else None
             ),
         ),
-        runs=(_run(exchange),) if exchange.run_id else (),
+        runs=(_run(exchange),) if exchange.run_id and _may_begin(exchange) else (),
+        spend=(refused_row(exchange.started_us, _grouped(exchange, "", "")),),
     )
 
 
-def closed(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
-    """What is committed, together with the settlement, before the last byte is released."""
+def closed(
+    exchange: Exchange, addresser: Addresser, now_us: int, prices: tuple[PriceRow, ...] = ()
+) -> Evidence:
+    """What is committed, together with the settlement, before the last byte is released.
+
+    `prices`: those that the cost was counted with, as far as the store may not have them.
+    """
     blobs: list[BlobDraft] = []
     came = exchange.emitted.getvalue()
     emitted = addresser.fresh(came, now_us, blobs).hex() if came else ""
@@ -83,11 +91,17 @@ def closed(exchange: Exchange, addresser: Addresser, now_us: int) -> Evidence:
         pieces = _pieces(exchange.resumed, addresser, now_us, blobs)
         closed_body = msgspec.structs.replace(closed_body, pieces=pieces)
     body = bodies.encode(closed_body)
+    close = _close_row(exchange, now_us)
+    grouped = _grouped(exchange, close.target or "", close.provider or "")
+    spend = spend_row(exchange.started_us, grouped, close)
     return Evidence(
         records=(_draft(exchange, RecordKind.CALL_CLOSED, now_us, body),),
         blobs=tuple(blobs),
-        closes=(_close_row(exchange, now_us),),
+        closes=(close,),
         responses=_kept(exchange),
+        spend=(spend,),
+        tool_spend=tool_rows(spend, _proposed(exchange, closed_body.tools)),
+        prices=prices,
     )
 
 
@@ -96,7 +110,7 @@ def facts(exchange: Exchange) -> CallFacts:
     spent, caller = exchange.spent, exchange.caller
     return CallFacts(
         agent=caller.agent.id if caller else "",
-        model=exchange.request.model if exchange.request and exchange.target else "",
+        model=exchange.model if exchange.target else "",
         status=exchange.status.value,
         error=exchange.problem.kind if exchange.problem else "",
         usage=spent.usage if spent.label is not None else None,
@@ -132,12 +146,13 @@ def _opened_body(exchange: Exchange) -> bodies.Opened:
     return bodies.Opened(
         dialect=exchange.dialect.name,
         stream=request.stream if request else False,
-        model=request.model if request else "",
+        model=exchange.model,
         team=caller.agent.team if caller else "",
         role=caller.agent.role if caller else "",
         key_id=caller.key_id if caller else "",
         user_id=exchange.user_id,
         parent_run_id=exchange.parent_run_id,
+        parent_agent_id=_parent_agent(exchange),
         run_inferred=exchange.run_inferred,
         tags=exchange.hints.tags,
         traceparent=exchange.hints.traceparent,
@@ -205,6 +220,8 @@ def _closed_body(
         lost_micro_usd=sum([part.micro_usd for part in exchange.lost]),
         price=spent.price,
         tier=spent.tier,
+        requests=int(exchange.reached_upstream or exchange.answered_here),
+        tools=() if exchange.decisions else tuple([call.name for call in exchange.assembly.calls()]),
         problem=exchange.problem,
         upstream=_other_dialect(exchange),
         edits=tuple(bodies.Edit(start, end, text.decode()) for start, end, text in exchange.edits),
@@ -259,7 +276,7 @@ def _kept(exchange: Exchange) -> tuple[ResponseRow, ...]:
     )
     charged = exchange.assembly.usage is not None
     told = bodies.encode(denied).decode()
-    model, target = column(request.model), column(exchange.target)
+    model, target = column(exchange.model), column(exchange.target)
     return (ResponseRow(id_, caller.agent.id, exchange.id, model, target, charged, told),)
 
 
@@ -274,11 +291,32 @@ def _row(exchange: Exchange, status: Status) -> CallOpen:
         key_id=caller.key_id if caller else "",
         dialect=exchange.dialect.name,
         stream=request.stream if request else False,
-        model=column(request.model) if request else "",
+        model=column(exchange.model),
         status=status.value,
         started_us=exchange.started_us,
         tags=tags_of(exchange),
     )
+
+
+def _grouped(exchange: Exchange, target: str, provider: str) -> Grouped:
+    """What the call is summed up by: the same as in its row."""
+    caller, request = exchange.caller, exchange.request
+    return Grouped(
+        caller.agent.id if caller else "",
+        column(caller.agent.team, 128) if caller else "",
+        exchange.user_id,
+        column(request.model) if request else "",
+        target,
+        provider,
+        tags_of(exchange),
+    )
+
+
+def _proposed(exchange: Exchange, unjudged: Sequence[str]) -> list[Proposed]:
+    """The tool calls that were proposed, as the records have them."""
+    if exchange.decisions:
+        return [Proposed(decision.tool, not released(decision)) for decision in exchange.decisions]
+    return [Proposed(tool) for tool in unjudged]
 
 
 def tags_of(exchange: Exchange) -> str:
@@ -298,7 +336,20 @@ def _run(exchange: Exchange) -> RunOpen:
         role_at_start=column(agent.role, 128),
         inferred=exchange.run_inferred,
         started_us=exchange.started_us,
+        parent_agent_id=_parent_agent(exchange),
+        user_verified=exchange.user_verified,
     )
+
+
+def _may_begin(exchange: Exchange) -> bool:
+    """False where the run that it's to stand below could not be told: its first call fixes that for good."""
+    return exchange.placed or not (exchange.parent_run_id or exchange.hints.run_token)
+
+
+def _parent_agent(exchange: Exchange) -> str:
+    """Whose run the parent is; empty where that is a trace link and no more."""
+    ancestors = exchange.lineage.ancestors
+    return ancestors[0].agent if ancestors else ""
 
 
 def _close_row(exchange: Exchange, now_us: int) -> CallClose:

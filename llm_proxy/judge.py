@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import structs
 
 from budgets import Amount, Refused, Result, Take, Taken
 from llm_proxy.chat.reply import ToolCall
@@ -13,9 +14,11 @@ from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.policy.context import AgentFacts, Context, Done, RunFacts, UserFacts
 from llm_proxy.policy.engine import PolicyEngine
+from llm_proxy.policy.permitted import ALWAYS, Permitted
 from llm_proxy.policy.schema import Decision as Ruling
 from llm_proxy.policy.schema import Effect, Mode, OnDeny
 from llm_proxy.policy.verdict import Proposed, Verdict, without_approver
+from llm_proxy.reactions.alerts import SILENT, Alerts, with_records
 from llm_proxy.records import bodies
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import (
@@ -30,12 +33,14 @@ from llm_proxy.records.evidence import (
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
 from llm_proxy.records.view import Decision
 from llm_proxy.records.writer import Writer
+from llm_proxy.turns import Turns
+from llm_proxy.wire.passthrough import returns_calls
 
 _encode = msgspec.json.Encoder().encode
 _NOT_LOADED = -1
 """A revision that no run has: the first commit then answers with the run's true state."""
-_RACES = 8
-"""How often verdicts are judged anew because another call of the run came first."""
+_RACES = 64
+"""How often verdicts are judged anew because another process was first to change the run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,14 @@ class _Stale:
     """Another call of the run committed first: this is how the run stands now."""
 
     state: RunState
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """What was committed: a decision for each call, and what came of the takes."""
+
+    decisions: tuple[Decision, ...]
+    results: tuple[Result, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,8 @@ class Judge:
         writer: Writer,
         now_us: Callable[[], int],
         environment: str,
+        turns: Turns,
+        alerts: Alerts = SILENT,
     ) -> None:
         self._exchange = exchange
         self._rules = rules
@@ -74,17 +89,24 @@ class Judge:
         self._writer = writer
         self._now_us = now_us
         self._environment = environment
+        self._turns = turns
+        self._alerts = alerts
 
     async def __call__(self, calls: tuple[ToolCall, ...]) -> dict[tuple[int, int], str]:
         """The notes that stand in place of denied calls, once every verdict is committed.
 
         Raises `ProxyError(policy_denied)` where the policy says `on_deny: error`.
         """
+        async with self._turns.of(self._run):
+            return await self._judged(calls)
+
+    async def _judged(self, calls: tuple[ToolCall, ...]) -> dict[tuple[int, int], str]:
         for _ in range(_RACES):
             verdicts = self._verdicts(calls)
             outcome = await self._writer.submit(self._job(calls, verdicts))
             if not isinstance(outcome, _Stale):
-                return self._answer(calls, outcome)
+                self._count(outcome.results)
+                return self._answer(calls, outcome.decisions)
             self._state = outcome.state
             self._expect = outcome.state.revision
         raise ProxyError(
@@ -94,12 +116,20 @@ class Judge:
             retry_after_s=1,
         )
 
+    def _count(self, results: tuple[Result, ...]) -> None:
+        self._alerts.count(results)
+        for result in results:
+            if isinstance(result, Refused):
+                self._alerts.count_refusal(result.limit_id)
+
     def _verdicts(self, calls: tuple[ToolCall, ...]) -> list[Verdict]:
-        if self._rules is None:
-            return [Verdict(Ruling.ALLOW, "", "", "", Effect.READ, (), "") for _ in calls]
-        proposed = [Proposed(call.id, call.name, _arguments(call)) for call in calls]
-        verdicts = self._rules.engine.decide(proposed, self._context())
-        return [without_approver(verdict) for verdict in verdicts]
+        verdicts = [_UNJUDGED] * len(calls)
+        if self._rules is not None:
+            proposed = [Proposed(call.id, call.name, _arguments(call)) for call in calls]
+            found = self._rules.engine.decide(proposed, self._context())
+            verdicts = [without_approver(verdict) for verdict in found]
+        tools = permitted(self._exchange)
+        return [tools.judged(verdict, call.name) for verdict, call in zip(verdicts, calls, strict=True)]
 
     def _context(self) -> Context:
         exchange, state = self._exchange, self._state
@@ -107,7 +137,7 @@ class Judge:
         agent = exchange.caller.agent
         return Context(
             agent=AgentFacts(agent.id, agent.team, agent.role, agent.owner, agent.scopes, agent.tools),
-            user=UserFacts(id=exchange.user_id),
+            user=_user_facts(exchange),
             run=run_facts(state),
             now_s=self._now_us() / 1e6,
             user_text=self._user_text,
@@ -124,7 +154,7 @@ class Judge:
         exchange = self._exchange
         assert exchange.caller is not None
         shadow = self._rules is not None and self._rules.mode is Mode.SHADOW
-        passing = [shadow or v.decision is Ruling.ALLOW for v in verdicts]
+        passing = [v.decision is Ruling.ALLOW or (shadow and v.rule not in ALWAYS) for v in verdicts]
         takes = tuple(
             Take(exchange.id, exchange.bounds, Amount(tool_calls=1, writes=int(v.effect is not Effect.READ)))
             for v, passes in zip(verdicts, passing, strict=True)
@@ -141,10 +171,23 @@ class Judge:
                 for v, passes in zip(verdicts, passing, strict=True)
             ]
             decisions = self._decisions(calls, final, shadow=shadow)
-            return Wrote(decisions, self._evidence(calls, final, decisions, found.run, at_us))
+            evidence = self._evidence(calls, final, decisions, found.run, at_us)
+            return Wrote(_Judged(decisions, found.results), self._told(evidence, found.results, at_us))
 
-        key = RunKey(exchange.caller.agent.id, exchange.run_id)
-        return Job(then=then, ops=takes, run=key, expect=self._expect)
+        return Job(then=then, ops=takes, run=self._run, expect=self._expect)
+
+    @property
+    def _run(self) -> RunKey:
+        assert self._exchange.caller is not None
+        return RunKey(self._exchange.caller.agent.id, self._exchange.run_id)
+
+    def _told(self, evidence: Evidence, results: tuple[Result, ...], at_us: int) -> Evidence:
+        """With what the takes reached of their limits, and the first refusal of each."""
+        refused = [result for result in results if isinstance(result, Refused)]
+        rows = [row for result in refused for row in self._alerts.refused(result, self._exchange, at_us)]
+        if rows:
+            evidence = structs.replace(evidence, deliveries=(*evidence.deliveries, *rows))
+        return with_records(evidence, self._alerts.reached(results, self._exchange, at_us))
 
     def _decisions(
         self, calls: tuple[ToolCall, ...], verdicts: list[Verdict], *, shadow: bool
@@ -164,7 +207,7 @@ class Judge:
                 effect=verdict.effect.value,
                 hits=verdict.hits,
                 policy=policy,
-                shadow=shadow and not verdict.rule.startswith("budget:"),
+                shadow=shadow and verdict.rule not in ALWAYS and not verdict.rule.startswith("budget:"),
             )
             for call, verdict in zip(calls, verdicts, strict=True)
         )
@@ -217,14 +260,53 @@ class Judge:
         return denied
 
 
+_UNJUDGED = Verdict(Ruling.ALLOW, "", "", "", Effect.READ, (), "")
+"""What stands where no policy is loaded."""
+
+
+def permitted(exchange: Exchange) -> Permitted:
+    """The tools that the call may be given at all."""
+    assert exchange.caller is not None
+    return Permitted(exchange.caller.agent.tools, exchange.lineage.tools)
+
+
+def judges(exchange: Exchange, rules: Rules | None) -> bool:
+    """Whether tool calls have to wait for a verdict."""
+    if rules is not None or not permitted(exchange).every:
+        return True
+    return any(bound.limit.gate_caps for bound in exchange.bounds)
+
+
+def refuse_unjudged(exchange: Exchange, rules: Rules | None) -> None:
+    """Raises `ProxyError(policy_denied)` for a path by which a tool call that has to be judged would pass."""
+    tools = permitted(exchange)
+    if (rules is None and tools.every) or not (why := returns_calls(exchange.upstream_path)):
+        return
+    cause = "while a policy is in force" if rules else f"for {tools.whose}, whose tools are limited"
+    raise ProxyError(
+        Kind.POLICY_DENIED,
+        f"/v1{exchange.upstream_path} does not pass {cause}: {why}. Use /v1/chat/completions, "
+        "/v1/responses or /v1/messages.",
+        retryable=False,
+    )
+
+
 def _arguments(call: ToolCall) -> str:
     """What is judged: a freeform tool's text is the `input` of an object, as where it's translated."""
     return _encode({"input": call.arguments}).decode() if call.custom else call.arguments
 
 
+def _user_facts(exchange: Exchange) -> UserFacts:
+    """Role and clearance only of a user whom the credential itself names."""
+    caller = exchange.caller
+    if caller is None or not exchange.user_verified:
+        return UserFacts(id=exchange.user_id)
+    return UserFacts(exchange.user_id, caller.user_role, caller.user_clearance, verified=True)
+
+
 def released(decision: Decision) -> bool:
     """Whether the call reached the agent: allowed, or judged in shadow."""
-    return decision.decision == "allow" or decision.shadow
+    return decision.released
 
 
 def run_facts(state: RunState) -> RunFacts:

@@ -151,7 +151,7 @@ def issuer(endpoint: Endpoint) -> str:
 
 def unsayable(exchange: Exchange, endpoint: Endpoint) -> ProxyError:
     """No target can be asked this."""
-    model = exchange.request.model if exchange.request else ""
+    model = exchange.model
     return ProxyError(
         Kind.UNSUPPORTED_FEATURE,
         f"Model {model!r} is served by a provider ({endpoint.provider}) that has no {exchange.dialect.path}. "

@@ -5,27 +5,33 @@ from __future__ import annotations
 import asyncio
 import io
 from collections.abc import Awaitable, Set
+from contextlib import suppress
+
+from msgspec import structs
 
 from budgets import Late, Settle
 from llm_proxy import journal
 from llm_proxy.admission import Admitted
-from llm_proxy.continuing import Continuing, may_continue
+from llm_proxy.charge import charged
+from llm_proxy.continuing import Continuing
+from llm_proxy.downgrading import admit, readied
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow
-from llm_proxy.judge import Judge, Rules
-from llm_proxy.outgoing import Outgoing, issuer, read_prompt, spoken
+from llm_proxy.judge import Judge, Rules, judges, refuse_unjudged
+from llm_proxy.measuring import measure
+from llm_proxy.outgoing import Outgoing, issuer
 from llm_proxy.output import Output, Translated, Verbatim
-from llm_proxy.quote import counts_tokens
 from llm_proxy.rawflow import RawFlow, RawSink
+from llm_proxy.reactions.alerts import with_records
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.view import Problem, Status
-from llm_proxy.resolving import go_on, plan_of, route_of, sized
+from llm_proxy.resolving import plan_of
 from llm_proxy.resume import Left
 from llm_proxy.sending.attempt import AnyFlow, AnySink, Attempting, Watching
 from llm_proxy.sending.send import Sender
 from llm_proxy.services import Services
-from llm_proxy.settle import amount, total
+from llm_proxy.settle import amount
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.wire.anthropic_messages.count_tokens import count_body
 from llm_proxy.wire.dialect import About, Dialect
@@ -48,26 +54,16 @@ class Pipeline:
         services = self._services
         rules = services.rules
         exchange.policy = rules.sha256 if rules else ""
-        route = route_of(services, exchange)
-        services.admission.bind(exchange)
-        request = exchange.request
-        assert request is not None
-        if request.previous:
-            await go_on(services, exchange, request.previous, route)
-        first = services.upstreams.endpoints[route.chain[0].targets[0].key]
-        if not exchange.answered_here and spoken(exchange.dialect, first) is not exchange.dialect:
-            read_prompt(exchange)  # what can't be translated is refused before anything is held
-        exchange.drains = route.route.drains
-        exchange.continues = may_continue(exchange, route, strict=services.composer.strict)
-        exchange.intake = await services.reader.read(
-            request, exchange.dialect, count=counts_tokens(exchange.bounds) or sized(exchange, route)
-        )
+        await services.runs.place(exchange)
+        route = await readied(services, exchange)
+        if exchange.dialect.raw:
+            refuse_unjudged(exchange, rules)
         services.active[exchange.id] = exchange.started_us
         try:
-            admitted = await services.admission.admit(exchange, route, rules)
-        except ProxyError:
+            route, admitted = await admit(services, exchange, route, rules)
+        except ProxyError as error:
             services.active.pop(exchange.id, None)
-            raise
+            raise await services.runs.explained(exchange, error) from None
         except asyncio.CancelledError as error:
             # What was submitted is written all the same: if it opened the call, the call ends here.
             await _through(self._failed(exchange, sink, error))
@@ -79,7 +75,8 @@ class Pipeline:
             await _through(self._failed(exchange, sink, error))
             raise
         exchange.status, exchange.problem = (Status.CLIENT_GONE, _LEFT) if exchange.client_gone else _WELL
-        exchange.spent = total(spent, exchange.lost)
+        exchange.spent = charged(exchange, spent)
+        measure(exchange, services.errors, services.metrics)
         await self._close_then(exchange, sink, tail)
 
     async def _carry(
@@ -103,8 +100,8 @@ class Pipeline:
         if exchange.answered_here:
             return await self._count(exchange)
         exchange.continues = exchange.continues and admitted.tries.prompts > admitted.tries.replies
-        judge = Judge(exchange, rules, admitted.state, services.writer, services.now_us, services.environment)
-        judging = rules is not None or any(bound.limit.gate_caps for bound in exchange.bounds)
+        judge = self._judge(exchange, rules, admitted)
+        judging = judges(exchange, rules)
 
         def new_flow(outgoing: Outgoing, sink: AnySink) -> AnyFlow:
             if isinstance(sink, RawSink):
@@ -144,6 +141,10 @@ class Pipeline:
         services.composer.seals.remember(exchange.assembly.seals(), issuer(answered.endpoint))
         return tail
 
+    def _judge(self, exchange: Exchange, rules: Rules | None, admitted: Admitted) -> Judge:
+        of, state = self._services, admitted.state
+        return Judge(exchange, rules, state, of.writer, of.now_us, of.environment, of.turns, of.alerts)
+
     async def _count(self, exchange: Exchange) -> bytes:
         """The prompt's tokens, counted here, since no server of the model counts them."""
         body = count_body(await self._services.settler.prompt(exchange))
@@ -155,6 +156,7 @@ class Pipeline:
 
         Nothing shields the commit from cancellation, since what is submitted is written all the same.
         """
+        self._services.standing.leave(exchange)
         if self._services.strict:
             await self._close(exchange)
             await sink.finish(tail)
@@ -166,6 +168,7 @@ class Pipeline:
 
     async def _failed(self, exchange: Exchange, sink: AnySink, error: BaseException) -> None:
         """Settles and records a call that did not end well, whatever ended it."""
+        self._services.standing.leave(exchange)
         exchange.status, exchange.problem = _ending(exchange, error)
         settler = self._services.settler
         if _came_whole(exchange):
@@ -174,7 +177,7 @@ class Pipeline:
             exchange.spent = await settler.cut(exchange)
         if not sink.started:
             exchange.released = []
-        exchange.spent = total(exchange.spent, exchange.lost)
+        exchange.spent = charged(exchange, exchange.spent)
         await self._close(exchange)
 
     async def _close(self, exchange: Exchange) -> None:
@@ -183,29 +186,49 @@ class Pipeline:
         used = amount(exchange.spent, requests=int(counts))
         if exchange.overhead_ms is None:
             exchange.overhead_ms = round(exchange.overhead(), 3)
-        wrote = Wrote(True, journal.closed(exchange, services.writer.addresser, services.now_us()))
+        now, alerts = services.now_us(), services.alerts
+        prices = services.settler.untold(exchange, now)
+        evidence = journal.closed(exchange, services.writer.addresser, now, prices)
         services.active.pop(exchange.id, None)
 
         def settled(found: Found) -> Wrote:
-            return _UNSETTLED if isinstance(found.results[0], Late) else wrote
+            if isinstance(found.results[0], Late):
+                return _UNSETTLED
+            return Wrote(found.results, with_records(evidence, alerts.reached(found.results, exchange, now)))
 
         def if_open(found: Found) -> Wrote:
-            return wrote if exchange.id in found.open else _UNSETTLED
+            return Wrote(True, evidence) if exchange.id in found.open else _UNSETTLED
 
-        if not await services.writer.submit(Job(settled, ops=(Settle(exchange.id, used),))):
+        results = await services.writer.submit(Job(settled, ops=(Settle(exchange.id, used),)))
+        if results:
+            alerts.count(results)
+            services.settler.told(prices)
+            exchange.opened = True
+        elif await services.writer.submit(Job(if_open, calls=(exchange.id,))):
             # Its hold is gone: never taken, or expired, and then recovery may have closed the call already.
-            await services.writer.submit(Job(if_open, calls=(exchange.id,)))
-        services.metrics.observe_call(journal.facts(exchange))
+            services.settler.told(prices)
+            exchange.opened = True
+        if exchange.opened:
+            services.metrics.observe_call(journal.facts(exchange))
 
     async def refuse(self, exchange: Exchange, error: ProxyError) -> None:
         """Records a call that was refused before it opened, if its caller is known."""
         if exchange.opened or exchange.caller is None:
             return
         services = self._services
+        if not exchange.placed:
+            with suppress(ProxyError):
+                await services.runs.place(exchange)  # the run is begun by it, below whom it names
         exchange.status = Status.REFUSED
-        exchange.problem = Problem(kind=error.kind.value, message=error.message, status=error.status)
-        wrote = Wrote(None, journal.refused(exchange, services.writer.addresser, services.now_us()))
-        await services.writer.submit(Job(lambda _: wrote))
+        exchange.problem = _problem(error)
+        now = services.now_us()
+        evidence = journal.refused(exchange, services.writer.addresser, now)
+        if exchange.refused is not None:
+            told = services.alerts.refused(exchange.refused, exchange, now)
+            evidence = structs.replace(evidence, deliveries=told)
+        await services.writer.submit(Job(lambda _: Wrote(None, evidence)))
+        if exchange.refused is not None:
+            services.alerts.count_refusal(exchange.refused.limit_id)
         services.metrics.observe_call(journal.facts(exchange))
 
 
@@ -222,7 +245,7 @@ def _output(exchange: Exchange, upstream: Dialect, left: Left | None) -> Output:
         return Verbatim(upstream)
     about = About(
         call_id=exchange.id,
-        model=request.model,
+        model=exchange.model,
         created=exchange.started_us // 1_000_000,
         include_usage=request.include_usage,
         request=request,
@@ -248,13 +271,19 @@ def _ending(exchange: Exchange, error: BaseException) -> tuple[Status, Problem]:
             return Status.CLIENT_GONE, _LEFT  # its reply drained, and came to nothing
         case ProxyError():
             status = Status.REFUSED if error.kind is Kind.POLICY_DENIED else Status.FAILED
-            return status, Problem(kind=error.kind.value, message=error.message, status=error.status)
+            return status, _problem(error)
         case asyncio.CancelledError():
+            if exchange.stopped is not None:
+                return Status.CUT, _problem(exchange.stopped)
             if exchange.client_gone:
                 return Status.CLIENT_GONE, _LEFT
             return Status.CUT, Problem(kind="shutdown", message="The proxy was stopped during the call.")
         case _:
             return Status.FAILED, Problem(kind="internal", message=type(error).__name__, status=500)
+
+
+def _problem(error: ProxyError) -> Problem:
+    return Problem(kind=error.kind.value, message=error.message, status=error.status)
 
 
 async def _through(work: Awaitable[None]) -> None:

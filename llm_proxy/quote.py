@@ -8,7 +8,7 @@ import msgspec
 from msgspec import structs
 
 from budgets import Amount, Bound, Refused, Unit
-from llm_proxy.upstream.prices import FREE, NO_UNITS, Price
+from llm_proxy.pricing.price import FREE, NO_UNITS, Dearest, Price
 from llm_proxy.wire.passthrough import Units
 
 COUNTED = frozenset({Unit.USD, Unit.TOKENS, Unit.INPUT_TOKENS, Unit.OUTPUT_TOKENS})
@@ -48,6 +48,8 @@ class Quote(msgspec.Struct, frozen=True):
     flat: int = 0
     """Micro-dollars for what is priced by the piece: images, characters, queries."""
     tries: Tries = ONE
+    dearest: tuple[Dearest, ...] = ()
+    """The most that a token may cost at each of `prices`, in any tier that the call may be served in."""
 
     def amount(self) -> Amount:
         input_, output = self.input * self.tries.prompts, self._output
@@ -97,7 +99,7 @@ class Quote(msgspec.Struct, frozen=True):
     def _one(self, cap: int) -> int:
         """One try, at the dearest target."""
         output = cap * self.choices
-        return max(price.worst_micro_usd(self.input, output) for price in self.prices) + self.flat
+        return max([most.micro_usd(self.input, output) for most in self.dearest]) + self.flat
 
     def _fitting(self, unit: Unit, left: int) -> int | None:
         match unit:
@@ -129,14 +131,18 @@ def quote(
     prices: Iterable[Price | None],
     units: Units = NO_UNITS,
     tries: Tries = ONE,
+    tier: str = "",
 ) -> Quote:
-    """The worst case of a call over every target of its route. A missing price counts as free."""
-    known = tuple(price or FREE for price in prices) or (FREE,)
-    flat = max(price.flat_micro_usd(units) for price in known)
-    if max_output is not None:
-        return Quote(input_tokens, max_output, choices, known, True, flat, tries)
-    cap = min(max(price.max_output for price in known), _MOST_OUTPUT)
-    return Quote(input_tokens, cap, choices, known, False, flat, tries)
+    """The worst case of a call over every target of its route. A missing price counts as free.
+
+    `tier` is the service tier that the request asks for, in its own word.
+    """
+    known = tuple([price or FREE for price in prices]) or (FREE,)
+    flat = max([price.flat_micro_usd(units) for price in known])
+    dearest = tuple([price.dearest(input_tokens, tier) for price in known])
+    capped = max_output is not None
+    cap = max_output if capped else min(max([price.max_output for price in known]), _MOST_OUTPUT)
+    return Quote(input_tokens, cap, choices, known, capped, flat, tries, dearest)
 
 
 def counts_tokens(bounds: Iterable[Bound]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -15,6 +16,7 @@ from budgets.sql_store import METADATA as LEDGER
 from llm_proxy.admission import LEASE_US
 from llm_proxy.chat.events import Usage
 from llm_proxy.errors import ProxyError
+from llm_proxy.reactions.alerts import SILENT, Alerts, with_records
 from llm_proxy.records import bodies
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import NOTHING, CallClose, Draft, Evidence, RecordKind
@@ -22,6 +24,7 @@ from llm_proxy.records.leases import Lease
 from llm_proxy.records.tables import calls, records
 from llm_proxy.records.view import CostLabel, Problem, Status
 from llm_proxy.records.writer import Writer
+from llm_proxy.spend.rollup import Grouped, spend_row
 
 log = structlog.get_logger("llm_proxy.recovery")
 
@@ -34,12 +37,18 @@ class Recovery:
     """One per worker. `active` maps the ids of the worker's open calls to when they began (Unix µs)."""
 
     def __init__(
-        self, engine: Engine, writer: Writer, active: dict[str, int], now_us: Callable[[], int]
+        self,
+        engine: Engine,
+        writer: Writer,
+        active: dict[str, int],
+        now_us: Callable[[], int],
+        alerts: Alerts = SILENT,
     ) -> None:
         self._engine = engine
         self._writer = writer
         self._active = active
         self._now_us = now_us
+        self._alerts = alerts
         self._lease = Lease(engine, "recovery", writer.id, now_us)
 
     async def run(self) -> None:
@@ -57,7 +66,13 @@ class Recovery:
         old = tuple(id_ for id_, began in self._active.items() if began < now - RENEW_AFTER_US)
         renew = (Renew(old, now + LEASE_US),) if old else ()
         evidence = NOTHING if self._writer.healthy else _back(now)
-        await self._writer.submit(Job(lambda _: Wrote(None, evidence), ops=(*renew, Expire(now))))
+
+        def then(found: Found) -> Wrote:
+            return Wrote(
+                found.results, with_records(evidence, self._alerts.reached(found.results, None, now))
+            )
+
+        self._alerts.count(await self._writer.submit(Job(then, ops=(*renew, Expire(now)))))
         if not await asyncio.to_thread(self._lease.lead):
             return 0
         dead = await asyncio.to_thread(self._dead)
@@ -66,8 +81,8 @@ class Recovery:
             log.warning("calls of a proxy that died were closed as interrupted", calls=closed)
         return closed
 
-    def _dead(self) -> list[tuple[str, str, str, bytes]]:
-        """Open calls that nobody holds any more: id, run, agent and the body of their opening record."""
+    def _dead(self) -> list[_Dead]:
+        """Open calls that nobody holds any more."""
         with self._engine.connect() as connection:
             return _open_without_hold(connection)
 
@@ -77,10 +92,23 @@ def _back(now_us: int) -> Evidence:
     return Evidence(records=(Draft(RecordKind.STORE_BACK, now_us, None, None, None, b"{}"),))
 
 
-def _open_without_hold(connection: Connection) -> list[tuple[str, str, str, bytes]]:
+class _Dead(NamedTuple):
+    """An unfinished call, with the body of its opening record and what it's summed up by."""
+
+    id: str
+    run_id: str
+    opened: bytes
+    started_us: int
+    grouped: Grouped
+
+
+def _open_without_hold(connection: Connection) -> list[_Dead]:
     holds = LEDGER.tables["state_holds"]
     query = (
-        select(calls.c.id, calls.c.run_id, calls.c.agent_id, records.c.body)
+        select(
+            *(calls.c.id, calls.c.run_id, records.c.body, calls.c.started_us),
+            *(calls.c.agent_id, calls.c.team, calls.c.user_id, calls.c.model, calls.c.tags),
+        )
         .select_from(
             calls.join(records, records.c.call_id == calls.c.id).outerjoin(holds, holds.c.id == calls.c.id)
         )
@@ -91,23 +119,26 @@ def _open_without_hold(connection: Connection) -> list[tuple[str, str, str, byte
         )
         .limit(1_000)
     )
-    return [(id_, run, agent, bytes(body)) for id_, run, agent, body in connection.execute(query)]
+    return [
+        _Dead(id_, run, bytes(body), started, Grouped(agent, team, user, model, "", "", tags))
+        for id_, run, body, started, agent, team, user, model, tags in connection.execute(query)
+    ]
 
 
-def _closing(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Job:
+def _closing(dead: list[_Dead], now_us: int) -> Job:
     """Closes those of `dead` that nobody closed since they were found; its value is how many that were."""
 
     def then(found: Found) -> Wrote:
-        left = [call for call in dead if call[0] in found.open]
+        left = [call for call in dead if call.id in found.open]
         return Wrote(len(left), _interrupted(left, now_us))
 
-    return Job(then, calls=tuple(call[0] for call in dead))
+    return Job(then, calls=tuple(call.id for call in dead))
 
 
-def _interrupted(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Evidence:
+def _interrupted(dead: list[_Dead], now_us: int) -> Evidence:
     drafts: list[Draft] = []
     closes: list[CallClose] = []
-    for id_, run, agent, opened in dead:
+    for id_, run, opened, _, grouped in dead:
         floor = _floor(id_, opened)
         usage = Usage(input=floor.get("input_tokens", 0))
         cost = floor.get("micro_usd", 0)
@@ -116,12 +147,14 @@ def _interrupted(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Eviden
             usage=usage,
             cost_micro_usd=cost,
             cost_label=CostLabel.PARTIAL,
+            requests=floor.get("requests", 0),
             problem=Problem(
                 kind="interrupted",
                 message="The proxy died during the call; what the caller had received by then is not known.",
             ),
         )
-        drafts.append(Draft(RecordKind.CALL_CLOSED, now_us, id_, run, agent, bodies.encode(body)))
+        draft = Draft(RecordKind.CALL_CLOSED, now_us, id_, run, grouped.agent_id, bodies.encode(body))
+        drafts.append(draft)
         closes.append(
             CallClose(
                 status=Status.INTERRUPTED.value,
@@ -142,7 +175,9 @@ def _interrupted(dead: list[tuple[str, str, str, bytes]], now_us: int) -> Eviden
                 id=id_,
             )
         )
-    return Evidence(records=tuple(drafts), closes=tuple(closes))
+    ended = zip(dead, closes, strict=True)
+    spend = tuple(spend_row(call.started_us, call.grouped, close) for call, close in ended)
+    return Evidence(records=tuple(drafts), closes=tuple(closes), spend=spend)
 
 
 def _floor(id_: str, opened: bytes) -> dict[str, int]:

@@ -29,7 +29,7 @@ def route_of(services: Services, exchange: Exchange) -> Resolved:
             param="model",
             retryable=False,
         )
-    if request.model not in caller.agent.models:
+    if request.model not in caller.agent.models and not exchange.fetches:  # that reply is the agent's own
         raise ProxyError(
             Kind.MODEL_NOT_ALLOWED,
             f"Agent {caller.agent.id!r} may not use model {request.model!r}. "
@@ -37,6 +37,17 @@ def route_of(services: Services, exchange: Exchange) -> Resolved:
             param="model",
             retryable=False,
         )
+    return _able(services, exchange, route)
+
+
+def stepped_down(services: Services, exchange: Exchange) -> Resolved:
+    """The route of the model that a limit put in place of the one asked for.
+
+    The operator's word is enough: the agent need not list it. Raises `ProxyError` where it can't be asked.
+    """
+    route = services.routes.resolve(exchange.model)
+    assert route is not None, "the configuration was checked to have it"
+    exchange.answered_here, exchange.prompt = False, None
     return _able(services, exchange, route)
 
 

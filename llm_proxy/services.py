@@ -7,14 +7,20 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llm_proxy.admission import Admission
+from llm_proxy.counting.error import TokenErrors
 from llm_proxy.identity.access import Access
 from llm_proxy.intake import Reader
 from llm_proxy.judge import Rules
 from llm_proxy.outgoing import Composer
+from llm_proxy.reactions.alerts import Alerts
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.writer import Writer
+from llm_proxy.runs.desk import RunDesk
+from llm_proxy.runs.tree import RunTree
 from llm_proxy.settle import Settler
+from llm_proxy.standing import Standing
 from llm_proxy.telemetry.metrics import Metrics
+from llm_proxy.turns import Turns
 from llm_proxy.upstream.provider import Upstreams
 from routing.fleet import Fleet
 from routing.targets import RouteTable
@@ -35,11 +41,16 @@ class Services:
     """Everything one worker owns. `rules` may be replaced between calls; a call keeps what it began with."""
 
     access: Access
+    standing: Standing
+    runs: RunTree
+    desk: RunDesk
     routes: RouteTable
     fleet: Fleet
     reader: Reader
     admission: Admission
     settler: Settler
+    errors: TokenErrors
+    alerts: Alerts
     writer: Writer
     upstreams: Upstreams
     composer: Composer
@@ -52,6 +63,7 @@ class Services:
     active: dict[str, int]
     """The worker's open calls and when they began (Unix µs): their holds are kept alive."""
     environment: str
+    turns: Turns
     now_us: Callable[[], int]
     random: Callable[[], float]
     max_body: int

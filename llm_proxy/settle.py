@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from msgspec import structs
 
 from budgets import Amount
 from llm_proxy.chat.events import Usage
-from llm_proxy.chat.reply import Assembly, Reply
+from llm_proxy.chat.reply import Assembly
+from llm_proxy.counting.prompt import PromptCounter
+from llm_proxy.counting.reply import reply_tokens
+from llm_proxy.counting.text import TokenCounter
+from llm_proxy.counting.tokenizers import Tokenizer, tokenizer_of
 from llm_proxy.exchange import Exchange, Spent
+from llm_proxy.pricing import tiers
+from llm_proxy.pricing.book import PriceBook
+from llm_proxy.pricing.price import NO_UNITS, Price
+from llm_proxy.pricing.told import Told
+from llm_proxy.records.evidence import PriceRow
 from llm_proxy.records.view import CostLabel
 from llm_proxy.resume import Resume
 from llm_proxy.sending.lost import LostTry
-from llm_proxy.upstream.prices import NO_UNITS, Price, PriceBook
-from llm_proxy.upstream.tokens import IMAGE, PER_MESSAGE, PER_REPLY, TokenCounter
 from llm_proxy.wire.passthrough import billed
 from routing.failures import Charge
 
@@ -23,6 +32,7 @@ class Settler:
     def __init__(self, prices: PriceBook, counter: TokenCounter) -> None:
         self._prices = prices
         self._counter = counter
+        self._told = Told()
 
     async def finished(self, exchange: Exchange) -> Spent:
         """A reply that came whole: as reported, else counted from what passed."""
@@ -31,65 +41,79 @@ class Settler:
         price = self._price(exchange)
         usage = exchange.assembly.usage
         if usage is not None:
-            spent = _spent(usage, price, CostLabel.REPORTED)
+            spent = _spent(usage, price, CostLabel.REPORTED, _tier(exchange, exchange.assembly, price))
+            spent.told = True
             return _plus(spent, exchange, price) if exchange.dialect.raw else spent
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
-        seen = await self._seen(exchange, exchange.assembly, exchange.resumed)
-        return _spent(seen, price, CostLabel.ESTIMATED)
+        seen = await self._seen(exchange, exchange.assembly, exchange.resumed, _way(exchange))
+        return _spent(seen, price, CostLabel.ESTIMATED, _tier(exchange, exchange.assembly, price))
 
     async def cut(self, exchange: Exchange) -> Spent:
         """A reply that stopped early, or whose caller left: at least what was seen of it."""
         price = self._price(exchange)
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
-        seen = await self._seen(exchange, exchange.assembly, exchange.resumed)
+        seen = await self._seen(exchange, exchange.assembly, exchange.resumed, _way(exchange))
         reported = exchange.assembly.usage
-        if reported is not None:
-            return _spent(_at_least(reported, seen), price, CostLabel.PARTIAL)
-        return _spent(seen, price, CostLabel.PARTIAL)
+        usage = seen if reported is None else _at_least(reported, seen)
+        spent = _spent(usage, price, CostLabel.PARTIAL, _tier(exchange, exchange.assembly, price))
+        return replace(spent, told=reported is not None)
 
     async def lost(self, exchange: Exchange, attempt: LostTry) -> Spent:
         """A failed attempt that may have cost something."""
         price = self._prices.find(attempt.provider, attempt.model)
-        reported = attempt.assembly.usage
+        reported, tier = attempt.assembly.usage, _tier(exchange, attempt.assembly, price)
         if reported is not None and (attempt.charge is not Charge.USED or attempt.assembly.finished()):
-            return _spent(reported, price, CostLabel.REPORTED)
+            return replace(_spent(reported, price, CostLabel.REPORTED, tier), told=True)
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
-        usage = await self._seen(exchange, attempt.assembly, attempt.resumed)
+        way = tokenizer_of(attempt.provider, attempt.model)
+        usage = await self._seen(exchange, attempt.assembly, attempt.resumed, way)
         if reported is not None:
             enough = reported.output >= usage.output
             label = CostLabel.REPORTED if enough else CostLabel.PARTIAL
-            return _spent(_at_least(reported, usage), price, label)
+            return replace(_spent(_at_least(reported, usage), price, label, tier), told=True)
         if attempt.charge is Charge.MAYBE:
             usage = Usage(input=usage.input)
-        return _spent(usage, price, CostLabel.PARTIAL)
+        return _spent(usage, price, CostLabel.PARTIAL, tier)
+
+    def untold(self, exchange: Exchange, now_us: int) -> tuple[PriceRow, ...]:
+        """The prices that the call was counted with and that the store may not have yet."""
+        versions = {part.price for part in (exchange.spent, *exchange.lost) if part.price}
+        return self._told.rows([self._prices.version(version) for version in versions], now_us)
+
+    def told(self, rows: tuple[PriceRow, ...]) -> None:
+        """The store has them now."""
+        self._told.committed(rows)
 
     def _price(self, exchange: Exchange) -> Price | None:
         return self._prices.find(exchange.provider, exchange.served_model)
 
-    async def _seen(self, exchange: Exchange, assembly: Assembly, resumed: Resume | None) -> Usage:
-        """Tokens of the prompt, what it went on from included, and of every word of the reply, counted."""
-        prompt = await self.prompt(exchange)
-        if resumed is not None:
-            prompt += await self._counter.count((resumed.left.text,))
-        texts = _texts(assembly.reply())
-        return Usage(input=prompt, output=await self._counter.count(texts) if texts else 0)
+    async def _seen(
+        self, exchange: Exchange, assembly: Assembly, resumed: Resume | None, way: Tokenizer
+    ) -> Usage:
+        """Tokens of the prompt, what it went on from included, and of every word of the reply, counted.
 
-    async def prompt(self, exchange: Exchange) -> int:
+        What was written is no more than was held, since the hold has room for the longest reply.
+        """
+        prompt = await self.prompt(exchange, way)
+        if resumed is not None:
+            prompt += await self._counter.count((resumed.left.text,), way.encoding)
+        said = await reply_tokens(assembly.reply(), self._counter, way)
+        return Usage(input=prompt, output=min(said, exchange.held.output_tokens or said))
+
+    async def prompt(self, exchange: Exchange, way: Tokenizer | None = None) -> int:
         """The prompt's tokens, counted now if they weren't needed before."""
-        if exchange.intake is not None and exchange.intake.tokens is not None:
-            return exchange.intake.tokens + exchange.earlier_tokens
-        request = exchange.request
-        if request is None:
-            return 0
-        facts = [exchange.dialect.message_facts(bytes(raw)) for raw in request.messages]
-        texts = [text for message in facts for text in message.texts]
-        declared = exchange.dialect.declared
-        texts += [request.body[slice(*at)].decode() for key, at in request.spans.items() if key in declared]
-        around = PER_REPLY + sum(PER_MESSAGE + IMAGE * len(message.images) for message in facts)
-        return around + exchange.earlier_tokens + await self._counter.count(tuple(texts))
+        way, intake = way or _way(exchange), exchange.intake
+        counted = None if intake is None else intake.counted_by(way)
+        if counted is None and exchange.request is not None:
+            counted = await PromptCounter(self._counter).prompt(exchange.request, exchange.dialect, way)
+        return (counted or 0) + exchange.earlier_tokens
+
+
+def _way(exchange: Exchange) -> Tokenizer:
+    return tokenizer_of(exchange.provider, exchange.served_model)
 
 
 def _by_the_piece(exchange: Exchange, price: Price | None) -> Spent:
@@ -103,7 +127,11 @@ def _plus(spent: Spent, exchange: Exchange, price: Price | None) -> Spent:
         return spent
     told = billed(exchange.emitted.getvalue())
     flat = price.flat_micro_usd(exchange.units if told == NO_UNITS else told)
-    return Spent(spent.usage, flat, spent.label or CostLabel.ESTIMATED) if flat else spent
+    return (
+        replace(spent, micro_usd=flat, label=spent.label or CostLabel.ESTIMATED, price=price.version)
+        if flat
+        else spent
+    )
 
 
 def total(spent: Spent, lost: list[Spent]) -> Spent:
@@ -113,16 +141,13 @@ def total(spent: Spent, lost: list[Spent]) -> Spent:
     every = [spent, *lost] if spent.label is not None else lost
     labels = [part.label for part in every if part.label is not None]
     weakest = max(labels, key=_WEAKEST.index, default=None)
+    counts = zip(*[structs.astuple(part.usage) for part in every], strict=True)
     return Spent(
-        usage=Usage(
-            input=sum(part.usage.input for part in every),
-            output=sum(part.usage.output for part in every),
-            cached=sum(part.usage.cached for part in every),
-            cache_write=sum(part.usage.cache_write for part in every),
-            reasoning=sum(part.usage.reasoning for part in every),
-        ),
+        usage=Usage(**dict(zip(Usage.__struct_fields__, map(sum, counts), strict=True))),
         micro_usd=sum(part.micro_usd for part in every),
         label=weakest,
+        price=spent.price or every[-1].price,
+        tier=spent.tier,
     )
 
 
@@ -145,11 +170,21 @@ def amount(spent: Spent, *, requests: int) -> Amount:
     )
 
 
-def _spent(usage: Usage, price: Price | None, label: CostLabel) -> Spent:
+def _tier(exchange: Exchange, assembly: Assembly, price: Price | None) -> str:
+    """The service tier as the upstream says, else as the request asked and the price knows it."""
+    if assembly.tier:
+        return tiers.named(assembly.tier)
+    if price is None or len(price.tiers) == 1 or "service_tier" in exchange.dropped:
+        return ""
+    return tiers.known(tiers.asked_tier(exchange.request), price.tiers) or ""
+
+
+def _spent(usage: Usage, price: Price | None, label: CostLabel, tier: str) -> Spent:
     usage = _possible(usage)
     if price is None:
-        return Spent(usage, 0, CostLabel.UNPRICED)
-    return Spent(usage, min(price.micro_usd(usage), _MOST_MICRO_USD), label)
+        return Spent(usage, 0, CostLabel.UNPRICED, tier=tier)
+    micro_usd = min(price.micro_usd(usage, tier), _MOST_MICRO_USD)
+    return Spent(usage, micro_usd, label, price.version, tier)
 
 
 def _possible(usage: Usage) -> Usage:
@@ -163,13 +198,3 @@ def _possible(usage: Usage) -> Usage:
 def _at_least(reported: Usage, seen: Usage) -> Usage:
     """Usage that was reported while the reply had not ended: its output is what was written until then."""
     return structs.replace(reported, output=max(reported.output, seen.output))
-
-
-def _texts(reply: Reply) -> tuple[str, ...]:
-    texts: list[str] = []
-    for choice in reply.choices:
-        texts += (choice.text, choice.refusal)
-        texts += (part.text for part in choice.reasoning)
-        for call in choice.calls:
-            texts += (call.name, call.arguments)
-    return tuple(text for text in texts if text)

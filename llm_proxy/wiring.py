@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from yarl import URL
 
 from budgets import AT_ONCE, Limit, LimitBook, OnExceed, Scope, Unit, window_named
 from llm_proxy.config import Config
 from llm_proxy.config.budgeting import BudgetConfig, DowngradeConfig
-from llm_proxy.config.choices import Affinity, OnCut, OnLeave
+from llm_proxy.config.choices import Affinity, Event, OnCut, OnLeave
+from llm_proxy.config.issuers import IssuerConfig
 from llm_proxy.config.providers import LITELLM
 from llm_proxy.config.schema import ModelConfig, TargetConfig
+from llm_proxy.config.values import webhook_key
+from llm_proxy.counting.tokenizers import tokenizer_of
 from llm_proxy.identity.caller import Agent
+from llm_proxy.identity.claims import AgentNames, Issuer
+from llm_proxy.identity.keyfetch import AddressSource, FileSource, Source
 from llm_proxy.identity.keyring import Credential
 from llm_proxy.identity.names import NameSet
 from llm_proxy.judge import Rules
 from llm_proxy.policy.engine import PolicyEngine
 from llm_proxy.policy.load import load_policy
-from llm_proxy.upstream.prices import PriceBook
+from llm_proxy.pricing.book import PriceBook
+from llm_proxy.quote import COUNTED
+from llm_proxy.reactions.events import Webhook
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.version import VERSION
 from routing.health import BreakerSettings
@@ -44,7 +52,9 @@ _NOT_EVERYWHERE = frozenset({_RESPONSES})
 def routes(config: Config, prices: PriceBook) -> RouteTable:
     def facts(provider: str, model: str) -> Facts:
         price = prices.find(provider, model)
-        return Facts() if price is None else Facts(price.window, (3 * price.input + price.output) // 4)
+        if price is None:
+            return Facts()
+        return Facts(price.window, (3 * price.standard.input + price.standard.output) // 4)
 
     return RouteTable((_route(name, model) for name, model in config.models.items()), facts)
 
@@ -163,6 +173,32 @@ def credentials(config: Config) -> list[Credential]:
     ]
 
 
+def issuers(config: Config) -> list[tuple[Issuer, Source]]:
+    """Whose tokens are taken, and where their keys are read from."""
+    return [(_issuer(issuer), _key_source(issuer)) for issuer in config.identity.issuers]
+
+
+def _issuer(issuer: IssuerConfig) -> Issuer:
+    return Issuer(
+        name=issuer.issuer,
+        audiences=frozenset(issuer.audience),
+        algorithms=frozenset(issuer.algorithms),
+        agents=AgentNames(issuer.agents),
+        agent=issuer.claims.agent,
+        user=issuer.claims.user or "",
+        role=issuer.claims.role or "",
+        clearance=issuer.claims.clearance or "",
+        leeway_s=issuer.leeway_s,
+        user_required=issuer.user_required,
+    )
+
+
+def _key_source(issuer: IssuerConfig) -> Source:
+    if isinstance(issuer.jwks, Path):
+        return FileSource(issuer.jwks)
+    return AddressSource(issuer.jwks, issuer.jwks_ca, issuer.jwks_token)
+
+
 def limits(config: Config) -> LimitBook:
     return LimitBook([limit for budget in config.budgets for limit in _limits(budget)])
 
@@ -190,12 +226,27 @@ def _limit(budget: BudgetConfig, window: str, maximum: Mapping[Unit, int]) -> Li
     )
 
 
+def webhooks(config: Config) -> tuple[Webhook, ...]:
+    return tuple(
+        Webhook(w.id, w.url, webhook_key(w.secret.get_secret_value()), frozenset(w.events or Event))
+        for w in config.webhooks
+    )
+
+
 def prices(config: Config) -> PriceBook:
     """Prices of every model that the config names, with its own put over the table's."""
     overrides = {name: price.model_dump(exclude_none=True) for name, price in config.prices.items()}
     book = PriceBook(overrides)
     book.load((t.provider, t.model) for model in config.models.values() for t in model.targets)
     return book
+
+
+def encodings(config: Config) -> frozenset[str]:
+    """What the configured models' tokens are counted in; none where no limit counts any."""
+    if not any(not COUNTED.isdisjoint(budget.maximum) for budget in config.budgets):
+        return frozenset()
+    targets = [target for model in config.models.values() for target in model.targets]
+    return frozenset([tokenizer_of(target.provider, target.model).encoding for target in targets])
 
 
 def rules(config: Config) -> Rules | None:

@@ -6,11 +6,13 @@ import asyncio
 import os
 import random
 import time
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import structlog
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 
+from budgets import LimitBook
 from llm_proxy import wiring
 from llm_proxy.admission import Admission
 from llm_proxy.archive.outbox import StoreOutbox
@@ -18,30 +20,41 @@ from llm_proxy.archive.recall import Recalled, recall
 from llm_proxy.config import Config
 from llm_proxy.config.choices import Durability, Translation, Unpriced
 from llm_proxy.config.providers import LITELLM
+from llm_proxy.counting.error import TokenErrors
+from llm_proxy.counting.text import TokenCounter
 from llm_proxy.identity.access import Access
 from llm_proxy.identity.keyring import Credential, Keyring
+from llm_proxy.identity.tokens import SignedTokens
 from llm_proxy.intake import Reader
 from llm_proxy.outgoing import Composer
+from llm_proxy.reactions.alerts import Alerts
+from llm_proxy.reactions.events import Announcer
+from llm_proxy.reactions.sender import Sender
 from llm_proxy.records.engine import open_engine
 from llm_proxy.records.ids import now_us, uuid7
 from llm_proxy.records.migrate import upgrade
 from llm_proxy.records.responses import StoredResponse, find_response
-from llm_proxy.records.tables import keys
+from llm_proxy.records.standing import StandingReader, issued_keys
 from llm_proxy.records.writer import Writer
 from llm_proxy.recovery import Recovery
+from llm_proxy.runs.desk import RunDesk
+from llm_proxy.runs.lookup import RunLookup
+from llm_proxy.runs.tree import RunTree
 from llm_proxy.seals import Seals
 from llm_proxy.services import Services
 from llm_proxy.settle import Settler
 from llm_proxy.sharing.sharing import Sharing
+from llm_proxy.sharing.token_errors import SharedTokenErrors
+from llm_proxy.standing import Standing
 from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.telemetry.outbox import OutboxExporter
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.transport import headers_from, open_transport
+from llm_proxy.turns import Turns
 from llm_proxy.upstream.http import HttpProvider
 from llm_proxy.upstream.litellm import LiteLLMProvider
 from llm_proxy.upstream.provider import Provider, Upstreams
 from llm_proxy.upstream.scripted import ScriptedProvider
-from llm_proxy.upstream.tokens import TokenCounter
 from llm_proxy.version import VERSION
 from routing.fleet import Fleet
 
@@ -67,6 +80,8 @@ class Worker:
         self.config = config
         self.engine: Engine
         self.services: Services
+        self.tokens: SignedTokens
+        self.counter: TokenCounter
         self.failed = ""
         """Why the worker can't go on, empty while it can."""
         self._stack = AsyncExitStack()
@@ -86,42 +101,60 @@ class Worker:
         self.engine = open_engine(config.store.get_secret_value())
         stack.callback(self.engine.dispose)
         await asyncio.to_thread(upgrade, self.engine)
-        writer = Writer(self.engine, uuid7(now_us()), now_us)
+        limits, announcer = wiring.limits(config), Announcer(wiring.webhooks(config))
+        writer = Writer(self.engine, uuid7(now_us()), now_us, watched=limits, announce=announcer)
         await writer.start()
         stack.push_async_callback(writer.stop)
-        self.services = services = await self._services(stack, writer)
+        self.services = services = await self._services(stack, writer, limits, announcer)
         services.metrics.track_targets(services.fleet, services.routes, time.monotonic)
         self._export(stack, writer.id, services.metrics)
-        recovery = Recovery(self.engine, writer, services.active, now_us)
-        await services.access.refresh()
+        recovery = Recovery(self.engine, writer, services.active, now_us, services.alerts)
+        await services.standing.refresh()
         sharing = Sharing(self.engine, writer.id, services.fleet, services.routes, now_us, time.monotonic)
         await sharing.step()  # a target that was given up before a restart isn't asked after it
+        measured = SharedTokenErrors(self.engine, services.errors, now_us)
+        await measured.step()
         self._background = asyncio.create_task(
-            self._run(recovery, services.access, sharing), name="llm-proxy-background"
+            self._run(recovery, services.standing, sharing, measured), name="llm-proxy-background"
         )
         stack.push_async_callback(self._end_background)
 
-    async def _services(self, stack: AsyncExitStack, writer: Writer) -> Services:
+    async def _services(
+        self, stack: AsyncExitStack, writer: Writer, limits: LimitBook, announcer: Announcer
+    ) -> Services:
         config = self.config
-        counter, prices = TokenCounter(), wiring.prices(config)
+        self.counter, errors, prices = TokenCounter(), TokenErrors(), wiring.prices(config)
         upstreams = Upstreams(_providers(config), wiring.endpoints(config))
         stack.push_async_callback(upstreams.close)
         metrics = Metrics()
         metrics.track_writer_queue(lambda: writer.queued)
-        keyring = Keyring(wiring.agents(config), wiring.credentials(config))
+        agents = wiring.agents(config)
+        keyring = Keyring(agents, wiring.credentials(config))
+        self.tokens = SignedTokens(wiring.issuers(config), agents, now_us, time.monotonic)
+        access = Access(keyring, self._issued, writer, now_us, self.tokens)
+        standing = self._standing(stack, keyring)
+        lookup = RunLookup(self.engine, lambda: writer.healthy)
+        stack.callback(lookup.close)
+        runs = RunTree(lookup, access.shown, lambda: standing.ended, now_us)
         return Services(
-            access=Access(keyring, self._issued, writer, now_us),
+            access=access,
+            standing=standing,
+            runs=runs,
+            desk=RunDesk(runs, lookup, limits, writer, now_us, standing.refresh),
             routes=wiring.routes(config, prices),
             fleet=Fleet(),
-            reader=Reader(writer.addresser, counter),
+            reader=Reader(writer.addresser, self.counter),
             admission=Admission(
                 writer,
-                wiring.limits(config),
+                limits,
                 prices,
                 now_us,
                 refuse_unpriced=config.unpriced is Unpriced.REFUSE,
+                errors=errors,
             ),
-            settler=Settler(prices, counter),
+            settler=Settler(prices, self.counter),
+            errors=errors,
+            alerts=Alerts(limits, announcer, metrics),
             writer=writer,
             upstreams=upstreams,
             stored=self._stored,
@@ -131,6 +164,7 @@ class Worker:
             rules=wiring.rules(config),
             active={},
             environment=config.server.environment,
+            turns=Turns(),
             now_us=now_us,
             random=random.random,
             default_model=config.default_model,
@@ -152,12 +186,20 @@ class Worker:
         with self.engine.connect() as connection:
             return recall(connection, agent_id, response)
 
-    def _issued(self) -> list[Credential]:
+    def _issued(self, hashes: Sequence[str]) -> list[Credential]:
         with self.engine.connect() as connection:
-            return [
-                Credential(row.id, row.agent_id, row.sha256, row.run_id, row.expires_us, row.revoked_us)
-                for row in connection.execute(select(keys))
-            ]
+            return [Credential(*row) for row in issued_keys(connection, hashes)]
+
+    def _standing(self, stack: AsyncExitStack, keyring: Keyring) -> Standing:
+        reader = StandingReader(self.engine)
+        standing = Standing(keyring, reader, now_us)
+        stack.callback(reader.close)
+        stack.callback(standing.close)
+        return standing
+
+    def _sender(self) -> Sender:
+        services, webhooks = self.services, wiring.webhooks(self.config)
+        return Sender(self.engine, services.writer.id, webhooks, now_us, random.random, services.metrics)
 
     def _export(self, stack: AsyncExitStack, holder: str, metrics: Metrics) -> None:
         telemetry = self.config.telemetry
@@ -184,12 +226,18 @@ class Worker:
 
         stack.push_async_callback(asyncio.to_thread, stop)
 
-    async def _run(self, recovery: Recovery, access: Access, sharing: Sharing) -> None:
+    async def _run(
+        self, recovery: Recovery, standing: Standing, sharing: Sharing, measured: SharedTokenErrors
+    ) -> None:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(recovery.run(), name="recovery")
-                group.create_task(access.keep_fresh(), name="keys")
+                group.create_task(standing.run(), name="standing")
+                group.create_task(self.tokens.keep_fresh(), name="issuers")
                 group.create_task(sharing.run(), name="sharing")
+                group.create_task(measured.run(), name="token errors")
+                group.create_task(self.counter.ready(wiring.encodings(self.config)), name="encodings")
+                group.create_task(self._sender().run(), name="webhooks")
         except* Exception as errors:
             self.failed = "a background task ended"
             log.critical("a background task ended; the worker is not ready any more", exc_info=errors)

@@ -12,10 +12,12 @@ from sqlalchemy import Connection, Engine, create_engine, make_url, select, text
 from budgets import Limit, LimitBook, Scope, Unit, window_named
 from llm_proxy import journal
 from llm_proxy.admission import Admission, Admitted
+from llm_proxy.counting.text import TokenCounter
 from llm_proxy.exchange import Exchange
 from llm_proxy.identity.caller import Agent, Caller
 from llm_proxy.intake import Reader
 from llm_proxy.judge import Rules
+from llm_proxy.pricing.book import PriceBook
 from llm_proxy.records import chain
 from llm_proxy.records.batch import Job, Wrote
 from llm_proxy.records.engine import open_engine
@@ -23,8 +25,6 @@ from llm_proxy.records.ids import uuid7
 from llm_proxy.records.migrate import upgrade
 from llm_proxy.records.tables import records, writers
 from llm_proxy.records.writer import Writer
-from llm_proxy.upstream.prices import PriceBook
-from llm_proxy.upstream.tokens import TokenCounter
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from routing.targets import Route, RouteTable, Target
 

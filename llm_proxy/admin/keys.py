@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from llm_proxy import wiring
 from llm_proxy.admin.errors import Unclear
 from llm_proxy.admin.reading import KeyLine, key_line, unknown_agent
+from llm_proxy.admin.shown import iso
 from llm_proxy.archive.listings import KeyView
 from llm_proxy.config import Config
 from llm_proxy.errors import ProxyError
@@ -24,9 +26,25 @@ class KeyWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     run_id: str | None = None
 
 
+class KeyRotation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A new key for an agent; its other issued keys are good for `overlap`. Times as in `KeyWish`."""
+
+    agent_id: str
+    overlap: str = "1h"
+    ttl: str | None = None
+
+
 class KeyIssued(KeyLine, frozen=True, kw_only=True):
     key: str
     """The key itself. Only its hash is stored, so this is the one time it is shown."""
+
+
+class KeyRotated(KeyIssued, frozen=True, kw_only=True):
+    others_expire_us: int
+    """When the agent's other issued keys end, where they don't before."""
+    others_expire_at: str
+    unchanged: tuple[str, ...]
+    """The agent's keys that stand in the config, and stay good until they're taken out of it."""
 
 
 def order(
@@ -60,6 +78,24 @@ def issued(new: NewKey) -> KeyIssued:
         revoked_us=None,
     )
     return KeyIssued(**msgspec.structs.asdict(key_line(view, new.created_us)), key=new.key)
+
+
+def overlap_end(wish: KeyRotation, now_us: int) -> int:
+    """When the other keys end (Unix µs). Raises `Unclear`."""
+    try:
+        return now_us + (0 if wish.overlap.strip() in ("0", "0s") else parse_ttl(wish.overlap))
+    except ValueError as error:
+        raise Unclear(f"overlap: {error}") from None
+
+
+def rotated(config: Config, new: NewKey, others_expire_us: int) -> KeyRotated:
+    fixed = tuple([key.key_id for key in wiring.credentials(config) if key.agent_id == new.agent_id])
+    return KeyRotated(
+        **msgspec.structs.asdict(issued(new)),
+        others_expire_us=others_expire_us,
+        others_expire_at=iso(others_expire_us),
+        unchanged=fixed,
+    )
 
 
 def revocation(key: KeyView, now_us: int, *, by: str, via: Via) -> Job:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable
 
 import msgspec
@@ -17,6 +18,7 @@ from llm_proxy.archive.listings import (
     AgentSums,
     KeyView,
     RunRow,
+    count_keys,
     find_key,
     list_calls,
     list_keys,
@@ -24,6 +26,7 @@ from llm_proxy.archive.listings import (
     sum_agents,
 )
 from llm_proxy.config import AgentConfig, Config
+from llm_proxy.records.standing import Frozen, frozen_agent, frozen_agents
 from llm_proxy.records.view import CallView
 
 _ALL = 100_000
@@ -51,6 +54,11 @@ class AgentLine(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str
     configured: bool
+    frozen: bool
+    frozen_us: int | None
+    frozen_at: str | None
+    frozen_by: str
+    frozen_reason: str
     owner: str
     team: str
     role: str
@@ -75,11 +83,13 @@ class AgentShown(AgentLine, frozen=True, kw_only=True):
 def agent_lines(config: Config, connection: Connection | None, now_us: int, limit: int) -> list[AgentLine]:
     """The config's agents in its order, then those that only the records know, at most `limit`."""
     sums = sum_agents(connection) if connection is not None else {}
-    live: dict[str, int] = {}
-    for key in key_lines(config, connection, now_us, _ALL):
-        live[key.agent_id] = live.get(key.agent_id, 0) + (key.status == "active")
+    live = Counter(key.agent_id for key in wiring.credentials(config))
+    frozen: dict[str, Frozen] = {}
+    if connection is not None:
+        live.update(count_keys(connection, now_us))
+        frozen = {agent.agent_id: agent for agent in frozen_agents(connection)}
     ids = dict.fromkeys((*config.agents, *sums))
-    return [_agent(id_, config, live.get(id_, 0), sums.get(id_)) for id_ in list(ids)[:limit]]
+    return [_agent(id_, config, live[id_], sums.get(id_), frozen.get(id_)) for id_ in list(ids)[:limit]]
 
 
 def agent_shown(config: Config, connection: Connection | None, now_us: int, id_: str) -> AgentShown:
@@ -88,7 +98,8 @@ def agent_shown(config: Config, connection: Connection | None, now_us: int, id_:
     if id_ not in config.agents and id_ not in sums:
         raise unknown_agent(id_, [*config.agents, *sums])
     keys = key_lines(config, connection, now_us, _ALL, agent=id_)
-    line = _agent(id_, config, sum(key.status == "active" for key in keys), sums.get(id_))
+    frozen = frozen_agent(connection, id_) if connection is not None else None
+    line = _agent(id_, config, sum(key.status == "active" for key in keys), sums.get(id_), frozen)
     agent = config.agents.get(id_) or AgentConfig(tools=())
     return AgentShown(
         **msgspec.structs.asdict(line),
@@ -197,12 +208,17 @@ def _config_key(id_: str, agent_id: str) -> KeyLine:
     )
 
 
-def _agent(id_: str, config: Config, keys: int, sums: AgentSums | None) -> AgentLine:
+def _agent(id_: str, config: Config, keys: int, sums: AgentSums | None, frozen: Frozen | None) -> AgentLine:
     agent = config.agents.get(id_) or AgentConfig()
     cost = sums.cost_micro_usd if sums else 0
     return AgentLine(
         id=id_,
         configured=id_ in config.agents,
+        frozen=frozen is not None,
+        frozen_us=frozen.since_us if frozen else None,
+        frozen_at=maybe_iso(frozen.since_us if frozen else None),
+        frozen_by=frozen.by if frozen else "",
+        frozen_reason=frozen.reason if frozen else "",
         owner=agent.owner,
         team=agent.team,
         role=agent.role,

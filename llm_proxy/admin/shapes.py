@@ -5,12 +5,16 @@ Money is USD as a number beside exact micro-dollars; times are Unix microseconds
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 from llm_proxy.admin.story import NewMessage
-from llm_proxy.archive.listings import CallRow, RefusalRow, RunRow
+from llm_proxy.archive.listings import CallRow, RefusalRow
 from llm_proxy.chat.reply import ChoiceReply
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
+from llm_proxy.runs.status import RunStatus, Use
+from llm_proxy.runs.wish import Trigger
 
 
 class CallLine(CallRow, frozen=True, kw_only=True):
@@ -19,11 +23,48 @@ class CallLine(CallRow, frozen=True, kw_only=True):
     cost_usd: float
 
 
-class RunLine(RunRow, frozen=True, kw_only=True):
+class RunStands(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run was opened, and whether it may go on."""
+
+    purpose: str
+    trigger: Trigger | None
+    parent_agent_id: str
+    """Whose run the parent is; empty where `parent_run_id` is a trace link and no more."""
+    status: RunStatus
+    why: str
+    """Why it's not open, empty where it is."""
+    envelope: dict[str, Any] | None
+    """As it was opened, with usd in dollars; null for a run that nobody opened."""
+    left: dict[str, float | int]
+    """By unit: the least that its envelope, those above it and the limits per run leave."""
+    expires_us: int | None
+    expires_at: str | None
+    """Its own end, or that of a run above it where that comes first."""
+    ended_us: int | None
+    ended_at: str | None
+
+
+class RunLine(RunStands, frozen=True, kw_only=True):
+    run_id: str
+    agent_id: str
+    parent_run_id: str
+    team: str
+    user_id: str
+    inferred: bool
+    started_us: int
     started_at: str
+    last_us: int
     last_at: str
     """When the newest call began."""
+    calls: int
+    refused: int
+    failed: int
+    open: int
+    denials: int
+    input_tokens: int
+    output_tokens: int
     cost_usd: float
+    cost_micro_usd: int
 
 
 class RefusalLine(RefusalRow, frozen=True, kw_only=True):
@@ -87,6 +128,10 @@ class CallOutline(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float
     cost_micro_usd: int
     cost_label: CostLabel | None
+    price: str
+    """The version of the price that the cost was counted with."""
+    tier: str
+    """The service tier that it was priced in, where it isn't the standard one."""
     started_at: str
     started_us: int
     first_event_s: float | None
@@ -104,6 +149,10 @@ class CallOutline(msgspec.Struct, frozen=True, kw_only=True):
     parent_run_id: str
     run_inferred: bool
     user_id: str
+    user_verified: bool
+    """The credential named the user, not only the caller."""
+    actors: tuple[str, ...]
+    """Who acts for the user by the credential's word, the nearest first."""
     team: str
     role: str
     key_id: str
@@ -136,7 +185,7 @@ class StepShown(CallOutline, frozen=True, kw_only=True):
     new_messages: tuple[NewMessage, ...]
 
 
-class RunShown(msgspec.Struct, frozen=True, kw_only=True):
+class RunShown(RunStands, frozen=True, kw_only=True):
     """A run with its first calls, the oldest first; `call_count` says how many there are."""
 
     run_id: str
@@ -158,4 +207,6 @@ class RunShown(msgspec.Struct, frozen=True, kw_only=True):
     output_tokens: int
     cost_usd: float
     cost_micro_usd: int
+    limits: tuple[Use, ...]
+    """What binds the run: its envelope, those above it, and the limits per run."""
     calls: tuple[StepShown, ...]

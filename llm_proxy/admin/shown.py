@@ -30,6 +30,7 @@ from llm_proxy.archive.listings import CallRow, RefusalRow, RunRow
 from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Reply
 from llm_proxy.records.view import CallView
+from llm_proxy.runs.status import Standing
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -60,12 +61,26 @@ def call_line(row: CallRow) -> CallLine:
     )
 
 
-def run_line(row: RunRow) -> RunLine:
+def run_line(row: RunRow, stands: Standing) -> RunLine:
+    told = asdict(row)
+    del told["stored"]
+    run = stands.run
     return RunLine(
-        **asdict(row),
+        **told,
         started_at=iso(row.started_us),
         last_at=iso(row.last_us),
         cost_usd=usd(row.cost_micro_usd),
+        purpose=run.purpose,
+        trigger=stands.trigger,
+        parent_agent_id=run.parent_agent_id,
+        status=stands.status,
+        why=stands.why,
+        envelope=stands.envelope,
+        left=stands.left,
+        expires_us=stands.expires_us,
+        expires_at=maybe_iso(stands.expires_us),
+        ended_us=run.ended_us,
+        ended_at=maybe_iso(run.ended_us),
     )
 
 
@@ -83,9 +98,10 @@ def step_shown(step: Step) -> StepShown:
     return StepShown(**_outline(step.call, step.received), new_messages=step.new)
 
 
-def run_shown(run: RunRow, steps: list[Step]) -> RunShown:
-    told = asdict(run_line(run))
-    return RunShown(call_count=told.pop("calls"), calls=tuple(map(step_shown, steps)), **told)
+def run_shown(run: RunRow, stands: Standing, steps: list[Step]) -> RunShown:
+    told = asdict(run_line(run, stands))
+    calls = tuple(map(step_shown, steps))
+    return RunShown(call_count=told.pop("calls"), calls=calls, limits=stands.uses, **told)
 
 
 def pretty(value: object) -> str:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, case, func, select
+from sqlalchemy import ColumnElement, Connection, Row, case, func, or_, select
 
 from llm_proxy.records.tables import calls, keys, refusals, runs
+from llm_proxy.runs.rows import StoredRun, stored_run
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +52,8 @@ class RunRow(msgspec.Struct, frozen=True, kw_only=True):
     input_tokens: int
     output_tokens: int
     cost_micro_usd: int
+    stored: StoredRun
+    """How it was opened, what is above it, and whether it was ended."""
 
 
 class KeyView(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,6 +155,7 @@ def list_runs(
                 input_tokens=int(total.input) if total else 0,
                 output_tokens=int(total.output) if total else 0,
                 cost_micro_usd=int(total.cost) if total else 0,
+                stored=stored_run(row),
             )
         )
     return rows
@@ -187,6 +191,13 @@ def list_keys(connection: Connection, *, limit: int, agent: str | None = None) -
     if agent is not None:
         query = query.where(keys.c.agent_id == agent)
     return [_key(row) for row in connection.execute(query)]
+
+
+def count_keys(connection: Connection, now_us: int) -> dict[str, int]:
+    """How many issued keys each agent has that are good now."""
+    good = keys.c.revoked_us.is_(None), or_(keys.c.expires_us.is_(None), keys.c.expires_us > now_us)
+    query = select(keys.c.agent_id, func.count()).where(*good).group_by(keys.c.agent_id)
+    return {agent: int(count) for agent, count in connection.execute(query)}
 
 
 def _key(row: Row[Any]) -> KeyView:

@@ -22,13 +22,23 @@ class ReasoningKind(StrEnum):
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """Tokens of one reply. `input` includes cached and cache-written tokens; `output` includes reasoning."""
+    """Tokens of one reply. All else is a part of `input` or `output`: what is cached, sound, pictures."""
 
     input: int = 0
     output: int = 0
     cached: int = 0
     cache_write: int = 0
+    """Written to the vendor's cache, for whatever time."""
     reasoning: int = 0
+    cache_write_hour: int = 0
+    """The part of `cache_write` that is kept for an hour."""
+    audio_input: int = 0
+    audio_output: int = 0
+    image_input: int = 0
+    image_output: int = 0
+    cached_audio: int = 0
+    """The part of `cached` that is sound, and of `audio_input` that was cached; below of pictures."""
+    cached_image: int = 0
 
     @property
     def total(self) -> int:
@@ -125,6 +135,8 @@ class UsageSeen(msgspec.Struct, frozen=True, tag="usage"):
     usage: Usage
     only: bool = False
     """True where the frame holds nothing else, so that it can be kept from a caller who did not ask."""
+    tier: str = ""
+    """The service tier that it was served in, in the vendor's word; empty where nothing was said."""
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", gc=False):

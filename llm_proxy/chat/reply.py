@@ -134,7 +134,7 @@ class Assembly:
 
     __slots__ = (
         *("_all_finished", "_choices", "_cut", "_most_text", "again", "ended", "error"),
-        *("id", "model", "output_chars", "unreadable", "usage"),
+        *("id", "model", "output_chars", "tier", "unreadable", "usage"),
     )
 
     def __init__(self, most_text: int = _NO_LIMIT) -> None:
@@ -147,6 +147,8 @@ class Assembly:
         self.id = ""
         self.model = ""
         self.usage: Usage | None = None
+        self.tier = ""
+        """The service tier, as reported with the usage."""
         self.error = ""
         self.ended = False
         self.unreadable = ""
@@ -164,6 +166,7 @@ class Assembly:
                 self._finish(event)
             case UsageSeen(usage):
                 self.usage = usage
+                self.tier = event.tier or self.tier
             case Started(id_, model):
                 self.id = self.id or id_
                 self.model = self.model or model

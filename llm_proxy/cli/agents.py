@@ -1,4 +1,4 @@
-"""`llm-proxy agents`: who may call, with what, and what they did so far."""
+"""`llm-proxy agents`: who may call, with what, and what they did so far; freezes and thaws."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from llm_proxy.admin.agents import Reason
 from llm_proxy.admin.reading import AgentLine, AgentShown, agent_lines, agent_shown
+from llm_proxy.cli.change import changing
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.keys import key_rows
-from llm_proxy.cli.options import ConfigOption, JsonOption, LimitOption
+from llm_proxy.cli.options import ConfigOption, JsonOption, LimitOption, UrlOption
 from llm_proxy.cli.output import Column, console, print_json, print_table
 from llm_proxy.cli.store import load, reading
 from llm_proxy.cli.text import line, moment, money
@@ -21,6 +23,7 @@ app = typer.Typer(help="The agents of the config, and what they did.", no_args_i
 
 _COLUMNS = (
     Column("agent", "bold"),
+    Column("standing"),
     Column("team"),
     Column("owner"),
     Column("keys", right=True),
@@ -65,9 +68,55 @@ def show(
         key_rows(list(shown.credentials))
 
 
-def _row(agent: AgentLine) -> list[str]:
+@app.command()
+def freeze(
+    agent: Annotated[str, typer.Argument(metavar="AGENT")],
+    reason: Annotated[str, typer.Option(help="Why; callers are told.", show_default=False)],
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop an agent: within a second its calls are refused, and its open ones have ended.
+
+    Needs $LLM_PROXY_TOKEN: the token of an operator with role admin, or the admin token.
+    """
+    with changing(config, url) as change:
+        standing = change.freeze(agent, Reason(reason=reason))
+    if as_json:
+        print_json(standing)
+        return
+    what = "is frozen" if standing.changed else "was frozen before: nothing has changed. It is so"
+    typer.echo(
+        f"Agent {standing.id} {what} since {moment(standing.since_us)} by {standing.by}: {standing.reason}"
+    )
+
+
+@app.command()
+def thaw(
+    agent: Annotated[str, typer.Argument(metavar="AGENT")],
+    reason: Annotated[str, typer.Option(help="Why, for the record.", show_default=False)] = "",
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a frozen agent call again.
+
+    Needs $LLM_PROXY_TOKEN: the token of an operator with role admin, or the admin token.
+    """
+    with changing(config, url) as change:
+        standing = change.thaw(agent, Reason(reason=reason))
+    if as_json:
+        print_json(standing)
+    else:
+        typer.echo(f"Agent {agent} {'is thawed' if standing.changed else 'was not frozen'}.")
+
+
+def _row(agent: AgentLine) -> list[str | Text]:
     return [
         agent.id if agent.configured else f"{agent.id} (not in the config)",
+        Text("frozen", "red") if agent.frozen else "",
         agent.team,
         agent.owner,
         str(agent.keys),
@@ -80,6 +129,7 @@ def _row(agent: AgentLine) -> list[str]:
 def _facts(agent: AgentShown) -> list[tuple[str, str]]:
     facts = [
         ("agent", agent.id if agent.configured else f"{agent.id}, which the config no longer has"),
+        ("frozen", _frozen(agent)),
         ("owner", agent.owner),
         ("team", agent.team),
         ("role", agent.role),
@@ -92,3 +142,9 @@ def _facts(agent: AgentShown) -> list[tuple[str, str]]:
         ("last seen", moment(agent.last_seen_us) or "never"),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _frozen(agent: AgentLine) -> str:
+    if not agent.frozen:
+        return ""
+    return f"since {moment(agent.frozen_us)} by {agent.frozen_by}: {agent.frozen_reason}"

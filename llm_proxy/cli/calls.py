@@ -87,7 +87,8 @@ def _facts(call: CallView) -> Iterator[tuple[str, str]]:
     yield "agent", f"{call.agent_id}, by key {call.key_id}"
     for name, text in (
         ("parent run", call.parent_run_id),
-        ("user", call.user_id),
+        ("user", f"{call.user_id} (verified)" if call.user_verified else call.user_id),
+        ("acting", " for ".join(call.actors)),
         ("tags", ", ".join(call.tags)),
         ("trace", call.traceparent),
         ("policy", call.policy[:12]),

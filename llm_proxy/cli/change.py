@@ -10,9 +10,13 @@ from typing import Protocol
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from llm_proxy.admin.agents import AgentStanding, Reason
 from llm_proxy.admin.errors import NotFound, Unclear
-from llm_proxy.admin.keys import KeyIssued, KeyWish
+from llm_proxy.admin.keys import KeyIssued, KeyRotated, KeyRotation, KeyWish
 from llm_proxy.admin.reading import KeyLine
+from llm_proxy.admin.runs import RunEnding
+from llm_proxy.admin.shapes import RunLine
+from llm_proxy.admin.webhooks import DeliveryLine
 from llm_proxy.cli.offline import Offline
 from llm_proxy.cli.output import NOT_FOUND, stop
 from llm_proxy.cli.remote import NotRunning, Remote, RemoteRefusal, Unreachable
@@ -30,7 +34,19 @@ class Change(Protocol):
 
     def issue(self, wish: KeyWish) -> KeyIssued: ...
 
+    def rotate(self, wish: KeyRotation) -> KeyRotated: ...
+
     def revoke(self, key_id: str) -> KeyLine: ...
+
+    def end_run(self, run_id: str, wish: RunEnding) -> RunLine: ...
+
+    def freeze(self, agent_id: str, wish: Reason) -> AgentStanding: ...
+
+    def thaw(self, agent_id: str, wish: Reason) -> AgentStanding: ...
+
+    def redeliver(self, delivery_id: str, webhook: str | None) -> list[DeliveryLine]: ...
+
+    def test_webhook(self, webhook: str) -> DeliveryLine: ...
 
 
 @contextmanager

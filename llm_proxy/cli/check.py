@@ -17,8 +17,8 @@ from llm_proxy.config import Config, ConfigErrors, find_config, load_config
 from llm_proxy.config.choices import Role
 from llm_proxy.policy.compiled import Policy
 from llm_proxy.policy.load import load_policy
+from llm_proxy.pricing.book import PriceBook
 from llm_proxy.scripted.script import ScriptError, load_script
-from llm_proxy.upstream.prices import PriceBook
 from llm_proxy.yamlpos import DocumentErrors, Issue
 
 

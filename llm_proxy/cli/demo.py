@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 
+from llm_proxy.admin.budgets import budget_use
 from llm_proxy.admin.reading import find_run, run_steps
-from llm_proxy.cli.budget_use import budget_use
+from llm_proxy.admin.runs import stands
 from llm_proxy.cli.demo_report import Played, Received, report, what_next
 from llm_proxy.cli.output import complain, console, stop
 from llm_proxy.cli.store import reading
@@ -87,6 +88,7 @@ def _tell(config: Path, turns: list[Turn], refunds: list[str], took_s: float) ->
             raise DemoFailed("The proxy recorded nothing.")
         run = find_run(connection, RUN, None)
         steps = run_steps(connection, run, 50)
+        standing = stands(loaded, connection, run, now_us())
         budgets = budget_use(loaded, connection, run, now_us())
     denied = [d.tool for step in steps for d in step.call.decisions if d.decision == "deny"]
     if len(steps) != len(turns) or "refund_create" not in denied or refunds:
@@ -95,6 +97,7 @@ def _tell(config: Path, turns: list[Turn], refunds: list[str], took_s: float) ->
         )
     played = Played(
         run=run,
+        stands=standing,
         agent=loaded.agents.get(run.agent_id),
         steps=steps,
         replies=[Received(turn.tools, turn.streamed) for turn in turns],

@@ -12,13 +12,14 @@ from rich.table import Table
 from rich.text import Text
 
 from budgets import Unit
+from llm_proxy.admin.budgets import BudgetUse
 from llm_proxy.admin.story import Step
 from llm_proxy.archive.listings import RunRow
-from llm_proxy.cli.budget_use import BudgetUse
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.text import clean, line, money
 from llm_proxy.cli.timeline import run_timeline
 from llm_proxy.config import AgentConfig
+from llm_proxy.runs.status import Standing
 
 _BAR = 12
 
@@ -36,6 +37,7 @@ class Played:
     """Everything that there is to tell. `replies` are as many as `steps`."""
 
     run: RunRow
+    stands: Standing
     agent: AgentConfig | None
     steps: list[Step]
     replies: list[Received]
@@ -55,7 +57,7 @@ def report(played: Played) -> RenderableType:
         _title("One agent, one run, as the proxy recorded it"),
         Text(intro, "dim"),
         Text(),
-        run_timeline(played.run, played.agent, played.steps),
+        run_timeline(played.run, played.agent, played.steps, played.stands),
         _title("What the model proposed, and what reached the agent"),
         Gutter(_replies(played.steps, played.replies)),
         Text(),

@@ -1,4 +1,4 @@
-"""`llm-proxy keys`: issues, lists and revokes what agents authenticate with."""
+"""`llm-proxy keys`: issues, rotates, lists and revokes what agents authenticate with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from llm_proxy.admin.keys import KeyWish
+from llm_proxy.admin.keys import KeyRotation, KeyWish
 from llm_proxy.admin.reading import KeyLine, key_lines
 from llm_proxy.cli.change import changing
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, UrlOption
@@ -54,6 +54,40 @@ def issue(
     typer.echo(issued.key)
 
 
+@app.command()
+def rotate(
+    agent: Annotated[str, typer.Argument(metavar="AGENT")],
+    overlap: Annotated[
+        str, typer.Option(help="How long the agent's other issued keys stay good: 0s, 15m, 1h, 7d.")
+    ] = "1h",
+    ttl: Annotated[
+        str | None, typer.Option(help="How long the new key is good for: 90s, 15m, 1h, 7d.")
+    ] = None,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Issue a new key, and end every other issued key of the agent once the overlap is over.
+
+    The new key stands alone on standard output. Needs $LLM_PROXY_TOKEN: the token of an operator with role
+    admin, or the admin token.
+    """
+    with changing(config, url) as change:
+        rotated = change.rotate(KeyRotation(agent_id=agent, overlap=overlap, ttl=ttl))
+    if as_json:
+        print_json(rotated)
+        return
+    until = f" until {moment(rotated.expires_us)}" if rotated.expires_us else ""
+    complain(f"Key {rotated.id} of agent {rotated.agent_id} is good{until}. It is shown this once.")
+    complain(f"The other issued keys end at {moment(rotated.others_expire_us)}, where they don't before.")
+    if rotated.unchanged:
+        complain(
+            f"Not changed: {', '.join(rotated.unchanged)}, in the config. Take them out there, and restart."
+        )
+    typer.echo(rotated.key)
+
+
 @app.command("list")
 def list_(
     agent: AgentOption = None,
@@ -80,7 +114,7 @@ def revoke(
     *,
     as_json: JsonOption = False,
 ) -> None:
-    """Revoke an issued key; a running proxy stops taking it within a second.
+    """Revoke an issued key; within a second no running proxy takes it, and its open calls have ended.
 
     Needs $LLM_PROXY_TOKEN: the token of an operator with role admin, or the admin token.
     """

@@ -11,13 +11,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llm_proxy.cli import agents, calls, db, importing, keys, routes, runs
+from llm_proxy.cli import agents, calls, db, importing, keys, routes, runs, webhooks
+from llm_proxy.cli.budgets import budgets
 from llm_proxy.cli.check import check
 from llm_proxy.cli.demo import demo
 from llm_proxy.cli.init import init
+from llm_proxy.cli.prices import prices
+from llm_proxy.cli.reconcile import reconcile
 from llm_proxy.cli.refusals import refusals
 from llm_proxy.cli.scripted import scripted
 from llm_proxy.cli.serve import serve
+from llm_proxy.cli.spend import spend
 
 app = typer.Typer(
     name="llm-proxy",
@@ -56,7 +60,12 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(runs.app, name="runs")
 app.add_typer(calls.app, name="calls")
 app.add_typer(routes.app, name="routes")
+app.command()(prices)
+app.command()(spend)
+app.command()(budgets)
+app.command()(reconcile)
 app.command()(refusals)
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(db.app, name="db")
 app.add_typer(importing.app, name="import")
 app.command()(scripted)

@@ -11,17 +11,24 @@ from contextlib import contextmanager
 import structlog
 from sqlalchemy import Engine
 
-from llm_proxy.admin import keys, reading
+from llm_proxy import wiring
+from llm_proxy.admin import agents, keys, reading, runs, webhooks
 from llm_proxy.admin.door import ADMIN_TOKEN
+from llm_proxy.admin.shapes import RunLine
 from llm_proxy.config import Config
 from llm_proxy.identity import issuing
-from llm_proxy.identity.issuing import Via
+from llm_proxy.identity.issuing import NewKey, Via
 from llm_proxy.identity.keyring import new_key
+from llm_proxy.reactions.events import Announcer
 from llm_proxy.records.batch import Job
 from llm_proxy.records.engine import open_engine
 from llm_proxy.records.ids import now_us, uuid7
 from llm_proxy.records.migrate import upgrade
+from llm_proxy.records.runstate import RunKey
+from llm_proxy.records.standing import Frozen
 from llm_proxy.records.writer import Writer
+from llm_proxy.runs import rows
+from llm_proxy.runs.changing import END_AT_ONCE, end_runs
 
 
 class Offline:
@@ -34,10 +41,17 @@ class Offline:
         self._config = config
 
     def issue(self, wish: keys.KeyWish) -> keys.KeyIssued:
-        new = keys.order(self._config, wish, now_us(), new_key, lambda: secrets.token_hex(6))
+        new = self._order(wish)
         with self._engine() as engine:
-            _commit(engine, issuing.issue(new, by=ADMIN_TOKEN, via=Via.CLI_OFFLINE))
+            self._commit(engine, issuing.issue(new, by=ADMIN_TOKEN, via=Via.CLI_OFFLINE))
         return keys.issued(new)
+
+    def rotate(self, wish: keys.KeyRotation) -> keys.KeyRotated:
+        new = self._order(keys.KeyWish(agent_id=wish.agent_id, ttl=wish.ttl))
+        until = keys.overlap_end(wish, new.created_us)
+        with self._engine() as engine:
+            self._commit(engine, issuing.rotate(new, until, by=ADMIN_TOKEN, via=Via.CLI_OFFLINE))
+        return keys.rotated(self._config, new, until)
 
     def revoke(self, key_id: str) -> reading.KeyLine:
         now = now_us()
@@ -45,8 +59,53 @@ class Offline:
             with engine.connect() as connection:
                 key = reading.issued_key(self._config, connection, key_id)
             if key.revoked_us is None:
-                _commit(engine, keys.revocation(key, now, by=ADMIN_TOKEN, via=Via.CLI_OFFLINE))
+                self._commit(engine, keys.revocation(key, now, by=ADMIN_TOKEN, via=Via.CLI_OFFLINE))
         return keys.revoked(key, now)
+
+    def end_run(self, run_id: str, wish: runs.RunEnding) -> RunLine:
+        with self._engine() as engine:
+            with engine.connect() as connection:
+                key, why = runs.ending(connection, run_id, wish)
+            while unended := self._unended(engine, key):
+                job = end_runs(key, unended, now_us(), why=why, by=ADMIN_TOKEN, via=Via.CLI_OFFLINE)
+                self._commit(engine, job)
+            with engine.connect() as connection:
+                return runs.ended(self._config, connection, key, now_us())
+
+    def _unended(self, engine: Engine, key: RunKey) -> list[RunKey]:
+        with engine.connect() as connection:
+            return rows.unended(connection, key, END_AT_ONCE)
+
+    def freeze(self, agent_id: str, wish: agents.Reason) -> agents.AgentStanding:
+        job = agents.freeze(agent_id, wish, now_us(), by=ADMIN_TOKEN, via=Via.CLI_OFFLINE)
+        with self._engine() as engine:
+            before = self._frozen(engine, agent_id)
+            if before is None:
+                self._commit(engine, job)
+            return agents.standing(agent_id, self._frozen(engine, agent_id), changed=before is None)
+
+    def thaw(self, agent_id: str, wish: agents.Reason) -> agents.AgentStanding:
+        job = agents.thaw(agent_id, wish, now_us(), by=ADMIN_TOKEN, via=Via.CLI_OFFLINE)
+        with self._engine() as engine:
+            before = self._frozen(engine, agent_id)
+            if before is not None:
+                self._commit(engine, job)
+        return agents.standing(agent_id, None, changed=before is not None)
+
+    def redeliver(self, delivery_id: str, webhook: str | None) -> list[webhooks.DeliveryLine]:
+        with self._engine() as engine:
+            return webhooks.redeliver(engine, delivery_id, webhook, now_us())
+
+    def test_webhook(self, webhook: str) -> webhooks.DeliveryLine:
+        with self._engine() as engine:
+            return webhooks.send_test(self._config, engine, webhook, now_us())
+
+    def _order(self, wish: keys.KeyWish) -> NewKey:
+        return keys.order(self._config, wish, now_us(), new_key, lambda: secrets.token_hex(6))
+
+    def _frozen(self, engine: Engine, agent_id: str) -> Frozen | None:
+        with engine.connect() as connection:
+            return agents.frozen_now(self._config, connection, agent_id)
 
     @contextmanager
     def _engine(self) -> Generator[Engine]:
@@ -57,15 +116,18 @@ class Offline:
         finally:
             engine.dispose()
 
+    def _commit(self, engine: Engine, job: Job) -> None:
+        # What goes wrong is raised and said once; the writer's log would say it again on standard output.
+        before = structlog.get_config()
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+        try:
+            asyncio.run(_write(engine, job, Announcer(wiring.webhooks(self._config))))
+        finally:
+            structlog.configure(**before)
 
-def _commit(engine: Engine, job: Job) -> None:
-    # What goes wrong is raised and said once; the writer's log would say it again on standard output.
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    asyncio.run(_write(engine, job))
 
-
-async def _write(engine: Engine, job: Job) -> None:
-    writer = Writer(engine, uuid7(now_us()), now_us)
+async def _write(engine: Engine, job: Job, announcer: Announcer) -> None:
+    writer = Writer(engine, uuid7(now_us()), now_us, announce=announcer)
     await writer.start()
     try:
         await writer.submit(job)

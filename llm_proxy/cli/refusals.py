@@ -15,7 +15,8 @@ _COLUMNS = (Column("minute"), Column("reason", "bold"), Column("count", right=Tr
 def refusals(config: ConfigOption = None, *, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
     """Refusals of unidentified callers, counted by minute and reason; nothing else of them is kept.
 
-    Reasons: `missing` (no key), `unknown` (no such key), `lapsed` (revoked, expired, or its agent is gone).
+    Reasons: `missing` (no key), `unknown` (no such key), `lapsed` (revoked, expired, or its agent is gone);
+    of signed tokens such as `expired`, `wrong_audience`, `bad_signature`, `unknown_issuer`.
     """
     with reading(load(config)) as connection:
         rows = list_refusals(connection, limit=limit) if connection is not None else []

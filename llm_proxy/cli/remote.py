@@ -9,9 +9,13 @@ from urllib.parse import quote, urlsplit
 
 import msgspec
 
+from llm_proxy.admin.agents import AgentStanding, Reason
 from llm_proxy.admin.errors import ErrorBody
-from llm_proxy.admin.keys import KeyIssued, KeyWish
+from llm_proxy.admin.keys import KeyIssued, KeyRotated, KeyRotation, KeyWish
 from llm_proxy.admin.reading import KeyLine
+from llm_proxy.admin.runs import RunEnding
+from llm_proxy.admin.shapes import RunLine
+from llm_proxy.admin.webhooks import DeliveryLine
 
 T = TypeVar("T")
 
@@ -61,8 +65,32 @@ class Remote:
     def issue(self, wish: KeyWish) -> KeyIssued:
         return self._post("/admin/keys", msgspec.json.encode(wish), KeyIssued)
 
+    def rotate(self, wish: KeyRotation) -> KeyRotated:
+        return self._post("/admin/keys/rotate", msgspec.json.encode(wish), KeyRotated)
+
     def revoke(self, key_id: str) -> KeyLine:
         return self._post(f"/admin/keys/{quote(key_id, safe='')}/revoke", b"", KeyLine)
+
+    def end_run(self, run_id: str, wish: RunEnding) -> RunLine:
+        return self._post(f"/admin/runs/{quote(run_id, safe='')}/end", msgspec.json.encode(wish), RunLine)
+
+    def freeze(self, agent_id: str, wish: Reason) -> AgentStanding:
+        return self._post(
+            f"/admin/agents/{quote(agent_id, safe='')}/freeze", msgspec.json.encode(wish), AgentStanding
+        )
+
+    def thaw(self, agent_id: str, wish: Reason) -> AgentStanding:
+        return self._post(
+            f"/admin/agents/{quote(agent_id, safe='')}/thaw", msgspec.json.encode(wish), AgentStanding
+        )
+
+    def redeliver(self, delivery_id: str, webhook: str | None) -> list[DeliveryLine]:
+        to = f"?webhook={quote(webhook, safe='')}" if webhook is not None else ""
+        path = f"/admin/webhooks/deliveries/{quote(delivery_id, safe='')}/redeliver{to}"
+        return self._post(path, b"", list[DeliveryLine])
+
+    def test_webhook(self, webhook: str) -> DeliveryLine:
+        return self._post(f"/admin/webhooks/{quote(webhook, safe='')}/test", b"", DeliveryLine)
 
     def _post(self, path: str, body: bytes, kind: type[T]) -> T:
         status, answer = self._send("POST", path, body, self._headers)

@@ -13,21 +13,30 @@ from llm_proxy.admin.story import Step
 from llm_proxy.archive.listings import RunRow
 from llm_proxy.cli.entry import Row, call_entry
 from llm_proxy.cli.gutter import Gutter
+from llm_proxy.cli.run_stands import standing_facts
 from llm_proxy.cli.text import count, duration, line, moment, money
 from llm_proxy.config import AgentConfig
+from llm_proxy.runs.status import Standing
 
 
-def run_timeline(run: RunRow, agent: AgentConfig | None, steps: list[Step]) -> RenderableType:
-    """The whole report of one run; `agent` is None where the config no longer has it."""
+def run_timeline(
+    run: RunRow, agent: AgentConfig | None, steps: list[Step], stands: Standing | None = None
+) -> RenderableType:
+    """The whole report of one run; `agent` is None where the config no longer has it.
+
+    `stands` is whether it may go on, where that was read.
+    """
     entries = (call_entry(step, number, run.started_us) for number, step in enumerate(steps, 1))
-    return Gutter(Group(_heading(run, agent), Text(), *entries, _totals(run, steps)))
+    return Gutter(Group(_heading(run, agent, stands), Text(), *entries, _totals(run, steps)))
 
 
-def _heading(run: RunRow, agent: AgentConfig | None) -> RenderableType:
+def _heading(run: RunRow, agent: AgentConfig | None, stands: Standing | None) -> RenderableType:
     grid = Table.grid(padding=(0, 1, 0, 0))
     grid.add_column(width=10, no_wrap=True, style="dim")
     grid.add_column(overflow="fold")
     for label, text in _facts(run, agent):
+        grid.add_row(label, text)
+    for label, text in standing_facts(stands) if stands else ():
         grid.add_row(label, text)
     title = Text.assemble(("Run ", "bold"), (line(run.run_id), "bold cyan"))
     if run.inferred:
@@ -47,8 +56,18 @@ def _facts(run: RunRow, agent: AgentConfig | None) -> Iterator[Row]:
     if run.user_id:
         yield "user", Text.assemble(line(run.user_id), ("  as the agent says", "dim"))
     if run.parent_run_id:
-        yield "parent", Text(line(run.parent_run_id))
+        yield "parent", _parent(run)
     yield "started", Text(moment(run.started_us))
+
+
+def _parent(run: RunRow) -> Text:
+    parent = Text(line(run.parent_run_id))
+    whose = run.stored.parent_agent_id
+    if not whose:
+        parent.append("  a trace link: its spend is its own", "dim")
+    elif whose != run.agent_id:
+        parent.append(f" of agent {line(whose)}")
+    return parent
 
 
 def _totals(run: RunRow, steps: list[Step]) -> RenderableType:

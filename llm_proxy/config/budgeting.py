@@ -5,39 +5,59 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 from budgets.amounts import MICRO, Unit
-from llm_proxy.config.credentials import Secret
+from llm_proxy.config.credentials import ApiKey
 from llm_proxy.config.places import Address
 from llm_proxy.config.shapes import Float, Items, Maximum, Name, Rate, Section, Text, Tokens, Usd
-from llm_proxy.config.values import known_time_zone, known_window
+from llm_proxy.config.values import known_event, known_time_zone, known_window, usable_secret
+from llm_proxy.pricing.names import is_rate
+from llm_proxy.pricing.row import prices_something
 
 
 class PriceConfig(Section):
     """USD per token or piece, and sizes in tokens, in LiteLLM's field names. Replaces the known price whole.
 
-    An absent cache rate is the input's, an absent reasoning rate the output's.
+    A token's rate may also hold only above so many tokens of prompt, or in a service tier: those names
+    (`input_cost_per_token_above_200k_tokens_priority`) are extra fields. What an absent rate is,
+    `pricing.row` says.
     """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Rate] = Field(init=False)  # pyright: ignore[reportIncompatibleVariableOverride]
 
     input_cost_per_token: Rate | None = None
     output_cost_per_token: Rate | None = None
     cache_read_input_token_cost: Rate | None = None
     cache_creation_input_token_cost: Rate | None = None
+    cache_creation_input_token_cost_above_1hr: Rate | None = None
     output_cost_per_reasoning_token: Rate | None = None
+    input_cost_per_audio_token: Rate | None = None
+    output_cost_per_audio_token: Rate | None = None
+    cache_read_input_audio_token_cost: Rate | None = None
+    input_cost_per_image_token: Rate | None = None
+    output_cost_per_image_token: Rate | None = None
+    cache_read_input_image_token_cost: Rate | None = None
     input_cost_per_image: Rate | None = None
     output_cost_per_image: Rate | None = None
     input_cost_per_character: Rate | None = None
     input_cost_per_query: Rate | None = None
     input_cost_per_second: Rate | None = None
     output_cost_per_second: Rate | None = None
+    output_cost_per_video_per_second: Rate | None = None
     max_input_tokens: Tokens | None = None
     max_output_tokens: Tokens | None = None
     max_tokens: Tokens | None = None
 
     @model_validator(mode="after")
     def _prices_something(self) -> Self:
-        if not any("_cost_per_" in name for name in self.model_fields_set):
+        unknown = [name for name in self.model_extra or {} if not is_rate(name)]
+        if unknown:
+            errors = [InitErrorDetails(type="extra_forbidden", loc=(name,), input=None) for name in unknown]
+            raise ValidationError.from_exception_data("PriceConfig", errors)
+        if not prices_something(name for name, value in self if value is not None):
             raise ValueError("prices nothing: give input_cost_per_token and output_cost_per_token")
         return self
 
@@ -93,9 +113,9 @@ class BudgetConfig(Section):
 
 
 class WebhookConfig(Section):
-    """Where events are sent, signed with `secret` as Standard Webhooks says; none named is all."""
+    """Where events are sent, signed with `secret` as Standard Webhooks says; none named is all of them."""
 
     id: Name
     url: Address
-    secret: Secret
-    events: Items[Text] = ()
+    secret: Annotated[ApiKey, AfterValidator(usable_secret)]
+    events: Items[Annotated[Text, AfterValidator(known_event)]] = ()

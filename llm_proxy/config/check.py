@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -10,7 +9,8 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from llm_proxy.config.credentials import KeyDigest
-from llm_proxy.config.names import resolves
+from llm_proxy.config.downgrades import downgrade_errors
+from llm_proxy.config.names import nearest, resolves
 from llm_proxy.config.places import LoadContext
 from llm_proxy.config.schema import (
     AgentConfig,
@@ -79,11 +79,14 @@ def errors_between(entries: Entries, document: Document) -> Iterator[Issue]:
     yield from _twice(document, targets, "give every target of the file its own id")
     yield from _twice(document, _ids(data, "budgets"), "rename one budget")
     yield from _twice(document, _ids(data, "operators"), "keep one entry")
+    yield from _twice(document, _ids(data, "webhooks"), "rename one webhook")
     yield from _shared_keys(document, entries)
     names = tuple(name for name, _ in models)
     default = data.get("default_model")
     if isinstance(default, str) and not resolves(default, names):
         yield document.issue(("default_model",), f"no model is named {default!r}: {nearest(default, names)}")
+    yield from _issuers(document, data.get("identity"), tuple(name for name, _ in _named(data.get("agents"))))
+    yield from downgrade_errors(document, _numbered(data.get("budgets")), names)
     for name, model in models:
         for kind in FALLBACKS:
             for n, fallback in _numbered(model.get(kind) if isinstance(model, dict) else None):
@@ -92,12 +95,23 @@ def errors_between(entries: Entries, document: Document) -> Iterator[Issue]:
                     yield document.issue(("models", name, kind, n), message)
 
 
-def _ids(parent: Yaml, key: str, under: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
+def _issuers(document: Document, identity: Yaml, agents: tuple[str, ...]) -> Iterator[Issue]:
+    found = _ids(identity, "issuers", ("identity",), "issuer")
+    yield from _twice(document, found, "keep one entry, with every audience in it")
+    for n, issuer in _numbered(identity.get("issuers") if isinstance(identity, dict) else None):
+        mapped = _named(issuer.get("agents")) if isinstance(issuer, dict) else []
+        for value, agent in mapped:
+            if isinstance(agent, str) and agent not in agents:
+                message = f"no agent is named {agent!r}: {nearest(agent, agents)}"
+                yield document.issue(("identity", "issuers", n, "agents", value), message)
+
+
+def _ids(parent: Yaml, key: str, under: KeyPath = (), name: str = "id") -> Iterator[tuple[KeyPath, str]]:
     """The ids of the list at `key`, with their paths; of entries that are otherwise wrong too."""
     for n, entry in _numbered(parent.get(key) if isinstance(parent, dict) else None):
-        found = entry.get("id") if isinstance(entry, dict) else None
+        found = entry.get(name) if isinstance(entry, dict) else None
         if isinstance(found, str):
-            yield (*under, key, n, "id"), found
+            yield (*under, key, n, name), found
 
 
 def _twice(document: Document, ids: Iterable[tuple[KeyPath, str]], advice: str) -> Iterator[Issue]:
@@ -130,11 +144,3 @@ def credentials(entries: Entries) -> Iterator[tuple[KeyPath, KeyDigest]]:
     for n, operator in entries.operators.items():
         if operator.token:
             yield ("operators", n, "token"), operator.token
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    names = tuple(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    if near:
-        return f"did you mean {near[0]!r}?"
-    return f"known are {', '.join(names)}" if names else "none is defined"

@@ -87,6 +87,23 @@ class Role(StrEnum):
     SPEND_READER = "spend-reader"
 
 
+class Event(StrEnum):
+    """What webhooks can be told of."""
+
+    BUDGET_WARNED = "budget.warned"
+    """What was used of a limit reached its `warn_at`: once per span of its window."""
+    BUDGET_EXCEEDED = "budget.exceeded"
+    """What was used of a limit that only warns reached its maximum: once per span."""
+    BUDGET_REFUSED = "budget.refused"
+    """A limit had no room for a call: once per span and process."""
+    AGENT_FROZEN = "agent.frozen"
+    AGENT_THAWED = "agent.thawed"
+    KEY_ISSUED = "key.issued"
+    KEY_CHANGED = "key.changed"
+    KEY_REVOKED = "key.revoked"
+    RUN_ENDED = "run.ended"
+
+
 def only(*built: StrEnum) -> AfterValidator:
     """Refuses the choices that this version knows but has not built."""
     names = ", ".join(f"`{choice}`" for choice in built)

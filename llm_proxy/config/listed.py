@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,7 +17,14 @@ class Listed(Protocol):
         """The longest prompt that the model takes, in tokens; None where that isn't known."""
         ...
 
+    @property
+    def listed(self) -> Mapping[str, float]:
+        """USD and sizes, by LiteLLM's names."""
+        ...
 
+
+USUAL_OUTPUT = 4_096
+"""The largest reply, in tokens, of a model of which it isn't known."""
 PriceOf = Callable[[str, str], Listed | None]
 """The listed price of (provider, model), the config's own `prices` apart."""
 
@@ -25,6 +32,16 @@ PriceOf = Callable[[str, str], Listed | None]
 @dataclass(frozen=True, slots=True)
 class _Own:
     window: int | None
+    listed: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Dearest:
+    """The most that any target of a model costs, in USD per token, and the largest reply that any gives."""
+
+    input: float
+    output: float
+    max_output: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +55,19 @@ class Prices:
         for key in (f"{target.provider}/{name}", name):
             own = self.config.prices.get(key)
             if own is not None:
-                return _Own(own.max_input_tokens)
+                return _Own(own.max_input_tokens, own.model_dump(exclude_none=True))
         return self.listed(target.provider, name)
+
+    def rates(self, model: str) -> Dearest | None:
+        """Of all targets of `model`; None where one isn't priced by the token, or callers choose its name."""
+        found = [self.of(model, target) for target in self.config.models[model].targets]
+        rows = [price.listed for price in found if price is not None]
+        pairs = [(row.get("input_cost_per_token"), row.get("output_cost_per_token")) for row in rows]
+        known = [(into, out) for into, out in pairs if into is not None and out is not None]
+        if "*" in model or not known or len(known) < len(found):
+            return None
+        largest = [row.get("max_output_tokens") or row.get("max_tokens") or USUAL_OUTPUT for row in rows]
+        return Dearest(max(into for into, _ in known), max(out for _, out in known), int(max(largest)))
 
     def window(self, model: str) -> int | None:
         """The longest prompt that any target of `model` takes; None where that isn't known of all."""

@@ -1,7 +1,8 @@
-"""How a model's name meets an entry: literally first, else as a glob."""
+"""How a model's name meets an entry: literally first, else as a glob; and which name may have been meant."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterable
 
@@ -24,3 +25,11 @@ def resolves(name: str, models: Iterable[str]) -> bool:
 def meets(entry: str, models: Iterable[str]) -> bool:
     """Whether an agent's entry allows at least one name that one of `models` serves."""
     return any(matches(model, entry) or matches(entry, model) for model in models)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    names = tuple(known)
+    near = difflib.get_close_matches(word, names, n=1)
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"known are {', '.join(names)}" if names else "none is defined"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from llm_proxy.config.check import Entries, credentials, nearest
+from llm_proxy.config.check import Entries, credentials
 from llm_proxy.config.choices import Unpriced
 from llm_proxy.config.credentials import SHORT_CHARS
 from llm_proxy.config.listed import PriceOf, Prices, sent
-from llm_proxy.config.names import meets
+from llm_proxy.config.names import meets, nearest
 from llm_proxy.config.schema import ConfigFile, PriceConfig
+from llm_proxy.config.warn_budgets import budget_warnings
 from llm_proxy.config.warn_routing import routing_warnings
 from llm_proxy.yamlpos import Document, Issue
 
@@ -28,7 +29,7 @@ def warnings(config: ConfigFile, document: Document, price_of: PriceOf | None = 
         )
     yield from _without_effect(config, document)
     yield from _agents(config, document)
-    yield from _budgets(config, document)
+    yield from budget_warnings(config, document, prices)
     yield from routing_warnings(config, document, prices)
     yield from _short_keys(config, document)
     yield from _dear_prices(config.prices, document)
@@ -40,12 +41,8 @@ def _without_effect(config: ConfigFile, document: Document) -> Iterator[Issue]:
     """Keys that are read and checked, and that nothing acts on yet: who sets one must know."""
     message = "is checked and has no effect in this version"
     records = config.records.model_fields_set & {"retention_days", "signing_key"}
-    keys: list[tuple[str | int, ...]] = [("records", key) for key in sorted(records)]
-    keys += [
-        ("budgets", n, "warn_at") for n, b in enumerate(config.budgets) if "warn_at" in b.model_fields_set
-    ]
-    for key in keys:
-        yield document.issue(key, message)
+    for key in sorted(records):
+        yield document.issue(("records", key), message)
 
 
 def _agents(config: ConfigFile, document: Document) -> Iterator[Issue]:
@@ -56,17 +53,6 @@ def _agents(config: ConfigFile, document: Document) -> Iterator[Issue]:
             if not meets(entry, config.models):
                 message = f"{entry!r} matches no model: {nearest(entry, config.models)}"
                 yield document.issue(("agents", name, "models", n), message)
-
-
-def _budgets(config: ConfigFile, document: Document) -> Iterator[Issue]:
-    teams = sorted({agent.team for agent in config.agents.values() if agent.team})
-    for n, budget in enumerate(config.budgets):
-        if budget.agent is not None and not meets(budget.agent, config.agents):
-            message = f"no agent here is named {budget.agent!r}: {nearest(budget.agent, config.agents)}"
-            yield document.issue(("budgets", n, "agent"), message)
-        if budget.team is not None and not meets(budget.team, teams):
-            message = f"no agent here is of team {budget.team!r}: {nearest(budget.team, teams)}"
-            yield document.issue(("budgets", n, "team"), message)
 
 
 def _short_keys(config: ConfigFile, document: Document) -> Iterator[Issue]:

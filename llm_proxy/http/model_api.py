@@ -16,6 +16,7 @@ from llm_proxy.http.body import ClientGone, read_body
 from llm_proxy.http.sinks import BodySink, RawSink, StreamSink, respond_error
 from llm_proxy.http.watch import Watch
 from llm_proxy.identity.headers import Headers, checked_id, read_hints
+from llm_proxy.judge import refuse_unjudged
 from llm_proxy.pipeline import Pipeline
 from llm_proxy.records.ids import uuid7
 from llm_proxy.resolving import unknown_response
@@ -33,7 +34,6 @@ from llm_proxy.wire.passthrough import (
     is_administrative,
     is_model_path,
     parse_request,
-    returns_calls,
     units,
 )
 from llm_proxy.wire.request import WireRequest
@@ -97,6 +97,7 @@ class ModelApi:
             log.error("a call failed inside the proxy", call_id=exchange.id, exc_info=error)
             await self._refuse(exchange, sink, _internal())
         finally:
+            services.standing.leave(exchange)
             services.metrics.call_ended()
 
     async def _prepare(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
@@ -136,6 +137,7 @@ class ModelApi:
         exchange.parent_run_id = hints.parent_run_id
         exchange.user_id = caller.user_id or hints.user_id
         exchange.user_verified = bool(caller.user_id)
+        self._services.standing.enter(exchange)
 
     def _settle_run(self, exchange: Exchange, request: WireRequest) -> None:
         """The run and the user at last: as the body names them where nothing else did."""
@@ -176,6 +178,7 @@ class ModelApi:
         exchange = Exchange(id=uuid7(now), started_us=now, dialect=dialect, clock0=time.perf_counter())
         try:
             caller = await services.access.identify(headers)
+            services.standing.check(caller)
             names = [n for n in services.routes.names() if "*" not in n and n in caller.agent.models]
             wanted = str(scope["path"]).removeprefix("/v1/models").lstrip("/")
             if not wanted:
@@ -208,13 +211,7 @@ class ModelApi:
                 status=404,
                 retryable=False,
             )
-        if services.rules is not None and (why := returns_calls(path)):
-            raise ProxyError(
-                Kind.POLICY_DENIED,
-                f"/v1{path} does not pass while a policy is in force: {why}. Use /v1/chat/completions, "
-                "/v1/responses or /v1/messages.",
-                retryable=False,
-            )
+        refuse_unjudged(exchange, services.rules)
         exchange.passed = passed_on(scope["headers"], PASSTHROUGH.passes | _DESCRIBING)
         content_type = exchange.passed.get("content-type", "")  # what is read is what is sent
         exchange.body = await read_body(receive, headers, services.max_body)

@@ -8,6 +8,7 @@ from budgets import Unit
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.http.asgi import HeaderList, Send, respond
+from llm_proxy.reactions.refusal import duration
 
 _UNITS = {Unit.REQUESTS: b"requests", Unit.TOKENS: b"tokens"}
 
@@ -160,6 +161,8 @@ def call_headers(exchange: Exchange) -> HeaderList:
     if exchange.attempts or exchange.target:
         tried = len(exchange.attempts) + (0 if exchange.problem or exchange.status != "open" else 1)
         headers.append((b"x-attempts", b"%d" % max(tried, 1)))
+    if exchange.downgraded is not None:
+        headers.append((b"x-downgraded-by", exchange.downgraded.limit.encode()))
     return headers
 
 
@@ -185,6 +188,6 @@ def _limits(exchange: Exchange) -> HeaderList:
         headers.append((b"x-ratelimit-limit-" + unit, b"%d" % left.maximum))
         headers.append((b"x-ratelimit-remaining-" + unit, b"%d" % left.left))
         if left.resets_us is not None:
-            seconds = max(0, left.resets_us - exchange.started_us) // 1_000_000
-            headers.append((b"x-ratelimit-reset-" + unit, b"%ds" % seconds))
+            wait = duration(left.resets_us - exchange.started_us)
+            headers.append((b"x-ratelimit-reset-" + unit, wait.encode()))
     return headers

@@ -1,4 +1,4 @@
-"""Notices that the caller has left and cancels its call: the upstream stops at once; what was used counts."""
+"""Ends a call whose caller left, or may call no more: the upstream stops at once; what was used counts."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ AFTER_S = 0.05
 class Watch:
     """Around a call whose body was read: turns a disconnect into cancellation, then into `ClientGone`.
 
+    A call that was ended from outside (see `standing`) raises the `ProxyError` that says why.
     A call that drains goes on where a target is at work on it: the server drops what is released to a caller
     who left.
     """
@@ -31,6 +32,9 @@ class Watch:
     async def __aenter__(self) -> Watch:
         self._task = asyncio.current_task()
         assert self._task is not None
+        if self._exchange.stopped is not None:
+            raise self._exchange.stopped
+        self._exchange.task = self._task
         self._timer = self._task.get_loop().call_later(AFTER_S, self._start)
         return self
 
@@ -41,10 +45,15 @@ class Watch:
         if self._waiter is not None:
             self._waiter.cancel()
             self._waiter = None  # what it raised leads back here: the call would wait for the gc
-        if isinstance(error, asyncio.CancelledError) and self._exchange.client_gone:
-            assert self._task is not None
-            self._task.uncancel()
-            raise ClientGone from None
+        exchange, task = self._exchange, self._task
+        exchange.task = None
+        if isinstance(error, asyncio.CancelledError) and (exchange.client_gone or exchange.stopped):
+            assert task is not None
+            task.uncancel()
+            if exchange.client_gone:
+                raise ClientGone from None
+            assert exchange.stopped is not None
+            raise exchange.stopped from None
 
     def _start(self) -> None:
         self._waiter = asyncio.get_running_loop().create_task(self._wait())
@@ -55,6 +64,8 @@ class Watch:
         if self._exchange.replied:
             return
         self._exchange.client_gone = True
+        if self._exchange.stopped is not None:
+            return  # it is being ended already
         if self._exchange.drains and self._exchange.asking:
             return
         assert self._task is not None

@@ -1,9 +1,11 @@
-"""Lets callers in: the keyring in memory, and the store for keys issued since it was read."""
+"""Lets callers in: the keyring in memory, and the store for issued keys that it doesn't have at hand."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
@@ -11,14 +13,43 @@ from sqlalchemy.exc import SQLAlchemyError
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.identity.caller import Caller
 from llm_proxy.identity.headers import Headers, credential
-from llm_proxy.identity.keyring import Credential, Keyring
+from llm_proxy.identity.keyring import Credential, Keyring, hash_key
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Evidence, Refusal
 from llm_proxy.records.writer import Writer, unavailable
 
 log = structlog.get_logger("llm_proxy.identity")
 
-_REFRESH_S = 0.5
+_PACE_S = 0.05
+
+
+class TokenRefused(Exception):
+    """A token that lets nobody in. `reason` is counted, at most 64 characters; `error` is what's answered."""
+
+    def __init__(self, reason: str, error: ProxyError) -> None:
+        self.reason = reason
+        self.error = error
+        super().__init__(reason)
+
+
+class Tokens(Protocol):
+    """Signed tokens of the config's issuers, which stand in for keys."""
+
+    def looks_like_one(self, credential: str) -> bool:
+        """Whether `credential`, which is no known key, is to be read as a token. No I/O."""
+        ...
+
+    async def caller(self, token: str) -> Caller:
+        """Who shows it. Raises `TokenRefused`, and `ProxyError` where it can't be told just now."""
+        ...
+
+
+@dataclass(slots=True)
+class _Look:
+    """One look at the store, for all the hashes that gather until it begins."""
+
+    hashes: set[str]
+    task: asyncio.Task[None] | None = None
 
 
 class Access:
@@ -27,75 +58,100 @@ class Access:
     def __init__(
         self,
         keyring: Keyring,
-        load_issued: Callable[[], list[Credential]],
+        find_issued: Callable[[Sequence[str]], list[Credential]],
         writer: Writer,
         now_us: Callable[[], int],
+        tokens: Tokens | None = None,
     ) -> None:
+        """`find_issued` reads from the store those of the issued keys that have one of these hashes."""
         self._keyring = keyring
-        self._load_issued = load_issued
+        self._find_issued = find_issued
         self._writer = writer
         self._now_us = now_us
-        self._read_at = float("-inf")
+        self._tokens = tokens
+        self._next: _Look | None = None
+        self._looked_at = float("-inf")
         self._reading = asyncio.Lock()
 
     async def identify(self, headers: Headers) -> Caller:
-        """The caller behind the request's credential.
+        """The caller behind the request's credential. Nothing is awaited between finding and returning it.
 
         Raises `ProxyError`: invalid_credential without a valid key, store_unavailable where it can't be told.
         """
         key = credential(headers)
         if key is None:
-            raise await self._refused("missing", _MISSING)
+            raise await self._refused("missing", _invalid(_MISSING))
         try:
             caller = self._keyring.find(key, self._now_us())
-            if caller is None:
-                await self.refresh()
+            tokens = self._tokens if caller is None else None
+            if tokens is not None and not tokens.looks_like_one(key):
+                tokens = None
+            if caller is None and tokens is None:
+                await self._look_up(hash_key(key))
                 caller = self._keyring.find(key, self._now_us())
         except ProxyError as error:
             if error.kind is Kind.INVALID_CREDENTIAL:
-                raise await self._refused("lapsed", error.message) from None
+                raise await self._refused("lapsed", error) from None
             raise
+        if tokens is not None:
+            return await self._by_token(tokens, key)
         if caller is None:
-            raise await self._refused("unknown", _UNKNOWN)
+            raise await self._refused("unknown", _invalid(_UNKNOWN))
         return caller
 
-    async def refresh(self) -> None:
-        """Reads the issued keys as they are now; at most twice a second however many wrong keys are tried.
+    async def shown(self, key: str) -> Caller:
+        """Whom a key stands for that is shown beside the credential.
 
-        So a key that was issued a moment ago is found, and one that nobody issued waits for its answer.
+        Raises `ProxyError` as `identify` does; nothing is counted, since the call itself is recorded.
         """
+        caller = self._keyring.find(key, self._now_us())
+        if caller is None:
+            await self._look_up(hash_key(key))
+            caller = self._keyring.find(key, self._now_us())
+        if caller is None:
+            raise _invalid("The run token is not known here: send the one that POST /v1/runs gave.")
+        return caller
+
+    async def _by_token(self, tokens: Tokens, token: str) -> Caller:
+        try:
+            return await tokens.caller(token)
+        except TokenRefused as refused:
+            raise await self._refused(refused.reason, refused.error) from None
+
+    async def _look_up(self, sha256: str) -> None:
+        """Asks the store for a key; at most twenty times a second however many wrong keys are tried."""
+        look = self._next
+        if look is None:
+            look = self._next = _Look(set())
+            look.task = asyncio.create_task(self._read(look), name="keys")
+        look.hashes.add(sha256)
+        assert look.task is not None
+        await asyncio.shield(look.task)
+
+    async def _read(self, look: _Look) -> None:
         clock = asyncio.get_running_loop().time
-        asked = clock()
         async with self._reading:
-            if self._read_at >= asked:
-                return
-            await asyncio.sleep(self._read_at + _REFRESH_S - clock())
-            now = clock()
+            await asyncio.sleep(self._looked_at + _PACE_S - clock())
+            self._next, self._looked_at = None, clock()
             try:
-                issued = await asyncio.to_thread(self._load_issued)
+                found = await asyncio.to_thread(self._find_issued, tuple(look.hashes))
             except (SQLAlchemyError, OSError) as error:
                 log.error("issued keys can't be read", error=type(error).__name__)
                 raise unavailable() from None
-            self._keyring.replace_issued(issued)
-            self._read_at = now
+            self._keyring.remember(found)
 
-    async def keep_fresh(self) -> None:
-        """Runs for as long as the worker does: a revoked key stops working within a second."""
-        while True:
-            await asyncio.sleep(_REFRESH_S)
-            try:
-                await self.refresh()
-            except ProxyError:
-                continue  # said in the log; the keys known before stay in force until the store is back
-
-    async def _refused(self, reason: str, message: str) -> ProxyError:
+    async def _refused(self, reason: str, error: ProxyError) -> ProxyError:
         row = Refusal(self._now_us() // 60_000_000, reason)
 
         def then(_found: Found) -> Wrote:
             return Wrote(None, Evidence(refusals=(row,)))
 
         await self._writer.submit(Job(then))
-        return ProxyError(Kind.INVALID_CREDENTIAL, message, retryable=False)
+        return error
+
+
+def _invalid(message: str) -> ProxyError:
+    return ProxyError(Kind.INVALID_CREDENTIAL, message, retryable=False)
 
 
 _MISSING = (

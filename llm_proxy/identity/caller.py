@@ -33,5 +33,10 @@ class Caller(msgspec.Struct, frozen=True):
     run_id: str = ""
     user_id: str = ""
     """On whose behalf, where the credential itself says so: such a user is verified."""
+    user_role: str = ""
+    user_clearance: str = ""
+    """What the credential says of the user; policies read it."""
     actors: tuple[str, ...] = ()
     """Who acts for the user, the one nearest to us first: RFC 8693's `act` chain."""
+    expires_us: int | None = None
+    """When the key ends (Unix µs); a call that is open then ends with it."""

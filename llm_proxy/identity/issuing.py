@@ -1,4 +1,4 @@
-"""Issuing and revoking agents' keys: pure functions from a wish to the job that the writer commits."""
+"""Issuing, rotating and revoking agents' keys: pure, from a wish to the job that the writer commits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 from llm_proxy.identity.keyring import hash_key
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.evidence import Draft, Evidence, KeyRevoked, KeyRow, RecordKind
+from llm_proxy.records.evidence import Draft, Evidence, KeyRevoked, KeyRow, OthersExpire, RecordKind
 
 LONGEST_TTL_US = 3650 * 86_400 * 1_000_000
 _TTL = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
@@ -22,6 +22,8 @@ class Via(StrEnum):
 
     ADMIN = "admin"
     CLI_OFFLINE = "cli-offline"
+    RUNS = "runs"
+    """By an agent, through `/v1/runs`."""
 
 
 class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +34,17 @@ class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     expires_us: int | None
     by: str
-    """The operator's id, or `admin_token`."""
+    """The operator's id, or `admin_token`; of a run token the key that opened the run."""
+    via: Via
+
+
+class KeyRotated(msgspec.Struct, frozen=True, kw_only=True):
+    """The body of `key.changed`: since `key_id` was issued, every other key of the agent has an end."""
+
+    key_id: str
+    agent_id: str
+    others_expire_us: int
+    by: str
     via: Via
 
 
@@ -69,6 +81,32 @@ def parse_ttl(text: str) -> int:
 
 def issue(new: NewKey, *, by: str, via: Via) -> Job:
     """The job that makes `new` valid and records who issued it; its value is None."""
+    record, row = issued(new, by, via)
+    return _job(Evidence(records=(record,), keys=(row,)))
+
+
+def rotate(new: NewKey, others_expire_us: int, *, by: str, via: Via) -> Job:
+    """Issues `new`, and ends the agent's other issued keys at `others_expire_us`, those of its runs too.
+
+    Which keys these are is decided by the store as it commits. The job's value is None.
+    """
+    record, row = issued(new, by, via)
+    event = KeyRotated(
+        key_id=new.id, agent_id=new.agent_id, others_expire_us=others_expire_us, by=by, via=via
+    )
+    changed = Draft(RecordKind.KEY_CHANGED, new.created_us, None, None, new.agent_id, _encode(event))
+    others = OthersExpire(others_expire_us, new.created_us, new.agent_id, new.id)
+    return _job(Evidence(records=(record, changed), keys=(row,), others_expire=(others,)))
+
+
+def revoke(event: KeyEvent, now_us: int) -> Job:
+    """The job that ends a key at `now_us` and records who did; its value is None."""
+    record = _draft(RecordKind.KEY_REVOKED, now_us, event)
+    return _job(Evidence(records=(record,), revoked=(KeyRevoked(now_us, now_us, event.key_id),)))
+
+
+def issued(new: NewKey, by: str, via: Via) -> tuple[Draft, KeyRow]:
+    """The record of a new key, and its row."""
     event = KeyEvent(
         key_id=new.id,
         agent_id=new.agent_id,
@@ -78,14 +116,7 @@ def issue(new: NewKey, *, by: str, via: Via) -> Job:
         via=via,
     )
     row = KeyRow(new.id, new.agent_id, hash_key(new.key), new.run_id, new.created_us, new.expires_us)
-    record = _draft(RecordKind.KEY_ISSUED, new.created_us, event)
-    return _job(Evidence(records=(record,), keys=(row,)))
-
-
-def revoke(event: KeyEvent, now_us: int) -> Job:
-    """The job that ends a key at `now_us` and records who did; its value is None."""
-    record = _draft(RecordKind.KEY_REVOKED, now_us, event)
-    return _job(Evidence(records=(record,), revoked=(KeyRevoked(now_us, event.key_id),)))
+    return _draft(RecordKind.KEY_ISSUED, new.created_us, event), row
 
 
 def _draft(kind: RecordKind, at_us: int, event: KeyEvent) -> Draft:

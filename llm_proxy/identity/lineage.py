@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from budgets import Bound, RunRef
+from llm_proxy.identity.names import NameSet
 
 
 class Lineage(msgspec.Struct, frozen=True):
@@ -14,10 +15,14 @@ class Lineage(msgspec.Struct, frozen=True):
     """The nearest first; what the call spends counts in each of them."""
     envelopes: tuple[Bound, ...] = ()
     """Of the run and of its ancestors, where they were opened with one."""
-    tools: tuple[str, ...] | None = None
-    """The only tools (names or globs) that the envelopes allow; None for no such list."""
+    tools: tuple[NameSet, ...] = ()
+    """One set of tools (names or globs) for each envelope that lists some."""
     expires_us: int | None = None
     """When the earliest of them ends."""
+
+    def allows(self, tool: str) -> bool:
+        """Whether every envelope that lists tools has this one."""
+        return all(tool in listed for listed in self.tools)
 
 
 ALONE = Lineage()

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from llm_proxy.importing.prices import RATES, SIZES
-from llm_proxy.upstream.prices import PriceRow, table_path
+from llm_proxy.pricing.book import table_path
+from llm_proxy.pricing.names import SIZES
+from llm_proxy.pricing.row import listed, prices_something
 
 _SERVED = frozenset({"chat", "completion", "embedding", "responses"})
 _FAMILIES = (("gpt-", "openai"), ("ft:gpt-", "openai"), ("claude-", "anthropic"))
 """Names that LiteLLM gives to a provider where its table lacks them."""
 
 
-class _Entry(PriceRow, frozen=True, kw_only=True):
+class _Entry(msgspec.Struct, frozen=True):
     litellm_provider: str = ""
     mode: str = ""
 
@@ -26,6 +28,7 @@ class Catalogue:
     """Models by the names of LiteLLM's table."""
 
     _entries: Mapping[str, _Entry] = field(repr=False, default_factory=dict[str, _Entry])
+    _rows: Mapping[str, msgspec.Raw] = field(repr=False, default_factory=dict[str, msgspec.Raw])
 
     def provider_of(self, model: str) -> str | None:
         """Who serves a model that is named without a provider; None where LiteLLM would not know."""
@@ -50,9 +53,8 @@ class Catalogue:
     def price_of(self, names: Iterable[str]) -> Mapping[str, float] | None:
         """The row of the first of `names` that has a price, as far as proxy.yaml can say it."""
         for name in names:
-            entry = self._entries.get(name)
-            row = _row(entry) if entry is not None else {}
-            if any(rate in row for rate in RATES):
+            row = _row(self._rows[name]) if name in self._entries else {}
+            if prices_something(row):
                 return row
         return None
 
@@ -60,7 +62,8 @@ class Catalogue:
 def read_catalogue(path: Path | None = None) -> Catalogue:
     """Reads the table. Rows of another form than the known one are left out. Raises OSError."""
     rows = msgspec.json.decode((path or table_path()).read_bytes(), type=dict[str, msgspec.Raw])
-    return Catalogue({name: entry for name, raw in rows.items() if (entry := _decoded(raw)) is not None})
+    entries = {name: entry for name, raw in rows.items() if (entry := _decoded(raw)) is not None}
+    return Catalogue(entries, rows)
 
 
 def _decoded(raw: msgspec.Raw) -> _Entry | None:
@@ -77,8 +80,7 @@ def _provider(name: str) -> str:
     return "bedrock" if name == "bedrock_converse" else name
 
 
-def _row(entry: _Entry) -> dict[str, float]:
-    rates: dict[str, float | None] = {name: getattr(entry, name) for name in RATES}
-    sizes: dict[str, float | str | None] = {name: getattr(entry, name) for name in SIZES}
-    row: dict[str, float] = {name: rate for name, rate in rates.items() if rate is not None and rate >= 0}
-    return row | {name: int(n) for name, n in sizes.items() if isinstance(n, int | float) and n >= 1}
+def _row(raw: msgspec.Raw) -> dict[str, float]:
+    known = listed(msgspec.json.decode(raw, type=dict[str, Any]))
+    sizes = {name: int(value) for name, value in known.items() if name in SIZES and value >= 1}
+    return {name: value for name, value in known.items() if name not in SIZES} | sizes

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from llm_proxy.config.schema import PriceConfig
 from llm_proxy.importing.report import Notes
 from llm_proxy.importing.source import Field
-
-SIZES = tuple(name for name in PriceConfig.model_fields if name.startswith("max_"))
-RATES = tuple(name for name in PriceConfig.model_fields if name not in SIZES)
-"""USD a token or piece, in the names that LiteLLM and proxy.yaml share."""
+from llm_proxy.pricing.names import SIZES, is_rate
+from llm_proxy.pricing.row import prices_something
 
 
 class PriceTable:
@@ -28,11 +25,11 @@ class PriceTable:
         fields = dict(_own(entry))
         base = entry.at("model_info").get("base_model")
         own = {key: number for key, field in fields.items() if (number := _number(key, field)) is not None}
-        priced = any(key in RATES for key in own)
+        priced = prices_something(own)
         row = own if priced else {**(known or {}), **own}
         if name is None:
             self._refuse(fields, base, "prices go by a model's name, and a wildcard has none")
-        elif not any(key in RATES for key in row):
+        elif not prices_something(row):
             self._refuse(fields, base, "LiteLLM's table has no price to put it with: give the model a price")
         elif row and (own or base) and self.rows.setdefault(name, row) != row:
             self._refuse(fields, base, f"prices.{name} has what an earlier deployment says of the same model")
@@ -71,11 +68,10 @@ def _own(entry: Field) -> Iterator[tuple[str, Field]]:
 
     Sizes stand in `model_info` alone: `litellm_params.max_tokens` is a default of requests.
     """
-    for key in (*RATES, *SIZES):
-        sections = ("litellm_params", "model_info") if key in RATES else ("model_info",)
-        found = next((field for section in sections if (field := entry.at(section).get(key))), None)
-        if found is not None:
-            yield key, found
+    own = entry.at("litellm_params").entries()
+    rates = {key: field for key, field in own if is_rate(key)}
+    info = {key: field for key, field in entry.at("model_info").entries() if is_rate(key) or key in SIZES}
+    yield from (info | rates).items()
 
 
 def _number(key: str, field: Field) -> float | None:

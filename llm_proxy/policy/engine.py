@@ -113,7 +113,7 @@ class _Judgement:
             yield Finding(Decision.DENY, names.ROLE, why, "Your role may not use this tool")
         if not any(matches(glob, action.tool.name) for glob in agent.tools):
             why = "the agent's own list of tools does not name it"
-            yield Finding(Decision.DENY, names.NOT_PERMITTED, why, "You may not use this tool")
+            yield Finding(Decision.DENY, names.AGENT_TOOLS, why, "You may not use this tool")
         yield from frozen(self._file.freeze, self._context.run)
 
     def _rules_and_after(self, n: int, action: Action) -> Iterator[Finding]:

@@ -11,7 +11,8 @@ UNKNOWN_TOOL = "unknown-tool"
 SCHEMA = "schema"
 PROHIBITED = "prohibited"
 ROLE = "role"
-NOT_PERMITTED = "not-permitted"
+AGENT_TOOLS = "agent-tools"
+ENVELOPE = "envelope"
 FROZEN = "frozen"
 RULE_ERROR = "rule-error"
 POSTURE = "posture"
@@ -24,7 +25,8 @@ BUILT_IN = frozenset(
         SCHEMA,
         PROHIBITED,
         ROLE,
-        NOT_PERMITTED,
+        AGENT_TOOLS,
+        ENVELOPE,
         FROZEN,
         RULE_ERROR,
         POSTURE,
@@ -56,7 +58,7 @@ def own_rules(file: PolicyFile) -> tuple[str, ...]:
 
 def possible(file: PolicyFile) -> Iterator[str]:
     """Every name that a verdict of this policy may carry."""
-    yield from BUILT_IN - {NO_APPROVER}
+    yield from BUILT_IN - {NO_APPROVER, ENVELOPE}
     yield from own_rules(file)
     yield from (tier(value) for value in Tier if value is not Tier.PROHIBITED)
     yield from {check(argument) for tool in file.tools.values() for argument in tool.check}

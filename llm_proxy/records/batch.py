@@ -12,7 +12,7 @@ from sqlalchemy import Connection, select
 from budgets import Op, Result, SqlLedger
 from llm_proxy.records.blobs import Codec
 from llm_proxy.records.chain import Row, link
-from llm_proxy.records.evidence import NOTHING, BlobDraft, Evidence
+from llm_proxy.records.evidence import NOTHING, BlobDraft, DeliveryRow, Draft, Evidence
 from llm_proxy.records.large import LARGE, write_large
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState, load_runs
 from llm_proxy.records.statements import Statements
@@ -53,6 +53,10 @@ class Job:
     calls: tuple[str, ...] = ()
 
 
+Announce = Callable[[Draft], tuple[DeliveryRow, ...]]
+"""What a record brings to webhooks, queued in the transaction that writes it."""
+
+
 @dataclass(slots=True)
 class Head:
     """The end of this writer's chain."""
@@ -82,6 +86,7 @@ def run_batch(
     writer: str,
     head: Head,
     now_us: int,
+    announce: Announce | None = None,
 ) -> Done:
     """Runs `jobs` in the open transaction of `connection`; the caller commits."""
     states = _run_states(connection, jobs)
@@ -98,11 +103,16 @@ def run_batch(
         if unclosed:
             unclosed.difference_update(close.id for close in wrote.evidence.closes)
         done.values.append(wrote.value)
-        pieces.append(wrote.evidence)
+        pieces.append(wrote.evidence if announce is None else _announced(wrote.evidence, announce))
     done.head = _append(connection, pieces, statements, writer, head, now_us)
     done.blobs = _store(connection, pieces, statements, codec)
     statements.write(connection, pieces)
     return done
+
+
+def _announced(evidence: Evidence, announce: Announce) -> Evidence:
+    rows = [row for draft in evidence.records for row in announce(draft)]
+    return msgspec.structs.replace(evidence, deliveries=(*evidence.deliveries, *rows)) if rows else evidence
 
 
 def _run_states(connection: Connection, jobs: list[Job]) -> dict[RunKey, RunState]:

@@ -50,7 +50,7 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actors: tuple[str, ...] = ()
     """The delegation chain of the credential, the nearest first."""
     parent_agent_id: str = ""
-    """Whose run `parent_run_id` is, where it is another agent's."""
+    """Whose run `parent_run_id` is; empty where that is a trace link and no more."""
     asked_model: str = ""
     """The model that was asked for, where limit `downgraded_by` put another in its place."""
     downgraded_by: str = ""
@@ -102,6 +102,10 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The version of the price that the cost was counted with (`state_prices` has its rates)."""
     tier: str = ""
     """The service tier that the upstream says it served in, where it isn't the usual one."""
+    requests: int = 0
+    """What it counted as in limits of requests: 1 where a target was reached."""
+    tools: tuple[str, ...] = ()
+    """Tools of the calls that the reply proposed, in order, where no verdict names them."""
     problem: Problem | None = None
     upstream: str = ""
     """The dialect that the last target spoke, where it is not the caller's: `emitted` is in it."""
@@ -125,8 +129,25 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     closed: Closed
 
 
+class Reached(msgspec.Struct, frozen=True, kw_only=True):
+    """`budget.reached`: what was used of a limit has come to `level`. Amounts of usd are micro-dollars."""
+
+    event: str
+    """`budget.warned` at the level of `warn_at`; `budget.exceeded` at the maximum of one that only warns."""
+    limit: str
+    counter: str
+    unit: str
+    level: int
+    used: int
+    maximum: int
+    window: str
+    resets_us: int | None
+    message: str
+
+
 encode = msgspec.json.Encoder().encode
 read_opened = msgspec.json.Decoder(Opened).decode
 read_closed = msgspec.json.Decoder(Closed).decode
 read_refused = msgspec.json.Decoder(Refused).decode
 read_verdicts = msgspec.json.Decoder(Verdicts).decode
+read_reached = msgspec.json.Decoder(Reached).decode

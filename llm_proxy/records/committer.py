@@ -8,8 +8,8 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import DBAPIError
 
-from budgets import SqlLedger
-from llm_proxy.records.batch import Done, Head, Job, run_batch
+from budgets import LimitBook, SqlLedger
+from llm_proxy.records.batch import Announce, Done, Head, Job, run_batch
 from llm_proxy.records.blobs import Codec, ensure_salt, epoch_of
 from llm_proxy.records.chain import GENESIS
 from llm_proxy.records.statements import Statements
@@ -21,11 +21,19 @@ log = structlog.get_logger("llm_proxy.records")
 class Committer:
     """Used from one thread, the writer's, but for `register`, which comes before it."""
 
-    def __init__(self, engine: Engine, writer: str, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        writer: str,
+        now_us: Callable[[], int],
+        watched: LimitBook | None = None,
+        announce: Announce | None = None,
+    ) -> None:
         self._engine = engine
         self._writer = writer
         self._now_us = now_us
-        self._ledger = SqlLedger(engine.dialect)
+        self._announce = announce
+        self._ledger = SqlLedger(engine.dialect, watched=watched)
         self._statements = Statements(engine.dialect)
         self._codec = Codec()
         self._head = Head(0, GENESIS)
@@ -63,6 +71,7 @@ class Committer:
                 writer=self._writer,
                 head=self._head,
                 now_us=now,
+                announce=self._announce,
             )
         if done.head is not None:
             self._head = done.head

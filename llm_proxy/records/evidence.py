@@ -112,7 +112,10 @@ class CallClose(NamedTuple):
 
 
 class RunOpen(NamedTuple):
-    """A row of `state_runs`, inserted where it isn't there yet."""
+    """A row of `state_runs`, inserted where it isn't there yet.
+
+    One with an expiry is opened by itself, and must not be there.
+    """
 
     agent_id: str
     run_id: str
@@ -132,10 +135,11 @@ class RunOpen(NamedTuple):
     trigger: str = ""
     envelope: str = ""
     expires_us: int | None = None
+    user_verified: bool = False
 
 
 class RunEnd(NamedTuple):
-    """A run that takes no more calls; the order is that of the UPDATE."""
+    """A run that takes no more calls; the first end stands. The order is that of the UPDATE."""
 
     ended_us: int
     ended_why: str
@@ -204,7 +208,10 @@ class KeyRow(NamedTuple):
 
 
 class KeyRevoked(NamedTuple):
+    """A key that ends now; the first revocation stands."""
+
     revoked_us: int
+    changed_us: int
     id: str
 
 
@@ -303,8 +310,12 @@ class DeliveryRow(NamedTuple):
     next_us: int
 
 
-class KeyExpires(NamedTuple):
-    expires_us: int | None
+class OthersExpire(NamedTuple):
+    """Every active key of the agent but `id` ends at `expires_us`, where it doesn't before."""
+
+    expires_us: int
+    changed_us: int
+    agent_id: str
     id: str
 
 
@@ -328,7 +339,7 @@ class Evidence(msgspec.Struct, frozen=True):
     prices: tuple[PriceRow, ...] = ()
     run_ends: tuple[RunEnd, ...] = ()
     freezes: tuple[FreezeRow, ...] = ()
-    key_expiries: tuple[KeyExpires, ...] = ()
+    others_expire: tuple[OthersExpire, ...] = ()
     deliveries: tuple[DeliveryRow, ...] = ()
 
 

@@ -30,6 +30,7 @@ class Statements:
         self.blob = self._insert(t.blobs, _BLOB, ignore=True)
         self.call_open = self._insert(t.calls, e.CallOpen._fields)
         self.call_close = self._update(t.calls, e.CallClose._fields, keys=("id",))
+        self.run_begin = self._insert(t.runs, e.RunOpen._fields)
         self.run_open = self._insert(t.runs, e.RunOpen._fields, ignore=True)
         self.run_update = self._run_update()
         self.tool_call = self._insert(t.tool_calls, e.ToolCallRow._fields)
@@ -38,14 +39,14 @@ class Statements:
         )
         self.response = self._response()
         self.key = self._insert(t.keys, e.KeyRow._fields)
-        self.revoked = self._update(t.keys, e.KeyRevoked._fields, keys=("id",))
+        self.revoked = self._revoked()
         self.refusal = Prepared(self._refusal(), dialect)
         self.spend = self._adding(t.spend, e.SpendRow)
         self.tool_spend = self._adding(t.tool_spend, e.ToolSpendRow)
         self.price = self._insert(t.prices, e.PriceRow._fields, ignore=True)
-        self.run_end = self._update(t.runs, e.RunEnd._fields, keys=("agent_id", "run_id"))
+        self.run_end = self._run_end()
         self.freeze = self._freeze()
-        self.key_expiry = self._update(t.keys, e.KeyExpires._fields, keys=("id",))
+        self.others_expire = self._others_expire()
         self.delivery = self._insert(t.deliveries, e.DeliveryRow._fields)
         self.head = self._update(t.writers, ("seen_us", "head_seq", "head_hash", "writer"), keys=("writer",))
 
@@ -53,24 +54,26 @@ class Statements:
         """Everything but records and blobs, which the writer numbers and compresses first.
 
         Rows that other writers may touch too go in order of their keys, so that no two transactions wait
-        for each other. Raises `RunChanged`.
+        for each other. Raises `RunChanged`, and `IntegrityError` where a run to be opened is there already.
         """
+        runs = sorted([row for p in pieces for row in p.runs], key=_run_key)
         plan: tuple[tuple[Prepared, Sequence[tuple[Any, ...]]], ...] = (
-            (self.run_open, sorted([row for p in pieces for row in p.runs], key=_run_key)),
+            (self.run_begin, [row for row in runs if row.expires_us is not None]),
+            (self.run_open, [row for row in runs if row.expires_us is None]),
             (self.call_open, [row for p in pieces for row in p.opens]),
             (self.call_close, sorted([row for p in pieces for row in p.closes], key=_call_key)),
             (self.tool_call, [row for p in pieces for row in p.tool_calls]),
             (self.answered, [row for p in pieces for row in p.answered]),
             (self.response, sorted([row for p in pieces for row in p.responses])),
             (self.key, [row for p in pieces for row in p.keys]),
-            (self.revoked, [row for p in pieces for row in p.revoked]),
+            (self.revoked, sorted([row for p in pieces for row in p.revoked], key=_key)),
             (self.refusal, sorted([row for p in pieces for row in p.refusals])),
             (self.spend, summed([row for p in pieces for row in p.spend])),
             (self.tool_spend, summed([row for p in pieces for row in p.tool_spend])),
             (self.price, sorted([row for p in pieces for row in p.prices])),
             (self.run_end, sorted([row for p in pieces for row in p.run_ends])),
             (self.freeze, sorted([row for p in pieces for row in p.freezes], key=_agent)),
-            (self.key_expiry, [row for p in pieces for row in p.key_expiries]),
+            (self.others_expire, [(*row, row.expires_us) for p in pieces for row in sorted(p.others_expire)]),
             (self.delivery, [row for p in pieces for row in p.deliveries]),
         )
         for statement, rows in plan:
@@ -118,12 +121,47 @@ class Statements:
         conflict = statement.on_conflict_do_update(index_elements=["id", "agent_id"], set_=told)
         return self._prepare(conflict, e.ResponseRow._fields)
 
+    def _revoked(self) -> Prepared:
+        keys = t.keys.c
+        statement = (
+            t.keys.update()
+            .where(keys.id == bindparam("b_id"), keys.revoked_us.is_(None))
+            .values(revoked_us=bindparam("revoked_us"), changed_us=bindparam("changed_us"))
+        )
+        return self._prepare(statement, ("revoked_us", "changed_us", "b_id"))
+
+    def _others_expire(self) -> Prepared:
+        """Decided by the store, so that no key that was issued meanwhile is left out."""
+        keys = t.keys.c
+        others = (keys.agent_id == bindparam("b_agent_id"), keys.id != bindparam("b_id"))
+        later = or_(keys.expires_us.is_(None), keys.expires_us > bindparam("b_later"))
+        statement = (
+            t.keys.update()
+            .where(*others, keys.revoked_us.is_(None), later)
+            .values(expires_us=bindparam("expires_us"), changed_us=bindparam("changed_us"))
+        )
+        return self._prepare(statement, ("expires_us", "changed_us", "b_agent_id", "b_id", "b_later"))
+
+    def _run_end(self) -> Prepared:
+        """The first end stands."""
+        c = t.runs.c
+        statement = (
+            t.runs.update()
+            .where(
+                c.agent_id == bindparam("b_agent_id"), c.run_id == bindparam("b_run_id"), c.ended_us.is_(None)
+            )
+            .values(ended_us=bindparam("ended_us"), ended_why=bindparam("ended_why"))
+        )
+        return self._prepare(statement, ("ended_us", "ended_why", "b_agent_id", "b_run_id"))
+
     def _freeze(self) -> Prepared:
+        """The first freeze stands until it's thawed."""
         statement = upsert(t.agents, self._dialect).values(
             {name: bindparam(name) for name in e.FreezeRow._fields}
         )
         told = {name: statement.excluded[name] for name in e.FreezeRow._fields if name != "agent_id"}
-        conflict = statement.on_conflict_do_update(index_elements=["agent_id"], set_=told)
+        first = or_(t.agents.c.frozen_us.is_(None), statement.excluded.frozen_us.is_(None))
+        conflict = statement.on_conflict_do_update(index_elements=["agent_id"], set_=told, where=first)
         return self._prepare(conflict, e.FreezeRow._fields)
 
     def _adding(self, table: Table, row: type[e.SpendRow | e.ToolSpendRow]) -> Prepared:
@@ -164,6 +202,10 @@ def _sum(a: Any, b: Any) -> Any:
 
 def _agent(row: e.FreezeRow) -> str:
     return row.agent_id
+
+
+def _key(row: e.KeyRevoked) -> str:
+    return row.id
 
 
 def _run_key(row: e.RunOpen) -> tuple[str, str]:

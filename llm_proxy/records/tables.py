@@ -19,10 +19,18 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     text,
 )
 
 METADATA = MetaData()
+
+
+def _where_set(name: str, column: str) -> Index:
+    """An index of the few rows whose `column` isn't NULL: small, and used whatever is known of the table."""
+    where = text(f"{column} IS NOT NULL")
+    return Index(name, column, sqlite_where=where, postgresql_where=where)
+
 
 records = Table(
     "records",
@@ -120,11 +128,25 @@ runs = Table(
     Column("envelope", Text, nullable=False, server_default=""),
     Column("expires_us", BigInteger),
     Column("ended_us", BigInteger),
-    Column("ended_why", String(64), nullable=False, server_default=""),
+    Column("ended_why", String(256), nullable=False, server_default=""),
+    Column("user_verified", Boolean, nullable=False, server_default=false()),
     Index("state_runs_started", "started_us"),
-    Index("state_runs_ended", "ended_us"),
+    _where_set("state_runs_ended", "ended_us"),
+    Index(
+        "state_runs_expires",
+        "expires_us",
+        sqlite_where=text("expires_us IS NOT NULL"),
+        postgresql_where=text("expires_us IS NOT NULL"),
+    ),
+    Index(
+        "state_runs_parent",
+        "parent_run_id",
+        sqlite_where=text("parent_run_id <> ''"),
+        postgresql_where=text("parent_run_id <> ''"),
+    ),
 )
 """A run, the envelope it was opened with (JSON, empty for none), and what the policy must remember of it.
+`parent_run_id` without a `parent_agent_id` is only a trace link.
 `revision` rises with each change, so that a verdict that rests on an older state can't be committed."""
 
 tool_calls = Table(
@@ -187,7 +209,11 @@ keys = Table(
     Column("created_us", BigInteger, nullable=False),
     Column("expires_us", BigInteger),
     Column("revoked_us", BigInteger),
+    Column("changed_us", BigInteger),
+    Index("state_keys_agent", "agent_id", "created_us"),
+    _where_set("state_keys_changed", "changed_us"),
 )
+"""`changed_us` is when a key was revoked or its end moved, NULL before: by it every process hears of that."""
 
 refusals = Table(
     "state_refusals",
@@ -318,6 +344,7 @@ deliveries = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("ended_us", BigInteger),
     Column("error", Text, nullable=False, server_default=""),
-    Index("state_deliveries_next", "next_us"),
+    Index("state_deliveries_next", "webhook", "next_us"),
+    Index("state_deliveries_ended", "ended_us"),
 )
 """Events for webhooks. `next_us` is when it's tried next, NULL once it ended: delivered, or given up."""

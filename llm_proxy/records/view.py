@@ -68,6 +68,11 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """SHA-256 (hex) of the policy file that judged; empty where no policy is in force."""
     shadow: bool = False
 
+    @property
+    def released(self) -> bool:
+        """Whether the call reached the agent: allowed, or judged in shadow."""
+        return self.decision == "allow" or self.shadow
+
 
 class ToolResultView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A tool result that came in with this request for the first time."""
@@ -110,6 +115,10 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     team: str = ""
     role: str = ""
     user_id: str = ""
+    user_verified: bool = False
+    """The credential named the user, not only the caller."""
+    actors: tuple[str, ...] = ()
+    """Who acts for the user by the credential's word, the nearest first."""
     key_id: str = ""
     tags: tuple[str, ...] = ()
     traceparent: str = ""
@@ -134,6 +143,10 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage | None = None
     cost_micro_usd: int = 0
     cost_label: CostLabel | None = None
+    price: str = ""
+    """The version of the price that the cost was counted with."""
+    tier: str = ""
+    """The service tier that it was priced in, where it isn't the standard one."""
     problem: Problem | None = None
     decisions: tuple[Decision, ...] = ()
     results: tuple[ToolResultView, ...] = ()

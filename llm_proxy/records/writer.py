@@ -13,8 +13,9 @@ from typing import Any, assert_never
 import structlog
 from sqlalchemy import Engine
 
+from budgets import LimitBook
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.records.batch import Done, Job
+from llm_proxy.records.batch import Announce, Done, Job
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.committer import Committer
 from llm_proxy.records.faults import Fault, fault_of
@@ -52,9 +53,18 @@ class _Queued:
 class Writer:
     """Owns the writer's thread and connection. `start` and `stop` are called once, from the event loop."""
 
-    def __init__(self, engine: Engine, writer_id: str, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        writer_id: str,
+        now_us: Callable[[], int],
+        *,
+        watched: LimitBook | None = None,
+        announce: Announce | None = None,
+    ) -> None:
+        """`watched`: the limits whose levels somebody wants to hear of; `announce`: what goes to webhooks."""
         self.id = writer_id
-        self._committer = Committer(engine, writer_id, now_us)
+        self._committer = Committer(engine, writer_id, now_us, watched, announce)
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._waiting = 0
         self._room = asyncio.Event()

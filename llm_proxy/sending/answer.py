@@ -22,7 +22,7 @@ _BUSY = frozenset({FailureKind.RATE_LIMITED, FailureKind.OVERLOADED})
 
 def unanswered(exchange: Exchange, step: Exhausted, failure: UpstreamFailure | None) -> ProxyError:
     """The error for a call whose plan has nowhere left to go; `failure` is that of its last attempt."""
-    name = exchange.request.model if exchange.request else ""
+    name = exchange.model
     if failure is None:
         return _unasked(name, step)
     where = f"target {exchange.target!r} of model {name!r}"

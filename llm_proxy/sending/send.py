@@ -153,6 +153,8 @@ class Sender:
                 released = end.attempt.flow.gave
                 self._plan.report(step, _failed(failure, released=released, goes_on=goes_on), now)
                 charge = MEANING[failure.kind].charge
+                if _worked(end.attempt):  # whatever it failed of in the end
+                    charge = Charge.USED
                 if charge is not Charge.NEVER and not released:
                     self._lose(end.attempt, charge)
             case ProxyError() if end.answered:
@@ -183,6 +185,12 @@ class Sender:
 
     def _lose(self, attempt: Attempting, charge: Charge) -> None:
         self.lost.append(lost_try(attempt, charge))
+
+
+def _worked(attempt: Attempting) -> bool:
+    """Whether some of a reply has come, or what it uses."""
+    assembly = attempt.flow.assembly if attempt.sent else None
+    return assembly is not None and (assembly.output_chars > 0 or assembly.usage is not None)
 
 
 def _failed(failure: UpstreamFailure, *, released: bool, goes_on: bool) -> Failed:

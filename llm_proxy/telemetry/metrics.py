@@ -25,6 +25,7 @@ MAX_SERIES = 2_000
 """Label sets per metric. Callers choose model and tool names, so what comes after counts as `_other`."""
 
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_COUNT_ERROR = (0.5, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 4.0)
 _DURATION_S = tuple(0.01 * 2**i for i in range(14))
 
 
@@ -77,12 +78,28 @@ class Metrics:
         )
         self._cost = self._counter("cost_micro_usd", "Cost in millionths of a US dollar", "agent", "model")
         self._decisions = self._counter("decisions", "Verdicts on tool calls", "decision", "rule")
+        self._budget_events = self._counter(
+            "budget_events", "Levels of limits that were reached, refusals, downgrades", "limit", "event"
+        )
+        self._deliveries = self._counter(
+            "webhook_deliveries",
+            "Tries at webhooks: delivered, to be retried, given up",
+            "webhook",
+            "outcome",
+        )
         self._attempts = self._counter(
             "attempts", "Tries at targets; outcome ok or a failure", "target", "outcome"
         )
         self._overhead = self._histogram("overhead_seconds", "Time in the proxy itself", _OVERHEAD_S)
         self._first = self._histogram("first_event_seconds", "Time to the first event", _DURATION_S, "model")
         self._total = self._histogram("call_seconds", "Time of a whole call", _DURATION_S, "model")
+        self._count_error = self._histogram(
+            "token_count_error",
+            "Prompt tokens that an answer reported, over those that were counted",
+            _COUNT_ERROR,
+            "provider",
+            "model",
+        )
         self._open = 0
         self._gauge("in_flight", "Calls being served").set_function(lambda: self._open)
         self._queue = self._gauge("writer_queue_depth", "Writes waiting for the store")
@@ -133,6 +150,10 @@ class Metrics:
         if usage.reasoning:
             add((agent, model, "reasoning"), usage.reasoning)
 
+    def token_count_measured(self, provider: str, model: str, ratio: float) -> None:
+        """An answer told how far its prompt was from the count."""
+        self._count_error.add((provider, model), ratio)
+
     def track_writer_queue(self, depth: Callable[[], float]) -> None:
         """`depth` is asked at every scrape."""
         self._queue.set_function(depth)
@@ -141,6 +162,13 @@ class Metrics:
         """Each scrape tells how the routes' targets stand, by the fleet's own clock. Called once."""
         targets = (target for route in routes.routes() for target in route.targets)
         self._registry.register(TargetGauges(self._worker, fleet, targets, clock))
+
+    def budget_event(self, limit: str, event: str) -> None:
+        """A limit reached a level, refused a call, or had another model asked."""
+        self._budget_events.add((limit, event))
+
+    def webhook_tried(self, webhook: str, outcome: str) -> None:
+        self._deliveries.add((webhook, outcome))
 
     def spans_accepted(self, count: int) -> None:
         self._spans.add(("accepted",), count)

@@ -164,6 +164,8 @@ def _own(call: CallView) -> dict[str, Value]:
         "llm_proxy.agent.team": call.team,
         "llm_proxy.agent.role": call.role,
         "llm_proxy.key.id": call.key_id,
+        "llm_proxy.user.verified": call.user_verified or None,
+        "llm_proxy.actors": call.actors,
         "llm_proxy.tags": call.tags,
         "llm_proxy.dialect": call.dialect,
         "llm_proxy.upstream_dialect": call.upstream_dialect,

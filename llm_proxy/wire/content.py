@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from llm_proxy.wire.request import Media
+from llm_proxy.wire.pictures import picture_size, sound_seconds
+from llm_proxy.wire.request import Media, MediaKind
 
 
 class Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -48,9 +49,21 @@ def read_plain(raw: bytes) -> Plain | None:
         return None
 
 
-def inline_size(url: str) -> int:
-    """Characters of base64 in a data URL, or in bare base64 where no scheme stands before it."""
-    head, comma, _ = url.partition(",")
-    if head.startswith("data:"):
-        return len(url) - len(head) - len(comma)
-    return 0 if "://" in url[:16] else len(url)
+def inline(url: str, kind: MediaKind = MediaKind.IMAGE, detail: str = "") -> Media:
+    """What a data URL, or bare base64, holds; a URL or an id of somewhere else holds nothing of it."""
+    start = _data_at(url)
+    if start is None:
+        return Media(detail=detail, kind=kind)
+    size = len(url) - start
+    if kind is MediaKind.IMAGE:
+        width, height = picture_size(url, start)
+        return Media(detail=detail, size=size, width=width, height=height)
+    seconds = sound_seconds(url, start) if kind is MediaKind.AUDIO else 0.0
+    return Media(detail=detail, size=size, kind=kind, seconds=seconds)
+
+
+def _data_at(url: str) -> int | None:
+    """Where the base64 begins in a data URL, or in bare base64, where no scheme stands before it."""
+    if url.startswith("data:"):
+        return url.find(",") + 1 or len(url)
+    return None if "://" in url[:16] else 0

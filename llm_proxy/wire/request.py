@@ -51,6 +51,8 @@ class MediaKind(StrEnum):
     IMAGE = "image"
     AUDIO = "audio"
     FILE = "file"
+    UPLOAD = "upload"
+    """A file for the provider's tools: the model reads what they say of it, and not the file."""
 
 
 class Media(msgspec.Struct, frozen=True):
@@ -61,6 +63,11 @@ class Media(msgspec.Struct, frozen=True):
     size: int = 0
     """Characters of inline base64, 0 where the data is elsewhere (a URL or an id)."""
     kind: MediaKind = MediaKind.IMAGE
+    width: int = 0
+    """Of an inline picture, in pixels; 0 where its header doesn't tell, or it is elsewhere."""
+    height: int = 0
+    seconds: float = 0.0
+    """Of an inline sound that tells its rate; 0 where it doesn't."""
 
 
 class Proposed(NamedTuple):
@@ -92,3 +99,7 @@ class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Reasoning that the caller sends back."""
     user_text: str = ""
     """What a person wrote, empty for every other role."""
+    sealed: int = 0
+    """Characters of what only its vendor can read, and has to read: sealed reasoning, a compacted history."""
+    elsewhere: int = 0
+    """Parts that stand at the vendor and are only named here."""

@@ -29,6 +29,7 @@ from budgets import (
 )
 from tests.contract.ledgers import ASKED, LEASE, NOW, ONE, bounds_of, hold, limit, used
 from tests.contract.ledgers import store as store
+from tests.contract.ledgers import watching as watching
 
 pytest_plugins = ["tests.postgres"]
 
@@ -86,10 +87,13 @@ def test_the_tightest_limit_is_named(store: LedgerStore) -> None:
     store.apply([hold("a", bounds)], NOW)
     # 50 of 100 tokens are left, 10 of 500 micro-dollars, and none of 1 request.
     [refused] = store.apply([hold("b", bounds)], NOW)
-    assert refused == Refused("calls", bounds[2].key, Unit.REQUESTS, 1, 0, 1, 1, bounds[2].resets_us)
+    tokens = Left(Unit.TOKENS, "tokens", 150, 50, bounds[0].resets_us)
+    left = (Left(Unit.REQUESTS, "calls", 1, 0, bounds[2].resets_us), tokens)
+    assert refused == Refused("calls", bounds[2].key, Unit.REQUESTS, 1, 0, 1, 1, bounds[2].resets_us, left)
     two = bounds[:2]
     [refused] = store.apply([hold("c", two)], NOW)
-    assert refused == Refused("dollars", bounds[1].key, Unit.USD, 510, 0, 500, 500, bounds[1].resets_us)
+    resets_us = bounds[1].resets_us
+    assert refused == Refused("dollars", bounds[1].key, Unit.USD, 510, 0, 500, 500, resets_us, (tokens,))
 
 
 def test_of_equally_tight_limits_the_last_to_reset_is_named(store: LedgerStore) -> None:

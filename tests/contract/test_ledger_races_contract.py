@@ -26,6 +26,7 @@ from budgets import (
 from tests.contract.ledgers import LEASE, NOW, ONE, bounds_of, hold, limit, used
 from tests.contract.ledgers import store as store
 from tests.contract.ledgers import url as url
+from tests.contract.ledgers import watching as watching
 from tests.ledger_engines import ledger_engine
 
 pytest_plugins = ["tests.postgres"]

@@ -15,6 +15,7 @@ from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Evidence, RunOpen, RunUpdate, ToolCallRow
 from llm_proxy.records.runstate import RunKey, RunState
 from llm_proxy.records.tables import runs
+from llm_proxy.turns import Turns
 from tests.contract.stored import REPLY, RUN, count, view
 from tests.contract.stored import engine as engine
 from tests.contract.stored import url as url
@@ -110,7 +111,7 @@ async def test_verdicts_are_recorded_before_they_are_answered(engine: Engine) ->
     async with writing(engine, clock) as writer:
         desk = Desk(writer, clock)
         exchange = await desk.open(body_of())
-        judge = Judge(exchange, None, None, writer, clock, "test")
+        judge = Judge(exchange, None, None, writer, clock, "test", Turns())
         body = REPLY.replace(
             b'"content":"Hello"',
             b'"tool_calls":[{"id":"ID","function":{"name":"f\\u0000","arguments":"{}"}}]',

@@ -14,10 +14,10 @@ import openai
 import pytest
 import pytest_asyncio
 
+from llm_proxy.pricing.book import PriceBook
 from llm_proxy.records.view import CostLabel, Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import Scripted, Seen, running
-from llm_proxy.upstream.prices import PriceBook
 from llm_proxy.wire.passthrough import Units
 from tests.proxy import KEY, ProxyProcess, config, headers, target
 from tests.raw_upstream import Answer, RawUpstream, raw_upstream, whole

@@ -155,7 +155,7 @@ async def test_the_budget_counts_what_was_said_before(house: House, model: str) 
             )
         fresh = await house.respond(sdk, input="Where is my order?", max_output_tokens=16, **asked)
         assert fresh.output, "the same room is enough for a call without a past"
-    assert "'small' allows 1,000 tokens: 500 used" in refused.value.message
+    assert "'small' allows 1,000 tokens per run: 500 used" in refused.value.message
 
 
 async def test_the_timeline_shows_thoughts_beside_the_calls_they_led_to(house: House) -> None:

@@ -65,7 +65,7 @@ async def test_an_agent_that_may_be_given_no_such_tool(house: House, stream: boo
     house.say([OK], stream)
     heard = (await hear(house.proxy, stream, key=OTHER_KEY))[0]
     assert heard.tools == []
-    assert "'not-permitted'" in heard.content
+    assert "'agent-tools'" in heard.content
 
 
 @pytest.mark.parametrize("stream", [False, True])

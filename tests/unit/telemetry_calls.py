@@ -84,6 +84,8 @@ def rich_call() -> CallView:
         team="support",
         role="support",
         user_id="ada@example.com",
+        user_verified=True,
+        actors=("triage-bot", "planner"),
         key_id="key-1",
         tags=("nightly", "triage"),
         traceparent=TRACEPARENT,

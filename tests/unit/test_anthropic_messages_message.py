@@ -83,7 +83,7 @@ def test_media_and_documents() -> None:
         Media(size=6, kind=MediaKind.FILE),
         Media(kind=MediaKind.FILE),
         Media(),
-        Media(kind=MediaKind.FILE),
+        Media(kind=MediaKind.UPLOAD),
     )
 
 

@@ -4,6 +4,7 @@ import pytest
 from sqlalchemy.dialects import mysql
 
 from budgets import (
+    UNITS,
     ZERO,
     Amount,
     Bound,
@@ -52,7 +53,7 @@ def test_limits_that_only_warn_and_other_units_are_not_shown() -> None:
 
 
 def test_deciding_changes_nothing_that_it_was_given() -> None:
-    row = (0,) * 14
+    row = (0,) * 2 * len(UNITS)
     counters, bounds = {"a": row}, (bound("a", requests=5),)
     decision = decide([Hold("h", bounds, Amount(requests=1), ZERO, 10)], counters, {}, 0)
     assert counters == {"a": row}

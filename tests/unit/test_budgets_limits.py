@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from budgets import Limit, LimitBook, OnExceed, Scope, Subject, Unit, window_named
+from budgets import AT_ONCE, Limit, LimitBook, OnExceed, Scope, Subject, Unit, window_named
 from budgets.amounts import LARGEST
 from budgets.scopes import LONGEST_KEY
 
@@ -120,6 +120,8 @@ def test_what_makes_no_limit_is_an_error_that_names_it(parts: dict[str, object],
         Limit(**(whole | parts))  # pyright: ignore[reportArgumentType]
 
 
-def test_two_limits_can_not_share_an_id() -> None:
+def test_two_limits_can_not_share_an_id_but_over_two_windows() -> None:
     with pytest.raises(ValueError, match="two limits have the id 'l'"):
-        LimitBook([limit("l"), limit("l", window="day")])
+        LimitBook([limit("l"), limit("l", Scope(agent="*"))])
+    both = LimitBook([limit("l", window="day"), limit("l", window=AT_ONCE)]).bounds(Subject("a"), NOW)
+    assert [bound.key for bound in both] == ["l|day:2027-01-15", "l|at once"]

@@ -39,16 +39,18 @@ def test_every_command_keeps_the_promises_of_all(name: str, options: set[str], t
     assert told
     assert f"`llm-proxy {name}" in DOCS
     assert ("--config" in options) == (name not in WITHOUT_CONFIG)
-    if name in ("refusals", "routes") or name.endswith(" list"):
+    if name in ("prices", "refusals", "routes", "spend", "budgets", "reconcile") or name.endswith(" list"):
         assert {"--json", "--limit"} <= options
-    if name.endswith((" show", " status", " issue", " revoke", " explain")):
+    if name.endswith((" show", " status", " issue", " rotate", " revoke", " freeze", " thaw", " explain")):
         assert "--json" in options
 
 
 def test_the_nouns_are_there() -> None:
     assert {name for name, _, _ in COMMANDS} == {
         *("init", "serve", "check", "demo", "refusals", "scripted", "db status", "db upgrade"),
-        *("agents list", "agents show", "keys issue", "keys list", "keys revoke"),
-        *("runs list", "runs show", "calls list", "calls show", "import litellm"),
-        *("routes", "routes explain"),
+        *("agents list", "agents show", "agents freeze", "agents thaw"),
+        *("keys issue", "keys list", "keys rotate", "keys revoke"),
+        *("runs list", "runs show", "runs end", "calls list", "calls show", "import litellm"),
+        *("routes", "routes explain", "prices", "spend", "budgets", "reconcile"),
+        *("webhooks list", "webhooks deliveries", "webhooks redeliver", "webhooks test"),
     }

@@ -209,3 +209,83 @@ def test_on_postgresql_too(config: Path, postgres_url: str) -> None:
 def test_the_address_of_a_proxy_that_listens_everywhere(host: str, url: str, config: Path) -> None:
     config.write_text(f"server: {{host: '{host}'}}\n")
     assert address(load_config(config, {})) == url
+
+
+def test_rotated_with_an_overlap(config: Path) -> None:
+    old = json.loads(run("keys issue triage-bot --json", config)[1])
+    soon = json.loads(run("keys issue triage-bot --ttl 90s --json", config)[1])
+    status, out, err = run("keys rotate triage-bot --overlap 2h --ttl 7d", config)
+    assert status == 0
+    assert out.startswith("lp-")
+    assert len(out.split()) == 1
+    digest = hash_key("a-key-of-sixteen-chars")[:8]
+    assert "is good until" in err
+    assert f"Not changed: cfg-{digest}, in the config." in err
+    listed = {key["id"]: key for key in json.loads(run("keys list --json", config)[1])}
+    new = next(
+        key
+        for key in listed.values()
+        if key["source"] == "issued" and key["id"] not in (old["id"], soon["id"])
+    )
+    assert new["expires_us"] - new["created_us"] == 7 * 86_400 * 1_000_000
+    assert listed[old["id"]]["expires_us"] - new["created_us"] == 7_200_000_000
+    assert listed[soon["id"]]["expires_us"] == soon["expires_us"]
+    kind, body = events(config.parent)[-1]
+    assert (kind, body["key_id"], body["others_expire_us"]) == (
+        "key.changed",
+        new["id"],
+        listed[old["id"]]["expires_us"],
+    )
+    assert (body["by"], body["via"]) == ("admin_token", "cli-offline")
+
+    ended = json.loads(run("keys rotate triage-bot --overlap 0s --json", config)[1])
+    listed = {key["id"]: key["status"] for key in json.loads(run("keys list --json", config)[1])}
+    assert [listed[id_] for id_ in (old["id"], soon["id"], new["id"], ended["id"])] == ["expired"] * 3 + [
+        "active"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("command", "status", "said"),
+    [
+        ("keys rotate triage-bto", 1, "did you mean 'triage-bot'?"),
+        ("keys rotate triage-bot --overlap soon", 2, "overlap: 'soon' is no duration"),
+        ("agents freeze triage-bto --reason x", 1, "did you mean 'triage-bot'?"),
+        ("agents thaw nobody", 1, "No agent is named 'nobody'"),
+        (f"agents freeze triage-bot --reason {'x' * 501}", 2, "over 500 characters"),
+    ],
+)
+def test_what_can_not_be_changed_is_recorded_nowhere(
+    command: str, status: int, said: str, config: Path
+) -> None:
+    result = run(command, config)
+    assert result[:2] == (status, "")
+    assert said in result[2]
+    if (config.parent / "s.db").exists():
+        assert events(config.parent) == []
+
+
+def test_frozen_shown_and_thawed(config: Path) -> None:
+    status, out, _ = run("agents freeze triage-bot --reason loops", config)
+    assert status == 0
+    assert out.startswith("Agent triage-bot is frozen since ")
+    assert out.endswith("by admin_token: loops\n")
+    again = json.loads(run("agents freeze triage-bot --reason later --json", config)[1])
+    assert (again["changed"], again["reason"]) == (False, "loops")
+    assert "frozen before" in run("agents freeze triage-bot --reason later", config)[1]
+    (line,) = json.loads(run("agents list --json", config)[1])
+    assert (line["frozen"], line["frozen_by"], line["frozen_reason"], line["keys"]) == (
+        True,
+        "admin_token",
+        "loops",
+        1,
+    )
+    assert "frozen" in run("agents list", config)[1]
+    assert "by admin_token: loops" in run("agents show triage-bot", config)[1]
+    assert run("agents thaw triage-bot --reason mended", config)[1] == "Agent triage-bot is thawed.\n"
+    assert run("agents thaw triage-bot", config)[1] == "Agent triage-bot was not frozen.\n"
+    assert not json.loads(run("agents show triage-bot --json", config)[1])["frozen"]
+    assert [(kind, body["reason"], body["by"], body["via"]) for kind, body in events(config.parent)] == [
+        ("agent.frozen", "loops", "admin_token", "cli-offline"),
+        ("agent.thawed", "mended", "admin_token", "cli-offline"),
+    ]

@@ -18,6 +18,8 @@ from llm_proxy.chat.events import Usage
 from llm_proxy.cli.timeline import run_timeline
 from llm_proxy.config import AgentConfig
 from llm_proxy.records.view import Attempt, CallView, CostLabel, Decision, Problem, Status, ToolResultView
+from llm_proxy.runs.rows import StoredRun
+from llm_proxy.runs.status import RunStatus, Standing
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]markup[/red]\x9b1A\u202eevil :bomb:"
@@ -62,12 +64,24 @@ def call(id_: str, asked: bytes, emitted: bytes = b"", **more: Any) -> CallView:
     return CallView(**(given | more))
 
 
+STANDS = Standing(
+    run=StoredRun(agent_id="bot", run_id="r"),
+    status=RunStatus.OPEN,
+    why="",
+    envelope=None,
+    trigger=None,
+    left={},
+    uses=(),
+    expires_us=None,
+)
+
+
 def run(**more: Any) -> RunRow:
     counted: dict[str, Any] = {"calls": 2, "refused": 0, "failed": 0, "open": 0, "denials": 0}
     sums: dict[str, Any] = {"input_tokens": 20, "output_tokens": 10, "cost_micro_usd": 254}
     given: dict[str, Any] = {"run_id": "r", "agent_id": "bot", "parent_run_id": "", "team": "crew"}
     given |= {"user_id": "", "inferred": False, "started_us": 1_000_000, "last_us": 2_000_000}
-    return RunRow(**(given | counted | sums | more))
+    return RunRow(**(given | counted | sums | more), stored=STANDS.run)
 
 
 def shown(*calls: CallView, width: int = 80, colour: bool = False, of: RunRow | None = None) -> str:
@@ -290,7 +304,7 @@ def test_json_holds_everything_by_the_promised_names() -> None:
     assert told["cost_usd"] == 0.000127
     assert told["started_at"] == "1970-01-01T00:00:01.000Z"
     assert told["reply"]["choices"][0]["calls"][0]["name"] == "crm_read"
-    whole = json.loads(pretty(run_shown(run(), story((first, second)))))
+    whole = json.loads(pretty(run_shown(run(), STANDS, story((first, second)))))
     assert whole["call_count"] == 2
     assert [c["id"] for c in whole["calls"]] == ["1", "2"]
     assert whole["calls"][1]["new_messages"][0]["tool"] == "crm_read"

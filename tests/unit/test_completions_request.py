@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from llm_proxy.counting.text import TokenCounter
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.upstream.tokens import TokenCounter
 from llm_proxy.wire.openai_completions import OPENAI_COMPLETIONS
 from llm_proxy.wire.openai_completions.prompts import APART, MAX_PROMPTS
 from llm_proxy.wire.request import WireRequest

@@ -14,6 +14,7 @@ from llm_proxy.config.schema import ConfigFile, ServerConfig
 from llm_proxy.yamlpos import Issue
 
 T = "{id: t, provider: openai, base_url: 'http://u/v1'}"
+M = f"models: {{m: {{targets: [{T}]}}}}\n"
 
 
 def issues(directory: Path, text: str, environ: dict[str, str] | None = None) -> tuple[Issue, ...]:
@@ -32,7 +33,7 @@ CASES: list[tuple[str, str, int, int, str, str]] = [
     ("unknown key that is null", "server:\n  prot:", 2, 3, "server.prot", "unknown key"),
     ("unknown target key", f"models:\n  m:\n    targets: [{T[:-1]}, modle: x}}]", 3, 66,
      "models.m.targets[0].modle", "did you mean 'model'?"),
-    ("unknown budget key", "budgets:\n- {id: b, window: day, use: 1}", 2, 24, "budgets[0].use", "'usd'"),
+    ("unknown budget key", "budgets:\n- {id: b, window: day, uds: 1}", 2, 24, "budgets[0].uds", "'usd'"),
     ("written twice", "store: sqlite:///a\nstore: sqlite:///b", 2, 1, "store", "written twice"),
     ("not YAML", "server: {port: 1", 1, 17, "", "not valid YAML"),
     ("not a mapping", "- a", 1, 1, "", "must be a mapping"),
@@ -56,9 +57,20 @@ CASES: list[tuple[str, str, int, int, str, str]] = [
     ("protocol", "telemetry: {protocol: gprc}", 1, 13, "telemetry.protocol", "did you mean 'grpc'?"),
     ("unpriced", "unpriced: free-for-all", 1, 1, "unpriced", "must be 'refuse' or 'free'"),
     ("translation", "translation: lax", 1, 1, "translation", "must be 'lenient' or 'strict'"),
-    ("issuers", "identity: {issuers: [{issuer: x}]}", 1, 12,
-     "identity.issuers", "not served by this version"),
-    ("webhooks", "webhooks: [{url: 'http://x'}]", 1, 1, "webhooks", "not served by this version"),
+    ("issuers", "identity: {issuers: [{issuer: x, jwks: 'https://h', audiense: y, audience: y}]}", 1, 53,
+     "identity.issuers[0].audiense", "did you mean 'audience'?"),
+    ("unknown event", "webhooks: [{id: w, url: 'http://x', secret: s, events: [budget.warn]}]", 1, 57,
+     "webhooks[0].events[0]", "is no event: did you mean 'budget.warned'?"),
+    ("webhook without a secret", "webhooks: [{id: w, url: 'http://x', secret: ''}]", 1, 37,
+     "webhooks[0].secret", "is empty"),
+    ("broken webhook secret", "webhooks: [{id: w, url: 'http://x', secret: 'whsec_?'}]", 1, 37,
+     "webhooks[0].secret", "not base64"),
+    ("webhook with credentials in its address", "webhooks: [{id: w, url: 'http://a:b@x', secret: s}]", 1, 20,
+     "webhooks[0].url", "must hold no user or password"),
+    ("downgrade to no model", M + "budgets: [{id: b, window: day, usd: 1, on_exceed: {downgrade: n}}]", 2, 52,
+     "budgets[0].on_exceed.downgrade", "no model is named 'n': known are m"),
+    ("to itself", M + "budgets: [{id: b, model: m, window: day, usd: 9, on_exceed: {downgrade: m}}]",
+     2, 62, "budgets[0].on_exceed.downgrade", "is the very model"),
     ("price field", "prices: {m: {input_cost_per_tokn: 1}}", 1, 14,
      "prices.m.input_cost_per_tokn", "did you mean"),
     ("price of nothing", "prices: {m: {max_tokens: 1}}", 1, 10, "prices.m", "prices nothing"),

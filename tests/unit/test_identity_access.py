@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,8 @@ from sqlalchemy.exc import OperationalError
 
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.identity import access as access_module
-from llm_proxy.identity.access import Access
-from llm_proxy.identity.caller import Agent
+from llm_proxy.identity.access import Access, TokenRefused
+from llm_proxy.identity.caller import Agent, Caller
 from llm_proxy.identity.headers import Headers
 from llm_proxy.identity.keyring import Credential, Keyring, hash_key
 from llm_proxy.records.tables import refusals
@@ -34,11 +34,11 @@ class Issued:
         self.reads = 0
         self.down = False
 
-    def __call__(self) -> list[Credential]:
+    def __call__(self, hashes: Sequence[str]) -> list[Credential]:
         self.reads += 1
         if self.down:
             raise OperationalError("SELECT", None, Exception("no route"))
-        return list(self.keys)
+        return [key for key in self.keys if key.sha256 in hashes]
 
     def add(self, key: str, expires_us: int | None = None, revoked_us: int | None = None) -> None:
         self.keys.append(Credential(f"id-{key}", "bot", hash_key(key), "", expires_us, revoked_us))
@@ -79,14 +79,16 @@ async def test_who_has_a_key_is_let_in_and_who_has_none_is_counted(engine: Engin
     assert counted(engine) == {"missing": 2, "unknown": 1, "lapsed": 1}
 
 
-async def test_a_key_issued_a_moment_ago_is_found(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_module, "_REFRESH_S", 0.05)
+async def test_a_key_issued_a_moment_ago_is_found_and_then_known(engine: Engine) -> None:
     async with writing(engine) as writer:
         issued = Issued()
         access = Access(ring(), issued, writer, Clock())
-        await access.refresh()
+        assert await code(access, bearer("lp-new")) == "invalid_credential"
         issued.add("lp-new")
         assert await code(access, bearer("lp-new")) == "id-lp-new"
+        reads = issued.reads
+        assert await code(access, bearer("lp-new")) == "id-lp-new"
+        assert issued.reads == reads
 
 
 async def test_wrong_keys_share_their_look_at_the_store(engine: Engine) -> None:
@@ -100,7 +102,7 @@ async def test_wrong_keys_share_their_look_at_the_store(engine: Engine) -> None:
 
 
 async def test_a_store_that_is_down_is_no_wrong_key(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(access_module, "_REFRESH_S", 0.0)
+    monkeypatch.setattr(access_module, "_PACE_S", 0.0)
     async with writing(engine) as writer:
         issued = Issued()
         issued.down = True
@@ -115,26 +117,53 @@ async def test_a_store_that_is_down_is_no_wrong_key(engine: Engine, monkeypatch:
     assert counted(engine) == {}
 
 
-async def test_revoked_keys_stop_working_and_an_outage_ends_nothing(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(access_module, "_REFRESH_S", 0.01)
+async def test_looks_at_the_store_are_paced_however_many_keys_are_tried(engine: Engine) -> None:
+    async with writing(engine) as writer:
+        issued = Issued()
+        access = Access(ring(), issued, writer, Clock())
+        began = asyncio.get_running_loop().time()
+        for _ in range(5):
+            await asyncio.gather(*(code(access, bearer(f"lp-{n}")) for n in range(20)))
+        took = asyncio.get_running_loop().time() - began
+        assert issued.reads == 5
+        assert took >= 4 * access_module._PACE_S  # pyright: ignore[reportPrivateUsage]
+
+
+async def test_who_gives_up_waiting_takes_nobody_along(engine: Engine) -> None:
     async with writing(engine) as writer:
         issued = Issued()
         issued.add("lp-1")
         access = Access(ring(), issued, writer, Clock())
-        fresh = asyncio.create_task(access.keep_fresh())
-        try:
-            assert await code(access, bearer("lp-1")) == "id-lp-1"
-            issued.down = True
-            with pytest.raises(ProxyError, match="store"):
-                await access.refresh()
-            assert await code(access, bearer("lp-1")) == "id-lp-1"
-            issued.down = False
-            issued.keys.clear()
-            issued.add("lp-1", revoked_us=NOW)
-            await access.refresh()
-            assert await code(access, bearer("lp-1")) == "invalid_credential"
-            assert not fresh.done()
-        finally:
-            fresh.cancel()
+        await code(access, bearer("lp-none"))
+        impatient = asyncio.create_task(code(access, bearer("lp-1")))
+        patient = asyncio.create_task(code(access, bearer("lp-1")))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        assert await patient == "id-lp-1"
+
+
+class OneToken:
+    """An issuer's tokens: `ey.good` is one, `ey.bad` is none that lets in, `ey.dark` can't be told."""
+
+    def looks_like_one(self, credential: str) -> bool:
+        return credential.startswith("ey.")
+
+    async def caller(self, token: str) -> Caller:
+        if token == "ey.dark":
+            raise ProxyError(Kind.STORE_UNAVAILABLE, "no keys")
+        if token != "ey.good":
+            raise TokenRefused("bad signature", ProxyError(Kind.INVALID_CREDENTIAL, "no"))
+        return Caller(Agent("bot"), "jwt:host:sub")
+
+
+async def test_tokens_stand_in_for_keys(engine: Engine) -> None:
+    async with writing(engine) as writer:
+        issued = Issued()
+        issued.add("ey.key")
+        access = Access(ring(), issued, writer, Clock(), OneToken())
+        assert await code(access, bearer("ey.good")) == "jwt:host:sub"
+        assert await code(access, bearer("ey.bad")) == "invalid_credential"
+        assert await code(access, bearer("ey.dark")) == "store_unavailable"
+        assert issued.reads == 0
+        assert await code(access, bearer("lp-fixed")) == "cfg"
+    assert counted(engine) == {"bad signature": 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -149,3 +151,44 @@ def test_any_bytes_give_printable_hints_or_a_refusal(headers: Headers) -> None:
     for value in (hints.run_id, hints.parent_run_id, hints.user_id, hints.traceparent, *hints.tags):
         assert len(value) <= MAX_ID
         assert value.isprintable()
+
+
+def test_portkeys_metadata_is_tags_and_a_user() -> None:
+    sent = b'{"_user": "ada", "team": "growth", "beta": true, "n": 3, "odd": [1], "none": null, "e": ""}'
+    hints = read_hints({b"x-portkey-metadata": sent})
+    assert hints.user_id == "ada"
+    assert hints.tags == ("team=growth", "beta=true", "n=3")
+    named = {b"x-tags": b"one", b"x-user-id": b"bob", b"x-portkey-metadata": sent}
+    assert (read_hints(named).tags, read_hints(named).user_id) == (("one",), "bob")
+
+
+def test_a_comma_in_metadata_makes_no_second_tag() -> None:
+    assert read_hints({b"x-portkey-metadata": b'{"a": "x,y"}'}).tags == ("a=x%2Cy",)
+
+
+def test_of_much_metadata_as_many_tags_are_kept_as_of_a_list() -> None:
+    sent = json.dumps({f"k{n}": "v" for n in range(MAX_TAGS + 9)}).encode()
+    assert len(read_hints({b"x-portkey-metadata": sent}).tags) == MAX_TAGS
+
+
+@pytest.mark.parametrize("sent", [b"team=growth", b"[1]", b'"a"', b"{", b"{" * 90_000, b"\xff"])
+def test_metadata_that_is_no_object_is_refused(sent: bytes) -> None:
+    with pytest.raises(ProxyError, match="x-portkey-metadata is no JSON object") as error:
+        read_hints({b"x-portkey-metadata": sent})
+    assert error.value.kind is Kind.INVALID_REQUEST
+
+
+@pytest.mark.parametrize("sent", [b'{"a": "x\\n"}', json.dumps({"a": "x" * 257}).encode()])
+def test_metadata_that_can_stand_in_no_record_is_refused(sent: bytes) -> None:
+    with pytest.raises(ProxyError, match="x-portkey-metadata"):
+        read_hints({b"x-portkey-metadata": sent})
+
+
+def test_the_run_above_is_named_by_header_or_baggage_and_shown_by_its_token() -> None:
+    assert read_hints({b"x-parent-run-id": b"p"}).parent_run_id == "p"
+    assert read_hints({b"baggage": b"run.id=r,parent.run.id=p%201;x=y"}).parent_run_id == "p 1"
+    both = {b"x-parent-run-id": b"p", b"baggage": b"parent.run.id=q"}
+    assert read_hints(both).parent_run_id == "p"
+    assert read_hints({b"x-run-token": b" lp-secret "}).run_token == "lp-secret"
+    with pytest.raises(ProxyError, match=r"baggage parent\.run\.id"):
+        read_hints({b"baggage": b"parent.run.id=" + b"x" * (MAX_ID + 1)})

@@ -63,15 +63,36 @@ def test_a_key_lives_until_the_moment_it_expires() -> None:
     assert keyring(issued(expires_us=NOW)).find("lp-1", NOW - 1) is not None
 
 
-def test_issued_keys_are_replaced_as_a_whole_and_config_keys_stay() -> None:
+def test_issued_keys_are_remembered_changed_and_forgotten_and_config_keys_stay() -> None:
     ring = keyring(issued(key_id="fixed"))
-    ring.replace_issued([issued(key_id="a", sha256=hash_key("lp-a"))])
-    ring.replace_issued([issued(key_id="b", sha256=hash_key("lp-b"))])
+    ring.remember([issued(key_id=name, sha256=hash_key(f"lp-{name}")) for name in ("a", "b")])
+    ring.change("a", None, NOW)
+    ring.change("b", NOW + 5, None)
+    ring.change("fixed", None, NOW)
+    ring.change("nobody", None, NOW)
+    with pytest.raises(ProxyError, match="a was revoked"):
+        ring.find("lp-a", NOW)
+    found = ring.find("lp-b", NOW)
+    assert found is not None
+    assert (found.key_id, found.expires_us) == ("b", NOW + 5)
+    with pytest.raises(ProxyError, match="b has expired"):
+        ring.find("lp-b", NOW + 5)
+    ring.forget()
     assert ring.find("lp-a", NOW) is None
-    for key, id_ in (("lp-b", "b"), ("lp-1", "fixed")):
-        found = ring.find(key, NOW)
-        assert found is not None
-        assert found.key_id == id_
+    kept = ring.find("lp-1", NOW)
+    assert kept is not None
+    assert (kept.key_id, kept.expires_us) == ("fixed", None)
+
+
+def test_only_the_keys_shown_last_are_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llm_proxy.identity.keyring.MOST_REMEMBERED", 2)
+    ring = keyring()
+    for name in ("a", "b"):
+        ring.remember([issued(key_id=name, sha256=hash_key(name))])
+    assert ring.find("a", NOW)
+    ring.remember([issued(key_id="c", sha256=hash_key("c"))])
+    assert [name for name in "abc" if ring.find(name, NOW)] == ["a", "c"]
+    ring.change("b", None, NOW)  # nobody's any more
 
 
 def test_a_new_key_is_long_random_and_prefixed() -> None:

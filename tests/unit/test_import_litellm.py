@@ -160,7 +160,7 @@ def test_everything(tmp_path: Path) -> None:
         ("model_list[0].litellm_params.max_retries", "approximate"),
         ("model_list[0].litellm_params.temperature", "unsupported"),
         ("model_list[0].litellm_params.input_cost_per_token", "exact"),
-        ("model_list[0].litellm_params.input_cost_per_token_batches", "unsupported"),
+        ("model_list[0].litellm_params.input_cost_per_token_batches", "exact"),
         ("model_list[0].litellm_params.drop_params", "approximate"),
         ("model_list[0].model_info.id", "approximate"),
         ("model_list[0].model_info.mode", "exact"),

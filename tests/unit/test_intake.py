@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from llm_proxy import journal
 from llm_proxy.archive.content import addresses, rebuild
+from llm_proxy.counting.prompt import PER_MESSAGE, PER_REPLY
+from llm_proxy.counting.text import TokenCounter
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.intake import Intake, Reader
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.bodies import Content
-from llm_proxy.upstream.tokens import PER_MESSAGE, PER_REPLY, TokenCounter
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from llm_proxy.wire.openai_chat.request import _Body
 from tests.stores import AGENT, Caller, body_of

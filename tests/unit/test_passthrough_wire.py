@@ -172,8 +172,8 @@ TIMED: dict[str, object] = {"text": "Imagine", "usage": {"type": "duration", "se
 @pytest.mark.parametrize(
     ("body", "usage"),
     [
-        (document(**IMAGES), Usage(input=50, output=50)),
-        (document(**SPOKEN), Usage(input=14, output=101)),
+        (document(**IMAGES), Usage(input=50, output=50, image_input=40)),
+        (document(**SPOKEN), Usage(input=14, output=101, audio_input=4)),
         (document(**TIMED), None),
         (b'{"usage":{"prompt_tokens":5,"completion_tokens":2,"total_tokens":7}}', Usage(input=5, output=2)),
         (b'{"model":"jina","usage":{"total_tokens":815}}', Usage(input=815)),
@@ -212,7 +212,11 @@ DONE: dict[str, object] = {"type": "transcript.text.done", "text": "I see", "usa
     ("data", "event", "events"),
     [
         (b'{"type":"transcript.text.delta","delta":"I","logprobs":[]}', "", ()),
-        (document(**DONE), "", (UsageSeen(Usage(input=14, output=101)), Finished(0, "stop"))),
+        (
+            document(**DONE),
+            "",
+            (UsageSeen(Usage(input=14, output=101, audio_input=4)), Finished(0, "stop")),
+        ),
         (b'{"type":"speech.audio.delta","audio":"AAAA"}', "", ()),
         (b'{"type":"image_generation.partial_image","b64_json":"iV"}', "image_generation.partial_image", ()),
         (

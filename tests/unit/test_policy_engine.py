@@ -58,9 +58,9 @@ def test_roles_and_permissions() -> None:
     other = context(agent=AgentFacts("bot", role="billing"))
     assert judge("crm_read", at=other).rule == "role"
     narrow = context(agent=AgentFacts("bot", role="support", tools=("web_*", "pay")))
-    assert judge("crm_read", at=narrow).rule == "not-permitted"
+    assert judge("crm_read", at=narrow).rule == "agent-tools"
     assert judge("pay", at=narrow).rule == "tier:human-approval"
-    assert judge("wipe", at=narrow).hits == ("not-permitted",)
+    assert judge("wipe", at=narrow).hits == ("agent-tools",)
 
 
 @pytest.mark.parametrize(("fallback", "decision"), [("allow", ALLOW), ("ask", ASK), ("deny", DENY)])

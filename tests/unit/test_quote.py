@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -13,22 +12,26 @@ from msgspec import structs
 from budgets import Amount, Bound, Hold, Limit, Refused, Scope, Unit, window_named
 from llm_proxy.chat.events import Text, Usage, UsageSeen
 from llm_proxy.chat.reply import Assembly
+from llm_proxy.counting.prompt import PER_MESSAGE, PER_REPLY
+from llm_proxy.counting.text import TokenCounter
 from llm_proxy.exchange import Exchange, Spent
 from llm_proxy.intake import Reader
+from llm_proxy.pricing.book import PriceBook
+from llm_proxy.pricing.price import DEFAULT_MAX_OUTPUT, FREE, Price
+from llm_proxy.pricing.rates import Rates
 from llm_proxy.quote import LEAST_OUTPUT, ONE, Quote, Tries, counts_tokens, quote
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.view import CostLabel
 from llm_proxy.sending.lost import LostTry
 from llm_proxy.settle import Settler, amount, total
-from llm_proxy.upstream.prices import DEFAULT_MAX_OUTPUT, FREE, Price, PriceBook
-from llm_proxy.upstream.tokens import PER_MESSAGE, PER_REPLY, TokenCounter
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from routing.failures import Charge
 from tests.stores import PRICES, body_of
 
 MICRO = 10**6
-CHEAP = Price(input=MICRO, output=2 * MICRO, cached=0, cache_write=0, reasoning=0, max_output=1_000)
-DEAR = replace(CHEAP, output=10 * MICRO, reasoning=12 * MICRO, max_output=500)
+CHEAP = Price.of(Rates(input=MICRO, output=2 * MICRO), max_output=1_000)
+DEAR = Price.of(Rates(input=MICRO, output=10 * MICRO, reasoning=12 * MICRO), max_output=500)
+VERSION = "".join(price.version for name in PRICES if (price := PriceBook(PRICES).find("openai", name)))
 
 
 def refused(unit: Unit, maximum: int, used: int = 0, held: int = 0) -> Refused:
@@ -39,7 +42,12 @@ def test_the_worst_case_is_at_the_dearest_target_and_the_longest_reply() -> None
     worst = quote(100, None, 2, [CHEAP, DEAR])
     assert (worst.cap, worst.capped) == (1_000, False)
     assert worst.amount() == Amount(
-        micro_usd=100 + 12 * 2_000, tokens=2_100, input_tokens=100, output_tokens=2_000, requests=1
+        micro_usd=100 + 12 * 2_000,
+        tokens=2_100,
+        input_tokens=100,
+        output_tokens=2_000,
+        requests=1,
+        concurrency=1,
     )
     assert worst.floor() == Amount(micro_usd=100, tokens=100, input_tokens=100, requests=1)
 
@@ -93,8 +101,8 @@ HEDGED, RESUMED, BOTH = Tries(2, 2), Tries(2, 1), Tries(3, 2)
 )
 def test_what_several_tries_may_cost_is_held_each_rounded_up_by_itself(tries: Tries, worst: Amount) -> None:
     """A prompt costs 50.5 micro-dollars, and so 51; with its reply 100.5, and so 101."""
-    held = quote(100, 50, 1, [replace(CHEAP, input=505_000, output=MICRO)], tries=tries)
-    assert held.amount() == worst
+    held = quote(100, 50, 1, [Price.of(Rates(input=505_000, output=MICRO))], tries=tries)
+    assert held.amount() == structs.replace(worst, concurrency=1)
     assert held.floor() == Amount(micro_usd=51, tokens=100, input_tokens=100, requests=1)
 
 
@@ -119,12 +127,10 @@ def test_a_capped_call_does_without_a_second_try_and_keeps_its_cap() -> None:
 counts = st.integers(0, 10**6)
 rates = st.integers(0, 10**9)
 priced = st.builds(
-    Price,
-    input=rates,
-    output=rates,
-    cached=rates,
-    cache_write=rates,
-    reasoning=rates,
+    Price.of,
+    st.builds(
+        Rates, input=rates, output=rates, cached=rates, cache_write=rates, reasoning=rates, audio_input=rates
+    ),
     max_output=st.integers(1, 10**6),
 )
 quotes = st.builds(quote, counts, st.none(), st.integers(1, 8), st.lists(st.none() | priced, max_size=3))
@@ -161,14 +167,14 @@ def test_a_hold_for_two_tries_covers_both_wherever_they_go_and_whatever_each_say
 
 
 def test_absurd_prices_and_sizes_stay_within_a_counter() -> None:
-    absurd = Price(*[10**40] * 5, max_output=10**30)
+    absurd = Price.of(Rates.plain(10**40, 10**40), max_output=10**30)
     worst = quote(10**7, None, 1_000, [absurd]).amount()
     assert max(worst.values()) <= 2**53
     assert worst.micro_usd > 10**9 * 10**6, "no limit that can be set has room for it"
 
 
 @pytest.mark.parametrize(
-    ("unit", "counted"), [(unit, unit not in ("requests", "tool_calls", "writes")) for unit in Unit]
+    ("unit", "counted"), [(unit, unit in ("usd", "tokens", "input_tokens", "output_tokens")) for unit in Unit]
 )
 def test_prompts_are_counted_only_for_limits_that_need_it(unit: Unit, *, counted: bool) -> None:
     limit = Limit("l", Scope(), window_named("day"), {unit: 1})
@@ -198,14 +204,14 @@ def exchange(*events: object, model: str = "m") -> Exchange:
 async def test_a_whole_reply_is_charged_as_reported_zero_included() -> None:
     reported = Usage(input=50, output=20)
     spent = await settler().finished(exchange(Text(0, "hi"), UsageSeen(reported)))
-    assert spent == Spent(reported, 50 + 40, CostLabel.REPORTED)
+    assert spent == Spent(reported, 50 + 40, CostLabel.REPORTED, price=VERSION)
     nothing = await settler().finished(exchange(Text(0, "hi"), UsageSeen(Usage())))
-    assert nothing == Spent(Usage(), 0, CostLabel.REPORTED)
+    assert nothing == Spent(Usage(), 0, CostLabel.REPORTED, price=VERSION)
 
 
 async def test_a_reply_without_usage_is_counted() -> None:
     spent = await settler().finished(exchange(Text(0, "hello world")))
-    assert spent == Spent(Usage(input=PROMPT, output=2), PROMPT + 4, CostLabel.ESTIMATED)
+    assert spent == Spent(Usage(input=PROMPT, output=2), PROMPT + 4, CostLabel.ESTIMATED, price=VERSION)
 
 
 async def test_a_prompt_is_counted_the_same_before_and_after() -> None:
@@ -234,7 +240,7 @@ async def test_an_unpriced_reply_costs_nothing_and_says_so() -> None:
 
 async def test_a_cut_reply_is_charged_for_what_was_seen_at_least() -> None:
     unreported = await settler().cut(exchange(Text(0, "hello world")))
-    assert unreported == Spent(Usage(input=PROMPT, output=2), PROMPT + 4, CostLabel.PARTIAL)
+    assert unreported == Spent(Usage(input=PROMPT, output=2), PROMPT + 4, CostLabel.PARTIAL, price=VERSION)
     early = Usage(input=90, cached=60, cache_write=20, output=1, reasoning=1)
     spent = await settler().cut(exchange(UsageSeen(early), Text(0, "hello world" + " hello world" * 9)))
     assert spent.usage == Usage(input=90, cached=60, cache_write=20, output=20, reasoning=1)
@@ -248,7 +254,9 @@ async def test_a_lost_try_is_charged_for_what_may_have_been(charge: Charge, outp
     assembly = Assembly()
     assembly.add(Text(0, "hello world"))
     spent = await settler().lost(exchange(), LostTry(assembly, charge, "openai", "m"))
-    assert spent == Spent(Usage(input=PROMPT, output=output), PROMPT + 2 * output, CostLabel.PARTIAL)
+    assert spent == Spent(
+        Usage(input=PROMPT, output=output), PROMPT + 2 * output, CostLabel.PARTIAL, price=VERSION
+    )
     assembly.add(UsageSeen(Usage(input=7, output=7)))
     spent = await settler().lost(exchange(), LostTry(assembly, charge, "openai", "m"))
     assert (spent.usage.total, spent.label) == (14, CostLabel.REPORTED)

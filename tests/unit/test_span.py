@@ -61,6 +61,8 @@ def test_a_rich_call_has_every_attribute_that_backends_read() -> None:
         "llm_proxy.agent.team": "support",
         "llm_proxy.agent.role": "support",
         "llm_proxy.key.id": "key-1",
+        "llm_proxy.user.verified": True,
+        "llm_proxy.actors": ["triage-bot", "planner"],
         "llm_proxy.tags": ["nightly", "triage"],
         "llm_proxy.dialect": "openai_chat",
         "llm_proxy.status": "ok",

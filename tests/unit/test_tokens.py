@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.upstream.tokens import TokenCounter
+from llm_proxy.counting.text import TokenCounter
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +56,9 @@ async def test_counting_loads_once_and_without_a_network(monkeypatch: pytest.Mon
     monkeypatch.setattr(socket.socket, "connect", refuse)
     fresh = TokenCounter()
     assert await asyncio.gather(*(fresh.count(("hello world",)) for _ in range(5))) == [2] * 5
-    encoding = fresh._encoding
+    encodings = dict(fresh._encodings)
     await fresh.ready()
-    assert fresh._encoding is encoding
+    assert fresh._encodings == encodings
 
 
 async def test_much_text_is_counted_off_the_event_loop(counter: TokenCounter) -> None:

@@ -29,6 +29,7 @@ _TYPE: dict[Kind, str] = {
     Kind.UPSTREAM_FAILED: "api_error",
     Kind.UPSTREAM_UNAVAILABLE: "overloaded_error",
     Kind.STORE_UNAVAILABLE: "api_error",
+    Kind.ISSUER_UNAVAILABLE: "api_error",
     Kind.UPSTREAM_TIMEOUT: "timeout_error",
 }
 

@@ -10,7 +10,7 @@ import msgspec
 from llm_proxy.chat.events import ANTHROPIC_FORMAT, ReasoningKind
 from llm_proxy.chat.reply import ReasoningPart
 from llm_proxy.wire.anthropic_messages.schema import call_name, is_call
-from llm_proxy.wire.content import Content, read_plain
+from llm_proxy.wire.content import Content, inline, read_plain
 from llm_proxy.wire.document import refuse_ambiguous
 from llm_proxy.wire.lenient import NONE, array, as_text, lenient, string, text_of
 from llm_proxy.wire.request import Answered, Media, MediaKind, MessageFacts, Proposed
@@ -58,7 +58,7 @@ _source = lenient(_Source)
 class _Blocks(Content):
     """What a message's blocks add up to, while they are read."""
 
-    __slots__ = ("depth", "proposed", "reasoning", "results")
+    __slots__ = ("depth", "proposed", "reasoning", "results", "sealed")
 
     def __init__(self, depth: int = 0) -> None:
         super().__init__()
@@ -66,6 +66,7 @@ class _Blocks(Content):
         self.results: list[Answered] = []
         self.proposed: list[Proposed] = []
         self.reasoning: list[ReasoningPart] = []
+        self.sealed = 0
 
     def count(self, *texts: str) -> None:
         self.texts += [text for text in texts if text]
@@ -106,6 +107,7 @@ def message_facts(raw: bytes) -> MessageFacts:
         proposed=tuple(content.proposed),
         reasoning=tuple(content.reasoning),
         user_text="\n".join(content.spoken) if role == "user" else "",
+        sealed=content.sealed,
     )
 
 
@@ -134,7 +136,7 @@ def _read_block(raw: msgspec.Raw, into: _Blocks) -> None:
         into.count(text_of(block.title), text_of(block.source))
         into.within(block.content)
     elif type_ == "container_upload":
-        into.media.append(Media(kind=MediaKind.FILE))
+        into.media.append(Media(kind=MediaKind.UPLOAD))
     elif type_ == "tool_result":
         into.results.append(Answered(text_of(block.tool_use_id), into.within(block.content)))
     elif type_ == "compaction" or type_.endswith("_tool_result"):
@@ -156,7 +158,7 @@ def _read_source(raw: msgspec.Raw, kind: MediaKind, into: _Blocks) -> None:
         case "content":
             into.within(source.content)
         case _:
-            into.media.append(Media(size=len(string(source.data) or ""), kind=kind))
+            into.media.append(inline(data, kind) if (data := string(source.data)) else Media(kind=kind))
 
 
 def _read_call(block: _Block, into: _Blocks, *, proposed: bool) -> None:
@@ -173,6 +175,7 @@ def _read_thought(block: _Block, into: _Blocks) -> None:
     words, data = text_of(block.thinking), text_of(block.data)
     signature = text_of(block.signature)
     into.count(words)
+    into.sealed += len(data)
     kind = ReasoningKind.REDACTED if data else ReasoningKind.RAW
     own = ReasoningPart(kind=kind, text=data or words, signature=signature, format=ANTHROPIC_FORMAT)
     into.reasoning.append(unwrap(signature or data) or own)

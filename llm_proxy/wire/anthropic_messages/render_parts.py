@@ -58,6 +58,11 @@ class OutputDetails(msgspec.Struct):
     thinking_tokens: int
 
 
+class Writes(msgspec.Struct):
+    ephemeral_5m_input_tokens: int
+    ephemeral_1h_input_tokens: int
+
+
 class WireUsage(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Anthropic's book: `input_tokens` are those that were neither read from the cache nor written to it."""
 
@@ -66,6 +71,7 @@ class WireUsage(msgspec.Struct, omit_defaults=True, kw_only=True):
     cache_read_input_tokens: int
     output_tokens: int
     output_tokens_details: OutputDetails | None = None
+    cache_creation: Writes | None = None
 
 
 class Seals(msgspec.Struct, frozen=True):
@@ -168,12 +174,14 @@ def stop_reason(finish: str, *, calls: bool, refused: bool) -> str:
 
 def wire_usage(usage: Usage | None) -> WireUsage:
     told = usage or Usage()
+    hour = min(told.cache_write_hour, told.cache_write)
     return WireUsage(
         input_tokens=max(0, told.input - told.cached - told.cache_write),
         cache_creation_input_tokens=told.cache_write,
         cache_read_input_tokens=told.cached,
         output_tokens=told.output,
         output_tokens_details=OutputDetails(told.reasoning) if told.reasoning else None,
+        cache_creation=Writes(told.cache_write - hour, hour) if hour else None,
     )
 
 

@@ -24,11 +24,10 @@ from llm_proxy.chat.events import (
     Started,
     Text,
     Unreadable,
-    UsageSeen,
 )
 from llm_proxy.wire.anthropic_messages import schema
 from llm_proxy.wire.anthropic_messages.failure import failed_event, failure
-from llm_proxy.wire.anthropic_messages.usage import read_usage
+from llm_proxy.wire.anthropic_messages.usage import usage_seen
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.spans import refuse_duplicates
 from llm_proxy.wire.sse import SseFrame
@@ -74,7 +73,7 @@ def read_body(body: bytes) -> Frame:
         events += block_events(index, block, raw)
     events += ending(reply.stop_reason, reply.stop_sequence, reply.stop_details)
     if reply.usage:
-        events.append(UsageSeen(read_usage(reply.usage)))
+        events.append(usage_seen(reply.usage))
     return Frame(body, (*events, *ENDED))
 
 
@@ -184,11 +183,11 @@ def other_events(event: schema.StreamEvent, usage: schema.Usage | None) -> tuple
             start = event.message or schema.Start()
             started = Started(start.id or "", start.model or "")
             usage = usage or start.usage
-            return (started, UsageSeen(read_usage(usage))) if usage else (started,)
+            return (started, usage_seen(usage)) if usage else (started,)
         case "message_delta":
             delta = event.delta or schema.Delta()
             events = ending(delta.stop_reason, delta.stop_sequence, delta.stop_details)
-            return (*events, UsageSeen(read_usage(usage))) if usage else tuple(events)
+            return (*events, usage_seen(usage)) if usage else tuple(events)
         case "message_stop":
             return ENDED
         case _:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_proxy.wire.lenient import NONE
+
 _PROVIDERS_OWN = frozenset({"server_tool_use", "mcp_tool_use"})
 
 
@@ -58,6 +60,7 @@ class Iteration(msgspec.Struct, gc=False):
     output_tokens: int | None = None
     cache_read_input_tokens: int | None = None
     cache_creation_input_tokens: int | None = None
+    cache_creation: msgspec.Raw = NONE
 
 
 class Usage(msgspec.Struct, gc=False):
@@ -69,6 +72,11 @@ class Usage(msgspec.Struct, gc=False):
     output_tokens: int | None = None
     output_tokens_details: OutputDetails | None = None
     iterations: list[Iteration] | None = None
+    cache_creation: msgspec.Raw = NONE
+    """`cache_creation_input_tokens` by the time that they are kept."""
+    service_tier: object = None
+    speed: object = None
+    """`fast` is priced apart."""
 
 
 class Start(msgspec.Struct, gc=False):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from llm_proxy.chat.events import Usage
+from llm_proxy.chat.events import Usage, UsageSeen
 from llm_proxy.wire.anthropic_messages import schema
+from llm_proxy.wire.tier import tier_word
+from llm_proxy.wire.tokens_told import hour_writes
 
 _APART = frozenset({"compaction", "advisor_message"})
 """Samplings that are paid for and that the message's own counts leave out."""
@@ -22,7 +24,14 @@ def read_usage(usage: schema.Usage) -> Usage:
         cached=cached,
         cache_write=written,
         reasoning=_count(details.thinking_tokens),
+        cache_write_hour=sum([hour_writes(item.cache_creation) for item in counted]),
     )
+
+
+def usage_seen(usage: schema.Usage) -> UsageSeen:
+    """The event. Fast mode is a tier of its own, since it's priced as one."""
+    fast = tier_word(usage.speed) == "fast"
+    return UsageSeen(read_usage(usage), tier="fast" if fast else tier_word(usage.service_tier))
 
 
 def merged(before: schema.Usage, after: schema.Usage) -> schema.Usage:
@@ -38,6 +47,9 @@ def merged(before: schema.Usage, after: schema.Usage) -> schema.Usage:
         output_tokens=_larger(before.output_tokens, after.output_tokens),
         output_tokens_details=schema.OutputDetails(_larger(first.thinking_tokens, second.thinking_tokens)),
         iterations=before.iterations if after.iterations is None else after.iterations,
+        cache_creation=max(before.cache_creation, after.cache_creation, key=hour_writes),
+        service_tier=after.service_tier or before.service_tier,
+        speed=after.speed or before.speed,
     )
 
 

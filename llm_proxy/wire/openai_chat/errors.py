@@ -28,6 +28,7 @@ _TYPE: dict[Kind, str] = {
     Kind.UPSTREAM_FAILED: "server_error",
     Kind.UPSTREAM_UNAVAILABLE: "server_error",
     Kind.STORE_UNAVAILABLE: "server_error",
+    Kind.ISSUER_UNAVAILABLE: "server_error",
     Kind.UPSTREAM_TIMEOUT: "server_error",
 }
 

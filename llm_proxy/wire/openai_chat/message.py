@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import ReasoningKind
-from llm_proxy.chat.reply import ReasoningPart
+from llm_proxy.chat.reply import OPAQUE, ReasoningPart
 from llm_proxy.chat.thinking import split_inline
-from llm_proxy.wire.content import Content, inline_size, read_plain
+from llm_proxy.wire.content import Content, inline, read_plain
 from llm_proxy.wire.document import refuse_ambiguous
 from llm_proxy.wire.lenient import NONE, array, as_text, lenient, string, text_of
 from llm_proxy.wire.openai_chat.history import Reasoned, read_reasoned
@@ -29,6 +29,8 @@ class _Message(Reasoned):
     tool_call_id: msgspec.Raw = NONE
     tool_calls: msgspec.Raw = NONE
     function_call: msgspec.Raw = NONE
+    audio: msgspec.Raw = NONE
+    """An earlier spoken reply, by its id."""
 
 
 class _Part(msgspec.Struct):
@@ -97,7 +99,7 @@ def message_facts(raw: bytes) -> MessageFacts:
     said = "\n".join(content.spoken)
     reasoning = read_reasoned(message)
     # Mistral's thinking parts stand among the content's texts already.
-    thoughts = [part.text for part in reasoning if part.text not in content.texts]
+    thoughts = [p.text for p in reasoning if p.kind not in OPAQUE and p.text not in content.texts]
     texts = [name, *content.texts, text_of(message.refusal), *thoughts, *_unread(message, reasoning)]
     texts += [text for call in proposed for text in (call.name, call.arguments)]
     return MessageFacts(
@@ -108,6 +110,8 @@ def message_facts(raw: bytes) -> MessageFacts:
         proposed=tuple(proposed),
         reasoning=reasoning + _inline(role, said),
         user_text=said if role == "user" else "",
+        sealed=sum([len(part.text) for part in reasoning if part.kind in OPAQUE]),
+        elsewhere=int(bytes(message.audio) != b"null"),
     )
 
 
@@ -150,13 +154,13 @@ def _read_part(raw: msgspec.Raw, content: Content) -> None:
 def _read_image(raw: msgspec.Raw) -> Media:
     image = _image(raw)
     if image is None:
-        return Media(size=inline_size(string(raw) or ""))
-    return Media(detail=image.detail, size=inline_size(image.url))
+        return inline(string(raw) or "")
+    return inline(image.url, detail=image.detail)
 
 
 def _read_data(raw: msgspec.Raw, kind: MediaKind) -> Media:
     data = _data(raw) or _Data()
-    return Media(size=len(data.data) or inline_size(data.file_data), kind=kind)
+    return inline(data.data or data.file_data, kind)
 
 
 def _proposed(message: _Message) -> list[Proposed]:

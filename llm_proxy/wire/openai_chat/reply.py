@@ -20,14 +20,13 @@ from llm_proxy.chat.events import (
     Started,
     Text,
     Unreadable,
-    UsageSeen,
 )
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat import schema
 from llm_proxy.wire.openai_chat.failure import bare_failure, failure
 from llm_proxy.wire.openai_chat.frames import CALL_VALUE, ENDED, unreadable, unusual
 from llm_proxy.wire.openai_chat.reasoning import add_reasoning, thought_signature
-from llm_proxy.wire.openai_chat.usage import read_usage
+from llm_proxy.wire.openai_chat.usage import usage_seen
 from llm_proxy.wire.spans import refuse_duplicates
 from llm_proxy.wire.sse import SseFrame
 
@@ -87,7 +86,7 @@ def read_body(body: bytes) -> Frame:
         if choice.finish_reason:
             events.append(Finished(choice.index, _reason(choice.finish_reason)))
     if reply.usage:
-        events.append(UsageSeen(read_usage(reply.usage)))
+        events.append(usage_seen(reply.usage, reply.service_tier))
     return Frame(body, (*events, *ENDED))
 
 
@@ -128,7 +127,7 @@ def _read_chunk(chunk: schema.Chunk, data: bytes) -> tuple[Event, ...]:
         if choice.finish_reason and not failed:
             events.append(Finished(choice.index, _reason(choice.finish_reason)))
     if chunk.usage:
-        events.append(UsageSeen(read_usage(chunk.usage), only=not choices and not failed))
+        events.append(usage_seen(chunk.usage, chunk.service_tier, only=not choices and not failed))
     if failed:
         events.append(failed)
     elif not choices and not chunk.usage and (bare := bare_failure(data)):

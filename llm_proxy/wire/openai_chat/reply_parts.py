@@ -87,12 +87,15 @@ def usage_of(usage: Usage) -> dict[str, object]:
     inputs = {"cached_tokens": usage.cached}
     if usage.cache_write:
         inputs["cache_write_tokens"] = usage.cache_write
+    outputs = {"reasoning_tokens": usage.reasoning}
+    if usage.audio_input or usage.audio_output:
+        inputs["audio_tokens"], outputs["audio_tokens"] = usage.audio_input, usage.audio_output
     return {
         "prompt_tokens": usage.input,
         "completion_tokens": usage.output,
         "total_tokens": usage.total,
         "prompt_tokens_details": inputs,
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "completion_tokens_details": outputs,
     }
 
 

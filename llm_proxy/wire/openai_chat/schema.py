@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_proxy.wire.tokens_told import InputDetails, OutputDetails
+
 
 class Part(msgspec.Struct, gc=False):
     """One part of a content array (Mistral). `thinking` is text or more parts."""
@@ -97,15 +99,6 @@ class BodyChoice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
-class InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
-
-
 class Usage(msgspec.Struct, gc=False):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -114,11 +107,13 @@ class Usage(msgspec.Struct, gc=False):
     completion_tokens_details: OutputDetails | None = None
     prompt_cache_hit_tokens: int | None = None
     """DeepSeek's name for cached tokens."""
+    service_tier: object = None
 
 
 class Chunk(msgspec.Struct, gc=False):
     id: str | int | None = None
     model: str | None = None
+    service_tier: object = None
     choices: list[ChunkChoice] | None = None
     usage: Usage | None = None
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
@@ -129,4 +124,5 @@ class Body(msgspec.Struct, gc=False):
     model: str | None = None
     choices: list[BodyChoice] | None = None
     usage: Usage | None = None
+    service_tier: object = None
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from llm_proxy.chat.events import Usage
+from llm_proxy.chat.events import Usage, UsageSeen
 from llm_proxy.wire.openai_chat import schema
+from llm_proxy.wire.tier import tier_word
+from llm_proxy.wire.tokens_told import told
 
 
 def read_usage(usage: schema.Usage) -> Usage:
@@ -14,14 +16,16 @@ def read_usage(usage: schema.Usage) -> Usage:
     """
     prompt = max(0, usage.prompt_tokens or 0)
     completion = max(0, usage.completion_tokens or 0)
-    inputs = usage.prompt_tokens_details or schema.InputDetails()
-    outputs = usage.completion_tokens_details or schema.OutputDetails()
-    apart = max(0, (usage.total_tokens or 0) - prompt - completion)
-    cached = inputs.cached_tokens if inputs.cached_tokens is not None else usage.prompt_cache_hit_tokens
-    return Usage(
-        input=prompt,
-        output=completion + apart,
-        cached=max(0, cached or 0),
-        cache_write=max(0, inputs.cache_write_tokens or 0),
-        reasoning=max(0, outputs.reasoning_tokens or 0, apart),
+    return told(
+        prompt,
+        completion,
+        usage.prompt_tokens_details,
+        usage.completion_tokens_details,
+        cached=usage.prompt_cache_hit_tokens,
+        apart=max(0, (usage.total_tokens or 0) - prompt - completion),
     )
+
+
+def usage_seen(usage: schema.Usage, tier: object, *, only: bool = False) -> UsageSeen:
+    """The event; `tier` is the reply's `service_tier`, which litellm may put beside the counts."""
+    return UsageSeen(read_usage(usage), only, tier_word(tier) or tier_word(usage.service_tier))

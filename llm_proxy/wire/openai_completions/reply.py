@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import msgspec
 
-from llm_proxy.chat.events import Event, Finished, Frame, Started, Text, Unreadable, UsageSeen
+from llm_proxy.chat.events import Event, Finished, Frame, Started, Text, Unreadable
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.openai_chat.failure import bare_failure, failure
 from llm_proxy.wire.openai_chat.frames import CALL_VALUE, ENDED, unreadable, unusual
 from llm_proxy.wire.openai_chat.schema import Usage
-from llm_proxy.wire.openai_chat.usage import read_usage
+from llm_proxy.wire.openai_chat.usage import usage_seen
 from llm_proxy.wire.sse import SseFrame
 
 
@@ -27,6 +27,7 @@ class _Reply(msgspec.Struct, gc=False):
     model: str | None = None
     choices: list[_Choice] | None = None
     usage: Usage | None = None
+    service_tier: object = None
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -69,7 +70,7 @@ def read_body(body: bytes) -> Frame:
     for choice in reply.choices:
         _add_choice(choice, events)
     if reply.usage:
-        events.append(UsageSeen(read_usage(reply.usage)))
+        events.append(usage_seen(reply.usage, reply.service_tier))
     return Frame(body, (*events, *ENDED))
 
 
@@ -82,7 +83,7 @@ def _read_chunk(chunk: _Reply, data: bytes) -> tuple[Event, ...]:
     for choice in choices:
         _add_choice(choice, events, failed=failed is not None)
     if chunk.usage:
-        events.append(UsageSeen(read_usage(chunk.usage), only=not choices and not failed))
+        events.append(usage_seen(chunk.usage, chunk.service_tier, only=not choices and not failed))
     if failed:
         events.append(failed)
     elif not choices and not chunk.usage and (bare := bare_failure(data)):

@@ -9,7 +9,7 @@ import msgspec
 
 from llm_proxy.chat.events import RESPONSES_FORMAT, ReasoningKind
 from llm_proxy.chat.reply import ReasoningPart
-from llm_proxy.wire.content import Content, inline_size
+from llm_proxy.wire.content import Content, inline
 from llm_proxy.wire.dialect import Signed
 from llm_proxy.wire.document import refuse_ambiguous
 from llm_proxy.wire.lenient import NONE, array, as_text, lenient, string, text_of
@@ -30,6 +30,7 @@ class _Item(msgspec.Struct):
     output: msgspec.Raw = NONE
     tools: msgspec.Raw = NONE
     result: msgspec.Raw = NONE
+    encrypted_content: msgspec.Raw = NONE
     approval_request_id: msgspec.Raw = NONE
     approve: msgspec.Raw = NONE
     reason: msgspec.Raw = NONE
@@ -125,7 +126,8 @@ def _reasoning(raw: bytes) -> MessageFacts:
         return MessageFacts(role="assistant", texts=(as_text(raw),))
     parts = thoughts(thought)
     words = [part.text for part in parts if part.kind is not ReasoningKind.ENCRYPTED]
-    return MessageFacts(role="assistant", texts=_texts(words), reasoning=parts)
+    sealed = len(thought.encrypted_content or "")
+    return MessageFacts(role="assistant", texts=_texts(words), reasoning=parts, sealed=sealed)
 
 
 def _approval(item: _Item) -> MessageFacts:
@@ -154,10 +156,12 @@ def _other(type_: str, item: _Item, raw: bytes) -> MessageFacts:
         proposed = Proposed(call.id, call.name, call.arguments)
         return MessageFacts(role="assistant", texts=_texts([call.name, call.arguments]), proposed=(proposed,))
     match type_:
-        case "item_reference" | "compaction" | "compaction_trigger":
-            return MessageFacts()
+        case "item_reference":
+            return MessageFacts(elsewhere=1)
+        case "compaction" | "compaction_trigger":
+            return MessageFacts(sealed=len(text_of(item.encrypted_content)))
         case "image_generation_call":
-            return MessageFacts(role="assistant", images=(Media(size=len(text_of(item.result))),))
+            return MessageFacts(role="assistant", images=(inline(text_of(item.result)),))
         case _:
             return MessageFacts(role="assistant", texts=(as_text(raw),))
 
@@ -181,15 +185,19 @@ def _read_part(raw: msgspec.Raw, content: Content) -> None:
         case "refusal" if part:
             content.texts.append(text_of(part.refusal))
         case "input_image" | "computer_screenshot" if part:
-            url = text_of(part.image_url)
-            content.media.append(Media(detail=string(part.detail) or "", size=inline_size(url)))
+            content.media.append(_image(part))
         case "input_audio" if part:
             audio = _audio(part.input_audio) or _Audio()
-            content.media.append(Media(size=len(audio.data), kind=MediaKind.AUDIO))
+            content.media.append(inline(audio.data, MediaKind.AUDIO))
         case "input_file" if part:
-            content.media.append(Media(size=inline_size(text_of(part.file_data)), kind=MediaKind.FILE))
+            content.media.append(inline(text_of(part.file_data), MediaKind.FILE))
         case _:
             content.say(text_of(raw))
+
+
+def _image(part: _Part) -> Media:
+    detail = string(part.detail) or ""
+    return inline(text_of(part.image_url), detail=detail)
 
 
 def _texts(texts: list[str]) -> tuple[str, ...]:

@@ -45,6 +45,7 @@ from llm_proxy.wire.openai_responses.calls import (
 from llm_proxy.wire.openai_responses.item import thoughts
 from llm_proxy.wire.openai_responses.usage import read_usage
 from llm_proxy.wire.sse import SseFrame
+from llm_proxy.wire.tier import tier_word
 
 UNPLACED = 1 << 32
 """Calls that a server sent without an output index get one from their id, above every real index."""
@@ -296,7 +297,8 @@ def _final(event: schema.Carrier, calls: Calls) -> Sequence[Event]:
 
 
 def _ending(reply: schema.Response, *, calling: bool) -> Sequence[Event]:
-    events: list[Event] = [UsageSeen(read_usage(reply.usage))] if reply.usage else []
+    tier = tier_word(reply.service_tier)
+    events: list[Event] = [UsageSeen(read_usage(reply.usage), tier=tier)] if reply.usage else []
     if failed := failure(reply.error) or (Failed(_unsaid(reply)) if reply.status == "failed" else None):
         return [*events, failed]
     if reply.status in ("queued", "in_progress"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.wire.lenient import NONE
+from llm_proxy.wire.tokens_told import InputDetails, OutputDetails
 
 
 class Head(msgspec.Struct, gc=False):
@@ -63,15 +64,6 @@ class Thought(msgspec.Struct, gc=False):
     encrypted_content: str | None = None
 
 
-class InputDetails(msgspec.Struct, gc=False):
-    cached_tokens: int | None = None
-    cache_write_tokens: int | None = None
-
-
-class OutputDetails(msgspec.Struct, gc=False):
-    reasoning_tokens: int | None = None
-
-
 class Usage(msgspec.Struct, gc=False):
     input_tokens: int | None = None
     input_tokens_details: InputDetails | None = None
@@ -93,6 +85,7 @@ class Response(msgspec.Struct, gc=False):
     incomplete_details: Incomplete | None = None
     model: str | None = None
     output: list[msgspec.Raw] | None = None
+    service_tier: object = None
     usage: Usage | None = None
 
 

@@ -10,8 +10,8 @@ import msgspec
 from llm_proxy.chat.events import Ended, Event, Failed, Finished, Frame, Usage, UsageSeen
 from llm_proxy.wire.lenient import NONE, lenient, string
 from llm_proxy.wire.openai_chat.failure import failed_event, failure
-from llm_proxy.wire.openai_chat.schema import InputDetails, OutputDetails
 from llm_proxy.wire.sse import SseFrame
+from llm_proxy.wire.tokens_told import InputDetails, OutputDetails, told
 
 _LAST = frozenset(
     {
@@ -35,6 +35,8 @@ class _Usage(msgspec.Struct, gc=False):
     input_tokens_details: InputDetails | None = None
     output_tokens_details: OutputDetails | None = None
     prompt_tokens_details: InputDetails | None = None
+    input_token_details: InputDetails | None = None
+    """Transcriptions' word for it."""
 
 
 class _Reply(msgspec.Struct):
@@ -103,15 +105,8 @@ def _read_usage(raw: msgspec.Raw) -> Usage | None:
         given = usage.total_tokens
         if given is None:
             return None
-    inputs = usage.input_tokens_details or usage.prompt_tokens_details or InputDetails()
-    outputs = usage.output_tokens_details or OutputDetails()
-    return Usage(
-        input=max(0, given or 0),
-        output=max(0, made or 0),
-        cached=max(0, inputs.cached_tokens or 0),
-        cache_write=max(0, inputs.cache_write_tokens or 0),
-        reasoning=max(0, outputs.reasoning_tokens or 0),
-    )
+    inputs = usage.input_tokens_details or usage.prompt_tokens_details or usage.input_token_details
+    return told(max(0, given or 0), max(0, made or 0), inputs, usage.output_tokens_details)
 
 
 def _first(one: int | None, other: int | None) -> int | None:

@@ -79,7 +79,11 @@ def upgrade() -> None:
         sa.Column("error", sa.Text(), nullable=False, server_default=""),
         sa.PrimaryKeyConstraint("id", "webhook"),
     )
-    op.create_index("state_deliveries_next", "state_deliveries", ["next_us"])
+    op.create_index("state_deliveries_next", "state_deliveries", ["webhook", "next_us"])
+    op.create_index("state_deliveries_ended", "state_deliveries", ["ended_us"])
+    op.add_column("state_keys", sa.Column("changed_us", sa.BigInteger(), nullable=True))
+    op.create_index("state_keys_agent", "state_keys", ["agent_id", "created_us"])
+    _where_set("state_keys_changed", "state_keys", "changed_us")
 
 
 def _calls_and_runs() -> None:
@@ -92,12 +96,24 @@ def _calls_and_runs() -> None:
         ("purpose", sa.Text()),
         ("trigger", sa.Text()),
         ("envelope", sa.Text()),
-        ("ended_why", sa.String(length=64)),
+        ("ended_why", sa.String(length=256)),
     ):
         op.add_column("state_runs", sa.Column(name, kind, nullable=False, server_default=""))
     for name in ("expires_us", "ended_us"):
         op.add_column("state_runs", sa.Column(name, sa.BigInteger(), nullable=True))
-    op.create_index("state_runs_ended", "state_runs", ["ended_us"])
+    verified = sa.Column("user_verified", sa.Boolean(), nullable=False, server_default=sa.false())
+    op.add_column("state_runs", verified)
+    _where_set("state_runs_ended", "state_runs", "ended_us")
+    _where_set("state_runs_expires", "state_runs", "expires_us")
+    named = sa.text("parent_run_id <> ''")
+    op.create_index(
+        "state_runs_parent", "state_runs", ["parent_run_id"], sqlite_where=named, postgresql_where=named
+    )
+
+
+def _where_set(name: str, table: str, column: str) -> None:
+    where = sa.text(f"{column} IS NOT NULL")
+    op.create_index(name, table, [column], sqlite_where=where, postgresql_where=where)
 
 
 def _sums(name: str, by: tuple[str, ...], on: tuple[str, ...]) -> None:

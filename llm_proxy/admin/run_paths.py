@@ -1,0 +1,50 @@
+"""The path under `/admin` by which an operator ends a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+from fastapi import Request, Response
+from sqlalchemy import Connection
+
+from llm_proxy.admin import runs
+from llm_proxy.admin.changes import Add
+from llm_proxy.admin.door import ADMINS, Operator
+from llm_proxy.admin.endpoints import Id, answer, body_of, holds
+from llm_proxy.identity.issuing import Via
+from llm_proxy.worker import Worker
+
+T = TypeVar("T")
+
+
+class RunPaths:
+    """An end is committed, with who made it, before it's answered; every worker heeds it within a second."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def add_to(self, add: Add) -> None:
+        body = {"requestBody": holds("RunEnding")}
+        add("POST", "/runs/{run_id:path}/end", self.end, "RunLine", ADMINS, extra=body)
+
+    async def end(self, request: Request, run_id: Id) -> Response:
+        """End a run and the runs below it: their calls are refused, and those that are open end."""
+        wish = await body_of(request, runs.RunEnding, _EXAMPLE)
+        operator: Operator = request.state.operator
+        services = self._worker.services
+        key, why = await self._read(lambda connection: runs.ending(connection, run_id, wish))
+        await services.desk.end(key, why=why, by=operator.id, via=Via.ADMIN)
+        config, now = self._worker.config, services.now_us()
+        return answer(await self._read(lambda connection: runs.ended(config, connection, key, now)))
+
+    async def _read(self, read: Callable[[Connection], T]) -> T:
+        def reading() -> T:
+            with self._worker.engine.connect() as connection:
+                return read(connection)
+
+        return await asyncio.to_thread(reading)
+
+
+_EXAMPLE = '{"why": "it went round in circles"}'

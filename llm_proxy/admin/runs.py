@@ -1,0 +1,51 @@
+"""Runs as operators list and end them: how each stands, and what is asked of one that is to end."""
+
+from __future__ import annotations
+
+import msgspec
+from sqlalchemy import Connection
+
+from llm_proxy import wiring
+from llm_proxy.admin.errors import Unclear
+from llm_proxy.admin.reading import find_run
+from llm_proxy.admin.shapes import RunLine
+from llm_proxy.admin.shown import run_line
+from llm_proxy.archive.listings import RunRow, list_runs
+from llm_proxy.config import Config
+from llm_proxy.records.runstate import RunKey
+from llm_proxy.runs.status import Standing, standings
+from llm_proxy.runs.wish import MAX_WHY
+
+
+class RunEnding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why a run ends, which whoever calls in it is told; `agent` where several used the run's id."""
+
+    why: str
+    agent: str | None = None
+
+
+def run_lines(
+    config: Config, connection: Connection, now_us: int, limit: int, *, agent: str | None = None
+) -> list[RunLine]:
+    """Runs, the last begun first."""
+    listed = list_runs(connection, limit=limit, agent=agent)
+    stands = standings(connection, wiring.limits(config), [row.stored for row in listed], now_us)
+    return [run_line(row, standing) for row, standing in zip(listed, stands, strict=True)]
+
+
+def stands(config: Config, connection: Connection, run: RunRow, now_us: int) -> Standing:
+    return standings(connection, wiring.limits(config), [run.stored], now_us)[0]
+
+
+def ending(connection: Connection, run_id: str, wish: RunEnding) -> tuple[RunKey, str]:
+    """The run that is meant, and why it ends. Raises `NotFound`, or `Unclear`."""
+    why = wish.why.strip()
+    if not why or len(why) > MAX_WHY or not why.isprintable():
+        raise Unclear(f"why: say it in 1 to {MAX_WHY} characters, all of which print.")
+    return find_run(connection, run_id, wish.agent).stored.key, why
+
+
+def ended(config: Config, connection: Connection, key: RunKey, now_us: int) -> RunLine:
+    """The run as it stands once ended; one that was ended before keeps its first reason."""
+    run = find_run(connection, key.run_id, key.agent_id)
+    return run_line(run, stands(config, connection, run, now_us))
