@@ -100,6 +100,9 @@ class _Folded:
                 raise BadQuestion(
                     f"There are over {MOST_ROWS:,} groups: ask for a shorter time or fewer groups, or filter."
                 )
+            if len(figures) == len(MEASURES):
+                self._found[key] = [*figures, 0, 0]
+                return
             sums = self._found[key] = [0] * len(COUNTED)
         for place, figure in zip(places, figures, strict=True):
             if sign > 0 or place < len(MEASURES):

@@ -50,6 +50,8 @@ class Row:
     code: str | None
     only: bool | None = None
     """Only where the reply is streamed (True) or whole (False)."""
+    told: bool = False
+    """The target said itself what the prompt was, before it failed."""
 
     @property
     def modes(self) -> tuple[bool, ...]:
@@ -126,7 +128,8 @@ ROWS = (
     Row("529 Anthropic",                   "overloaded",          2, True,   0, COUNTED, 503, BUSY),
     Row("OpenAI error in the reply",       "server_error",        2, True,   0, COUNTED, 502, FAILED),
     Row("OpenAI error mid-stream",         "server_error",        1, False, 14, COUNTED, None, FAILED),
-    Row("Anthropic overload in the reply", "overloaded",          2, True,   0, COUNTED, 503, BUSY),
+    Row("Anthropic overload in the reply", "overloaded",          2, True,   0, COUNTED, 503, BUSY, WHOLE),
+    Row("Anthropic overload at the start", "overloaded",         2, True, 44, COUNTED, 503, BUSY, STREAM, True),
     Row("Anthropic overload mid-stream",   "overloaded",          1, False, 26, COUNTED, None, BUSY),
 )
 # fmt: on

@@ -178,9 +178,8 @@ ANSWERS: dict[str, Callable[[bool], Answer]] = {
         events(ROLE, _data(IN_BAND)), whole(json.dumps(IN_BAND).encode())
     ),
     "OpenAI error mid-stream": lambda _: events(ROLE, WORDS, APART_S, _data(IN_BAND)),
-    "Anthropic overload in the reply": _stream_or(
-        events(OPENING, FAILED), whole(json.dumps(OVERLOADED).encode())
-    ),
+    "Anthropic overload in the reply": lambda _: whole(json.dumps(OVERLOADED).encode()),
+    "Anthropic overload at the start": lambda _: events(OPENING, FAILED),
     "Anthropic overload mid-stream": lambda _: events(OPENING, BLOCK, SPOKEN, APART_S, FAILED),
 }
 

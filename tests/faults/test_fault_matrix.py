@@ -57,7 +57,7 @@ class Cell:
         return f"bad:{self.id}"
 
 
-ANTHROPIC = ("Anthropic overload in the reply", "Anthropic overload mid-stream")
+ANTHROPIC = ("Anthropic overload at the start", "Anthropic overload mid-stream")
 CELLS = [Cell(row, stream, first) for row in ROWS for stream in row.modes for first in (True, False)]
 
 
@@ -192,14 +192,14 @@ async def test_who_is_asked_how_often(house: House, cell: Cell) -> None:
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
 async def test_what_is_charged(house: House, cell: Cell) -> None:
-    """An estimate of what a failed attempt used makes the whole sum partial."""
+    """An estimate of what a failed attempt used makes the whole sum partial; what it told itself doesn't."""
     row, view = cell.row, house.view(cell)
     answered = cell.first and row.onward
     assert view.cost_micro_usd == row.charged + (GOOD if answered else 0)
-    if row.charged:
+    if row.charged and not row.told:
         assert view.cost_label is CostLabel.PARTIAL
     else:
-        assert view.cost_label is (CostLabel.REPORTED if answered else None)
+        assert view.cost_label is (CostLabel.REPORTED if answered or row.told else None)
 
 
 @pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.id)
@@ -257,7 +257,7 @@ async def test_messages_overloaded_before_a_word(house: House) -> None:
     text, error, view = await _on_messages(house, ANTHROPIC[0])
     assert (text, error) == (TEXT, None)
     assert [(a.target, a.failure) for a in view.attempts] == [("messages:0", "overloaded"), ("good:0", "")]
-    assert (view.cost_micro_usd, view.cost_label) == (GOOD, CostLabel.REPORTED)
+    assert (view.cost_micro_usd, view.cost_label) == (22 + GOOD, CostLabel.REPORTED)
 
 
 async def test_messages_overloaded_behind_words(house: House) -> None:

@@ -30,7 +30,7 @@ def _line(row: Row) -> str:
         "yes" if row.asked > 1 else "no",
         "yes" if row.onward else "no",
         breaker,
-        CHARGED[Charge.USED if row.said else row.charge],
+        "the prompt, as told" if row.told else CHARGED[Charge.USED if row.said else row.charge],
         f"{told}, `{row.code}`" if row.code else f"{told} as it came",
     )
     return f"| {' | '.join(cells)} |"
@@ -60,4 +60,4 @@ def test_the_matrix_is_what_the_meanings_say(row: Row) -> None:
     assert (row.asked == 2) == (meaning.retry_same and not row.said and not told_not_to)
     assert (row.breaker == CLOSED) == (meaning.evidence is not Evidence.DOWN)
     assert row.breaker == COUNTED or row.breaker == CLOSED or row.failure == "rate_limited"
-    assert (row.charged == 0) == (meaning.charge is Charge.NEVER and not row.said)
+    assert (row.charged == 0) == (meaning.charge is Charge.NEVER and not row.said and not row.told)
