@@ -6,6 +6,7 @@ Knows nothing of models or HTTP. Integers only: money is micro-dollars, time is 
 from budgets.amounts import MICRO, UNITS, ZERO, Amount, Unit, micro_usd
 from budgets.decide import TOMBSTONE_US, LedgerBroken, decide, needs
 from budgets.ledger import (
+    Correct,
     Counter,
     Crossed,
     Expire,
@@ -31,7 +32,7 @@ from budgets.memory_store import MemoryStore
 from budgets.rolling import ROLLING, Rolling, rolling_us
 from budgets.scopes import RunRef, Scope, Subject
 from budgets.spans import Buckets, WindowSpan
-from budgets.sql_store import METADATA, Purged, SqlLedger, SqlStore, tables
+from budgets.sql_store import METADATA, Ended, SqlLedger, SqlStore, tables
 from budgets.store import LedgerStore
 from budgets.tightest import counted, remaining
 from budgets.windows import AT_ONCE, WINDOWS, Window, ended_us, window_named
@@ -48,8 +49,10 @@ __all__ = [
     "Amount",
     "Bound",
     "Buckets",
+    "Correct",
     "Counter",
     "Crossed",
+    "Ended",
     "Expire",
     "Expired",
     "ExpiredHold",
@@ -64,7 +67,6 @@ __all__ = [
     "MemoryStore",
     "OnExceed",
     "Op",
-    "Purged",
     "Refused",
     "Renew",
     "Renewed",

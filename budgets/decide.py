@@ -12,6 +12,7 @@ from typing import NamedTuple, assert_never
 
 from budgets.amounts import Amount
 from budgets.ledger import (
+    Correct,
     Crossed,
     Expire,
     Expired,
@@ -76,19 +77,25 @@ class Needs:
     """Of counters that are needed where they are there: nothing is begun in them any more."""
     ending: set[str] = field(default_factory=set[str])
     """Ids of holds whose counters are needed too."""
+    corrected: set[str] = field(default_factory=set[str])
+    """Ids of expired holds whose counters are needed too."""
     renewed: set[str] = field(default_factory=set[str])
     due_us: int | None = None
     """All holds whose lease ended by then are needed, where it is set."""
 
     @property
     def holds(self) -> set[str]:
-        return self.ending | self.renewed
+        return self.ending | self.corrected | self.renewed
 
     def counters_of(self, holds: Iterable[StoredHold], watch: Watch | None, now_us: int) -> None:
         """Adds the counters that ending `holds`, as loaded, takes."""
         due_us = self.due_us
         for stored in holds:
-            if stored.id in self.ending or (due_us is not None and stored.lease_until_us <= due_us):
+            if stored.expired_us is not None:
+                wanted = stored.id in self.corrected  # what other tombstones charged stands already
+            else:
+                wanted = stored.id in self.ending or (due_us is not None and stored.lease_until_us <= due_us)
+            if wanted:
                 self.keys.update(stored.keys)
                 if watch is not None:
                     for key in stored.keys:
@@ -134,6 +141,8 @@ def needs(ops: Iterable[Op], now_us: int, watch: Watch | None = None) -> Needs:
             case TopUp():
                 found.add_bounds(op.bounds, now_us)
                 found.ending.add(op.id)
+            case Correct():
+                found.corrected.add(op.id)
             case Renew():
                 found.renewed.update(op.ids)
             case Expire():
@@ -169,6 +178,8 @@ def decide(
                 results.append(book.take(op))
             case TopUp():
                 results.append(book.top_up(op))
+            case Correct():
+                results.append(book.correct(op))
             case Renew():
                 results.append(book.renew(op))
             case Expire():
@@ -246,6 +257,21 @@ class _Book:
         self._drop(op.id)
         return Settled(tuple(crossed))
 
+    def correct(self, op: Correct) -> Settled | Late:
+        stored = self._find(op.id)
+        if stored is None or stored.expired_us is None:
+            return Late(None)
+        crossed: list[Crossed] = []
+        if op.used is not None:
+            rise = [used - least for used, least in zip(op.used.values(), stored.floor, strict=True)]
+            for key in stored.keys:
+                cell = self._writable(key)
+                for position, figure in enumerate(rise):
+                    cell[position] += figure
+                self._watched(key, rise, crossed)
+        self._drop(op.id)
+        return Settled(tuple(crossed))
+
     def renew(self, op: Renew) -> Renewed:
         missing: list[str] = []
         for id_ in op.ids:
@@ -317,17 +343,16 @@ class _Book:
     def _watched(self, key: str, rise: Sequence[int], crossed: list[Crossed]) -> None:
         """Adds the levels that `rise`, which the counter has by now, has reached."""
         watch = self._watch
-        levels = watch.levels(key) if watch is not None else ()
-        if watch is None or not levels:
+        if watch is None:
+            return
+        risen = [level for level in watch.levels(key) if rise[level.position]]
+        if not risen:
             return
         cells = [self._read(each) for each in watch.summed(key, self._now_us)]
-        for level in levels:
-            position = level.position
-            risen = rise[position]
-            if risen and cells:
-                used = sum([cell[position] for cell in cells])
-                if used - risen < level.at <= used:
-                    crossed.append(level.crossed(key, used))
+        for level in risen:
+            used = sum([cell[level.position] for cell in cells])
+            if used - rise[level.position] < level.at <= used:
+                crossed.append(level.crossed(key, used))
 
     def _read(self, key: str) -> Sequence[int]:
         return self.decision.counters.get(key) or self._counters.get(key, NOTHING)

@@ -76,6 +76,23 @@ class Take(msgspec.Struct, frozen=True):
         _refuse_used_up(self.id, self.amount)
 
 
+class Correct(msgspec.Struct, frozen=True):
+    """Charge what was `used` in place of what the expiry of the hold `id` charged, or let that stand (None).
+
+    It ends an expired hold, as `Settle` ends one that stands: whoever comes first says what it comes to.
+    Answered by `Settled`, or by `Late(None)` where no expiry of it is known any more; a hold that has not
+    expired stays as it is.
+    """
+
+    id: str
+    used: Amount | None
+
+    def __post_init__(self) -> None:
+        if self.used is not None:
+            _refuse_negative(self.id, self.used)
+            _refuse_used_up(self.id, self.used)
+
+
 class Renew(msgspec.Struct, frozen=True):
     """Keep the holds `ids` until `lease_until_us`; never shortens a lease. Answered by `Renewed`."""
 
@@ -89,7 +106,7 @@ class Expire(msgspec.Struct, frozen=True):
     now_us: int
 
 
-Op = Hold | TopUp | Settle | Take | Renew | Expire
+Op = Hold | Correct | TopUp | Settle | Take | Renew | Expire
 
 
 class Left(msgspec.Struct, frozen=True):

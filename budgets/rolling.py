@@ -55,6 +55,10 @@ class Rolling:
         )
         return WindowSpan(bucket_name(self.name, start), start + self.bucket_us, buckets)
 
+    def leaves_us(self, start_us: int) -> int:
+        """When the bucket that begins at `start_us` is in no span any more."""
+        return start_us + (self.earlier + 1) * self.bucket_us
+
     def _names(self, start_us: int, first: int, end: int) -> tuple[str, ...]:
         return tuple([bucket_name(self.name, start_us + step * self.bucket_us) for step in range(first, end)])
 

@@ -7,6 +7,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -79,9 +80,15 @@ class Statements:
 
 def statements(dialect: Dialect, tables: LedgerTables = TABLES) -> Statements:
     """The statements for SQLite or PostgreSQL. Raises ValueError for any other database."""
-    compiler = _COMPILERS.get(dialect.name)
+    return _compiled(dialect.name, tables)
+
+
+@cache
+def _compiled(dialect: str, tables: LedgerTables) -> Statements:
+    """Compiling takes some 10 ms, and readers make a ledger for each look at the counters."""
+    compiler = _COMPILERS.get(dialect)
     if compiler is None:
-        raise ValueError(f"a ledger can't be kept in {dialect.name!r}: use sqlite or postgresql")
+        raise ValueError(f"a ledger can't be kept in {dialect!r}: use sqlite or postgresql")
     return compiler(tables).statements()
 
 

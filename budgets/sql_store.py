@@ -19,7 +19,7 @@ from budgets.tightest import WIDTH
 from budgets.watching import Watch
 from budgets.windows import ended_us
 
-__all__ = ["METADATA", "TABLES", "LedgerTables", "Purged", "SqlLedger", "SqlStore", "tables"]
+__all__ = ["METADATA", "TABLES", "Ended", "LedgerTables", "SqlLedger", "SqlStore", "tables"]
 
 _MOST_KEYS_KNOWN = 50_000
 _MOST_ROWS = 1_000
@@ -28,10 +28,11 @@ _AMOUNT_END = 2 + WIDTH
 _FLOOR_END = _AMOUNT_END + WIDTH
 
 
-class Purged(NamedTuple):
-    """What one step of a purge did. The next begins after `last`, which is empty where none is left."""
+class Ended(NamedTuple):
+    """One step through the counters: those whose span is over. The next begins after `last`, which is empty
+    where none is left."""
 
-    deleted: int
+    keys: list[str]
     last: str
 
 
@@ -73,20 +74,22 @@ class SqlLedger:
         rows = sql.fetched(conn.exec_driver_sql(sql.peek, (sql.listed(list(keys)),)))
         return {row[0]: Counter(Amount(*row[1 : 1 + WIDTH]), Amount(*row[1 + WIDTH :])) for row in rows}
 
-    def purge(self, conn: Connection, before_us: int, after: str = "", most: int = 1_000) -> Purged:
-        """One step of a purge: of the `most` counters that follow the key `after`, delete those of minutes,
-        hours and rolling windows whose span ended before `before_us` (Unix µs) and in which nothing is held.
-        """
-        sql = self._sql
+    def ended(self, conn: Connection, before_us: int, after: str = "", most: int = 1_000) -> Ended:
+        """Of the `most` counters that follow the key `after`, those of minutes, hours and rolling windows
+        whose span ended before `before_us` (Unix µs); locks nothing."""
         key = self._tables.counters.c.key
         found = list(conn.execute(select(key).where(key > after).order_by(key).limit(most)).scalars())
         ended = [key for key in found if (end := ended_us(key)) is not None and end < before_us]
-        idle = [key for key, cell in self._locked(conn, ended).items() if not any(cell[WIDTH:])]
+        return Ended(ended, found[-1] if len(found) == most else "")
+
+    def purge(self, conn: Connection, keys: Iterable[str]) -> int:
+        """Delete those of the counters `keys`, which have `ended`, in which nothing is held; returns how many
+        were there."""
+        sql = self._sql
+        idle = [key for key, cell in self._locked(conn, sorted(keys)).items() if not any(cell[WIDTH:])]
         if idle:
             conn.exec_driver_sql(sql.delete_counters, (sql.listed(idle),))
-        for key in idle:
-            self._known.pop(key, None)
-        return Purged(len(idle), found[-1] if len(found) == most else "")
+        return len(idle)
 
     def _load_holds(self, conn: Connection, ids: set[str], due_us: int | None) -> dict[str, StoredHold]:
         sql = self._sql

@@ -50,7 +50,7 @@ def lacks(
         limit = bound.limit
         if not limit.blocks:
             continue
-        cell = read(bound.key) if bound.buckets is None else _fullest(bound.buckets, bound.key, read, now_us)
+        cell = _cell(bound, read, now_us)
         for position, maximum in limit.caps:
             ask = asked[position]
             if ask and cell[position] + cell[position + WIDTH] + ask > maximum:
@@ -92,12 +92,9 @@ def left_under(bounds: Sequence[Bound], read: Read, now_us: int) -> tuple[Left, 
     """The least left of requests and of tokens, where a blocking bound limits them; of equal ones, the one
     that resets last."""
     blocking = [
-        (
-            bound,
-            read(bound.key) if bound.buckets is None else _fullest(bound.buckets, bound.key, read, now_us),
-        )
+        (bound, _cell(bound, read, now_us))
         for bound in bounds
-        if bound.limit.blocks
+        if bound.limit.blocks and any(bound.limit.at[position] is not None for _, position in _SHOWN)
     ]
     found: list[Left] = []
     for unit, position in _SHOWN:
@@ -135,6 +132,11 @@ def _lack(bound: Bound, position: int, maximum: int, asked: int, cell: Cell, rea
     if bound.buckets is not None:
         resets_us = _eases(bound.buckets, bound.key, position, maximum - (asked or 1), read, now_us)
     return Lack(bound, position, maximum, asked, cell[position], cell[position + WIDTH], resets_us)
+
+
+def _cell(bound: Bound, read: Read, now_us: int) -> Cell:
+    """What counts under `bound`: one counter, or the fullest span of a rolling window."""
+    return read(bound.key) if bound.buckets is None else _fullest(bound.buckets, bound.key, read, now_us)
 
 
 def _fullest(buckets: Buckets, key: str, read: Read, now_us: int) -> Cell:

@@ -189,9 +189,7 @@ def ended_us(key: str) -> int | None:
         if name == "hour":
             return _read(start) + HOUR_US
         if (length_us := rolling_us(name)) is not None:
-            span = Rolling(UTC, name, length_us).span(_read(start), None)
-            assert span.buckets is not None
-            return span.buckets.leaves_us()
+            return Rolling(UTC, name, length_us).leaves_us(_read(start))
     except ValueError:
         return None
     return None

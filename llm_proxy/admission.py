@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 
 import msgspec
@@ -11,7 +11,8 @@ from msgspec import structs
 
 from budgets import Bound, Held, Hold, LimitBook, OnExceed, Refused, Subject, Unit
 from llm_proxy import journal
-from llm_proxy.counting.error import TokenErrors
+from llm_proxy.counting.error import TokenErrors, error_key
+from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.judge import Rules, run_update
@@ -20,7 +21,7 @@ from llm_proxy.policy.verdict import ResultLabel
 from llm_proxy.pricing.book import PriceBook
 from llm_proxy.pricing.price import Price
 from llm_proxy.pricing.tiers import asked_tier
-from llm_proxy.quote import ONE, Quote, Tries, quote
+from llm_proxy.quote import ONE, Quote, Tries, counts_tokens, quote
 from llm_proxy.reactions.alerts import bound_of
 from llm_proxy.reactions.refusal import exceeded
 from llm_proxy.records.batch import Found, Job, Wrote
@@ -28,6 +29,7 @@ from llm_proxy.records.evidence import Answered, Evidence, RunUpdate, tool_call_
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
 from llm_proxy.records.view import ToolResultView
 from llm_proxy.records.writer import Writer, unavailable
+from llm_proxy.wire.caching import asks_for_an_hour
 from routing.targets import Resolved
 
 LEASE_US = 30_000_000
@@ -45,6 +47,8 @@ class Admitted(msgspec.Struct, frozen=True):
     """The id of a tool result that the posture refuses, empty where there is none."""
     tries: Tries = ONE
     """What is held: a second try is made only where it is."""
+    begun: Quote | None = None
+    """What is held of a call that holds less than its worst case at first."""
 
 
 class Admission:
@@ -59,13 +63,18 @@ class Admission:
         *,
         refuse_unpriced: bool,
         errors: TokenErrors | None = None,
+        lengths: ReplyLengths | None = None,
+        expecting: Container[str] = (),
     ) -> None:
+        """`expecting`: the routes whose streams hold at first what `lengths` expects of a reply."""
         self._writer = writer
         self._book = book
         self._prices = prices
         self._now_us = now_us
         self._refuse_unpriced = refuse_unpriced
         self._errors = errors or TokenErrors()
+        self._lengths = lengths
+        self._expecting = expecting
         self._waived = {
             (limit.id, limit.window.name): replace(limit, on_exceed=OnExceed.WARN)
             for limit in book.limits
@@ -128,9 +137,12 @@ class Admission:
         if self._refuse_unpriced and None in prices and dialect.priced and limits_usd(exchange):
             raise _unpriced(exchange.model)
         most = request.max_output if dialect.generates else 0
-        tokens = held_tokens(exchange, route, self._errors) if dialect.priced else 0
+        tokens = held_tokens(exchange, route, self._errors, prices) if dialect.priced else 0
         tries = _tries(exchange, route, len(prices))
-        worst = quote(tokens, most, request.n, prices, exchange.units, tries, asked_tier(request))
+        tier, hour = asked_tier(request), _for_an_hour(exchange, prices)
+        worst = quote(tokens, most, request.n, prices, exchange.units, tries, tier, hour=hour)
+        if request.stream and tries == ONE and route.route.name in self._expecting:
+            worst = worst.holding(self._expected(exchange, route) or worst.cap)
         for attempt in range(_SHRINKS + 1):
             outcome = await self._writer.submit(self._job(exchange, worst, rules, last=attempt == _SHRINKS))
             match outcome:
@@ -156,6 +168,12 @@ class Admission:
     def _priced(self, route: Resolved) -> tuple[Price | None, ...]:
         """The prices of every target of `route`, which may have fewer for one call than for another."""
         return tuple([self._prices.find(target.provider, target.model) for target in route.targets()])
+
+    def _expected(self, exchange: Exchange, route: Resolved) -> int | None:
+        """How many tokens a reply is expected to have at most; None where nobody knows, or it's no matter."""
+        if self._lengths is None or not (exchange.dialect.generates and counts_tokens(exchange.bounds)):
+            return None
+        return self._lengths.expected([error_key(t.provider, t.model) for t in route.targets()])
 
     def _remember(self, exchange: Exchange) -> None:
         """The store has the run's row now: the run's next calls need not insert it again."""
@@ -187,7 +205,7 @@ class Admission:
             cap = None if worst.capped or not _shrunk(worst) else worst.cap
             evidence = journal.opened(exchange, begins=begins)
             known = state if wants_run else None
-            admitted = Admitted(known, cap, rejected, worst.tries)
+            admitted = Admitted(known, cap, rejected, worst.tries, worst if worst.start else None)
             return Wrote(admitted, _joined(evidence, before, state, answered, key))
 
         return Job(then=then, ops=(hold,), run=key if wants_run else None)
@@ -216,6 +234,14 @@ def _tries(exchange: Exchange, route: Resolved, targets: int) -> Tries:
     hedged = any(leg.route.hedge for leg in route.legs())
     goes_on = exchange.continues
     return Tries(1 + hedged + goes_on, 1 + hedged) if hedged or goes_on else ONE
+
+
+def _for_an_hour(exchange: Exchange, prices: Iterable[Price | None]) -> bool:
+    """Whether the prompt may be kept in the cache for an hour at a target where that is the dearest."""
+    asked = exchange.whole or exchange.request
+    assert asked is not None
+    dearer = any(price is not None and price.dearer_by_the_hour for price in prices)
+    return dearer and asks_for_an_hour(asked.body)
 
 
 def _shrunk(worst: Quote) -> bool:

@@ -55,13 +55,14 @@ async def admit(
     """
     outcome = await services.admission.hold(exchange, route, rules)
     while isinstance(outcome, Refused):
-        refusal, before = services.admission.exceeded(outcome, exchange), exchange.downgraded
+        refusal = services.admission.exceeded(outcome, exchange)
+        before = exchange.downgraded, exchange.bounds
         if not _steps_down(exchange, outcome):
             raise refusal
         try:
             route = await readied(services, exchange)
         except ProxyError as error:
-            exchange.downgraded = before
+            exchange.downgraded, exchange.bounds = before
             raise refusal from error
         services.alerts.count_downgrade(outcome.limit_id)
         outcome = await services.admission.hold(exchange, route, rules)

@@ -86,6 +86,9 @@ class Exchange:
     refused: Refused | None = None
     """Why the ledger held nothing for it."""
     held: Amount = ZERO
+    """What the ledger has set aside for it by now."""
+    topped_up: Amount = ZERO
+    """The part of `held` that came behind the first hold."""
     left: tuple[Left, ...] = ()
     floor: Amount = ZERO
     opened: bool = False

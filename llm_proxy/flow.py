@@ -39,6 +39,18 @@ class Sink(Protocol):
     async def finish(self, tail: bytes) -> None: ...
 
 
+class Allowance(Protocol):
+    """What is held for a reply, where that may be less than all of it."""
+
+    def short(self, assembly: Assembly) -> bool:
+        """Whether what came has to be covered before it is released."""
+        ...
+
+    async def cover(self, assembly: Assembly) -> None:
+        """Returns once it is. Raises `ProxyError` where no more is to be had."""
+        ...
+
+
 class Flow:
     """One attempt's reply. `feed` its bytes; once they have `arrived`, `end` it.
 
@@ -56,6 +68,7 @@ class Flow:
         judging: bool,
         request: WireRequest,
         resumes: Resume | None = None,
+        allowance: Allowance | None = None,
     ) -> None:
         self._output = output
         self._sink = sink
@@ -72,6 +85,7 @@ class Flow:
         self._early: list[bytes] = []
         self._meant = False
         self._resumes = resumes
+        self._allowance = allowance
         self._written: list[bytes] = [*resumes.written] if resumes else []
         """What was released, by earlier attempts too, where it's not what came."""
         self._read_to = 0
@@ -113,15 +127,20 @@ class Flow:
         except FrameTooLarge as error:
             raise UpstreamFailure(FailureKind.MALFORMED, "one event of the stream is too large") from error
         ready: list[bytes] = []
+        failure: UpstreamFailure | None = None
         try:
             self._read_frames(frames, ready)
-        except UpstreamFailure:
+        except UpstreamFailure as error:
             # Nothing can take the reply back once it began, nor so what came before the failure.
-            if self._sink.started and (data := self._releasing(ready)):
-                await self._sink.release(data)
-            raise
+            if not self._sink.started:
+                raise
+            failure = error
+        if self._allowance is not None and self._allowance.short(self.assembly):
+            await self._allowance.cover(self.assembly)
         if data := self._releasing(ready):
             await self._sink.release(data)
+        if failure is not None:
+            raise failure
 
     def _releasing(self, ready: list[bytes]) -> bytes:
         """The bytes that go out now; empty until the reply says something."""
@@ -160,6 +179,8 @@ class Flow:
 
     async def end(self) -> bytes:
         """Judges what was held; returns the bytes that wait for the record's commit."""
+        if self._allowance is not None and self._allowance.short(self.assembly):
+            await self._allowance.cover(self.assembly)
         denied = await self._judged()
         output = self._output
         if self._body is not None:

@@ -8,7 +8,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from llm_proxy.counting.prompt import PromptCounter, Tally, around, exact, is_whole
+from llm_proxy.counting.prompt import (
+    PromptCounter,
+    Tally,
+    around,
+    bounded,
+    exact,
+    reads_more,
+    runs_tools,
+    stored,
+)
 from llm_proxy.counting.text import TokenCounter
 from llm_proxy.counting.tokenizers import ANY, Tokenizer
 from llm_proxy.records.blobs import Addresser
@@ -22,11 +31,13 @@ _APART = 512
 
 
 class Memo(NamedTuple):
-    """What is remembered of one message. `tokens` holds what someone needed so far."""
+    """What is remembered of one message or declaration. `tokens` holds what someone needed so far."""
 
     results: tuple[str, ...]
     exact: bool
-    """All of it is text, so that no count of it is a bound."""
+    """All of it is text, so that no count of it is a bound, and it brings nothing more."""
+    bounded: int
+    """Tokens of what is only a bound, pictures apart."""
     tokens: Tally
 
 
@@ -53,6 +64,8 @@ class Intake(msgspec.Struct, frozen=True):
     """Address of the whole body, where it is no JSON object and so is not taken apart."""
     counted: Mapping[Tokenizer, int] = {}
     """Prompt tokens, by each target's way to count them."""
+    bounded: int = 0
+    """How many of them are only a bound, by any way: files, sound, what stands at the vendor."""
     exact: bool = False
     """They were counted, and none of it is only a bound."""
 
@@ -95,7 +108,7 @@ class Reader:
         self._counter = PromptCounter(counter)
         self._texts = counter
         self._memos: OrderedDict[bytes, Memo] = OrderedDict()
-        self._declared: OrderedDict[bytes, Tally] = OrderedDict()
+        self._declared: OrderedDict[tuple[str, bytes], Memo] = OrderedDict()
 
     async def read(
         self, request: WireRequest, dialect: Dialect, *, count: bool, ways: Iterable[Tokenizer] = (ANY,)
@@ -109,25 +122,17 @@ class Reader:
         if not count:
             ways = ()
         await self._texts.ready({way.encoding for way in ways})
-        counted: Tally = {way: around(request, dialect, way) for way in ways}
+        guessed = stored(request, dialect) if count else 0
+        counted: Tally = {way: guessed + around(request, way) for way in ways}
         results: dict[str, None] = {}
-        certain = True
-        for raw, hole in zip(request.messages, taken.messages, strict=True):
-            memo = self._memos.get(hole.id)
-            if memo is None or (counted and not counted.keys() <= memo.tokens.keys()):
-                memo = await self._read(hole.id, raw, dialect, counted)
-            else:
-                self._memos.move_to_end(hole.id)
+        certain = bool(counted) and not (guessed or reads_more(request))
+        for memo in await self._known(request, taken, dialect, counted):
             certain = certain and memo.exact
+            guessed += memo.bounded
             for way in counted:
                 counted[way] += memo.tokens[way]
             for result in memo.results:
                 results[result] = None
-        for key, hole in taken.apart if counted else ():
-            if key in dialect.declared:
-                declared = await self._declare(hole, request.body, counted)
-                for way in counted:
-                    counted[way] += declared[way]
         return Intake(
             tuple(taken.holes()),
             tuple(new),
@@ -135,8 +140,24 @@ class Reader:
             tuple(results),
             max(counted.values(), default=None),
             counted=counted,
-            exact=bool(counted) and certain and is_whole(request, dialect),
+            bounded=guessed if counted else 0,
+            exact=certain,
         )
+
+    async def _known(self, request: WireRequest, taken: Cut, dialect: Dialect, ways: Tally) -> list[Memo]:
+        """What is known of every message, and of what is declared where `ways` ask for a count."""
+        found: list[Memo] = []
+        for raw, hole in zip(request.messages, taken.messages, strict=True):
+            memo = self._memos.get(hole.id)
+            if memo is None or (ways and not ways.keys() <= memo.tokens.keys()):
+                memo = await self._read(hole.id, raw, dialect, ways)
+            else:
+                self._memos.move_to_end(hole.id)
+            found.append(memo)
+        for key, hole in taken.apart if ways else ():
+            if key in dialect.declared:
+                found.append(await self._declare(key, hole, request.body, ways))
+        return found
 
     async def _read(self, id_: bytes, raw: bytes, dialect: Dialect, ways: Iterable[Tokenizer]) -> Memo:
         """Reads a message that is new, or that was not counted in every one of `ways`."""
@@ -146,17 +167,23 @@ class Reader:
         if known is not None:
             known.tokens.update(tokens)
             return known
-        memo = self._memos[id_] = Memo(tuple([result.id for result in facts.results]), exact(facts), tokens)
+        ids = tuple([result.id for result in facts.results])
+        memo = self._memos[id_] = Memo(ids, exact(facts), bounded(facts), tokens)
         if len(self._memos) > _REMEMBERED:
             self._memos.popitem(last=False)
         return memo
 
-    async def _declare(self, hole: Hole, body: bytes, ways: Iterable[Tokenizer]) -> Tally:
-        known = self._declared.setdefault(hole.id, {})
-        missing = [way for way in ways if way not in known]
+    async def _declare(self, key: str, hole: Hole, body: bytes, ways: Iterable[Tokenizer]) -> Memo:
+        known = self._declared.get((key, hole.id))
+        if known is None:
+            certain = key != "tools" or not runs_tools(body[hole.start : hole.end])
+            known = self._declared[key, hole.id] = Memo((), certain, 0, {})
+            if len(self._declared) > _REMEMBERED:
+                self._declared.popitem(last=False)
+        else:
+            self._declared.move_to_end((key, hole.id))
+        missing = [way for way in ways if way not in known.tokens]
         if missing:
             text = body[hole.start : hole.end].decode()
-            known.update(await self._counter.texts((text,), missing))
-        if len(self._declared) > _REMEMBERED:
-            self._declared.popitem(last=False)
+            known.tokens.update(await self._counter.texts((text,), missing))
         return known

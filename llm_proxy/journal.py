@@ -218,6 +218,7 @@ def _closed_body(
         cost_micro_usd=spent.micro_usd,
         cost_label=spent.label or "",
         lost_micro_usd=sum([part.micro_usd for part in exchange.lost]),
+        topped_up=units(exchange.topped_up),
         price=spent.price,
         tier=spent.tier,
         requests=int(exchange.reached_upstream or exchange.answered_here),

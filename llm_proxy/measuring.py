@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from llm_proxy.counting.error import TokenErrors, error_key
+from llm_proxy.counting.lengths import ReplyLengths
+from llm_proxy.counting.prompt import within
 from llm_proxy.counting.tokenizers import Tokenizer, tokenizer_of
-from llm_proxy.exchange import Exchange
+from llm_proxy.exchange import Exchange, Spent
+from llm_proxy.pricing.price import Price
 from llm_proxy.telemetry.metrics import Metrics
 from routing.targets import Resolved
 
@@ -14,19 +19,26 @@ def ways_of(route: Resolved) -> frozenset[Tokenizer]:
     return frozenset([tokenizer_of(target.provider, target.model) for target in route.targets()])
 
 
-def held_tokens(exchange: Exchange, route: Resolved, errors: TokenErrors) -> int:
+def held_tokens(
+    exchange: Exchange, route: Resolved, errors: TokenErrors, prices: Iterable[Price | None]
+) -> int:
     """Prompt tokens as the hold takes them: each target's own count, raised by its error, and the most.
 
+    `prices` are those of the route's targets, in order: what is only a bound is no more than the model takes.
     What a stored conversation had was reported, and stands as it is.
     """
     intake = exchange.intake
     if intake is None or intake.tokens is None:
         return exchange.earlier_tokens
     most = 0
-    for target in route.targets():
-        way = tokenizer_of(target.provider, target.model)
+    for target, price in zip(route.targets(), prices, strict=True):
+        way, key = tokenizer_of(target.provider, target.model), error_key(target.provider, target.model)
         counted = intake.counted_by(way) or 0
-        most = max(most, errors.raised(error_key(target.provider, target.model), counted, way.prior))
+        tokens = errors.raised(key, counted, way.prior)
+        if intake.bounded and price is not None:
+            read = errors.raised(key, counted - intake.bounded, way.prior)
+            tokens = within(price.window, tokens, read)
+        most = max(most, tokens)
     return most + exchange.earlier_tokens
 
 
@@ -40,3 +52,10 @@ def measure(exchange: Exchange, errors: TokenErrors, metrics: Metrics) -> None:
     ratio = errors.observe(error_key(provider, model), counted, usage.input)
     if ratio is not None:
         metrics.token_count_measured(provider, model, ratio)
+
+
+def learn(exchange: Exchange, spent: Spent, lengths: ReplyLengths) -> None:
+    """Takes in how long a whole reply was, each of several choices by itself."""
+    request, output = exchange.request, spent.usage.output
+    if exchange.dialect.generates and request is not None and output:
+        lengths.observe(error_key(exchange.provider, exchange.served_model), -(-output // request.n))

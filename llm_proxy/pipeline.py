@@ -9,7 +9,7 @@ from contextlib import suppress
 
 from msgspec import structs
 
-from budgets import Late, Settle
+from budgets import Correct, Late, Settle
 from llm_proxy import journal
 from llm_proxy.admission import Admitted
 from llm_proxy.charge import charged
@@ -19,12 +19,13 @@ from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow
 from llm_proxy.judge import Judge, Rules, judges, refuse_unjudged
-from llm_proxy.measuring import measure
+from llm_proxy.measuring import learn, measure
 from llm_proxy.outgoing import Outgoing, issuer
 from llm_proxy.output import Output, Translated, Verbatim
 from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.reactions.alerts import with_records
 from llm_proxy.records.batch import Found, Job, Wrote
+from llm_proxy.records.evidence import Evidence
 from llm_proxy.records.view import Problem, Status
 from llm_proxy.resolving import plan_of
 from llm_proxy.resume import Left
@@ -76,6 +77,8 @@ class Pipeline:
             raise
         exchange.status, exchange.problem = (Status.CLIENT_GONE, _LEFT) if exchange.client_gone else _WELL
         exchange.spent = charged(exchange, spent)
+        if services.lengths is not None:
+            learn(exchange, spent, services.lengths)
         measure(exchange, services.errors, services.metrics)
         await self._close_then(exchange, sink, tail)
 
@@ -102,13 +105,20 @@ class Pipeline:
         exchange.continues = exchange.continues and admitted.tries.prompts > admitted.tries.replies
         judge = self._judge(exchange, rules, admitted)
         judging = judges(exchange, rules)
+        allowance = services.topups.of(exchange, admitted.begun) if admitted.begun else None
 
         def new_flow(outgoing: Outgoing, sink: AnySink) -> AnyFlow:
             if isinstance(sink, RawSink):
                 return RawFlow(outgoing.dialect, sink)
             resumes, dialect = outgoing.resumes, outgoing.dialect
             output = _output(exchange, dialect, resumes.left if resumes else None)
-            return Flow(dialect, output, sink, judge, judging=judging, request=request, resumes=resumes)
+            return Flow(
+                *(dialect, output, sink, judge),
+                judging=judging,
+                request=request,
+                resumes=resumes,
+                allowance=allowance.begin() if allowance else None,
+            )
 
         def compose(step: Try, endpoint: Endpoint, absent: Set[str]) -> Outgoing:
             model = step.target.model
@@ -173,7 +183,7 @@ class Pipeline:
         settler = self._services.settler
         if _came_whole(exchange):
             exchange.spent = await settler.finished(exchange)
-        elif exchange.broke_off or _was_cancelled(exchange):
+        elif exchange.broke_off or _was_broken_off(exchange):
             exchange.spent = await settler.cut(exchange)
         if not sink.started:
             exchange.released = []
@@ -188,7 +198,7 @@ class Pipeline:
             exchange.overhead_ms = round(exchange.overhead(), 3)
         now, alerts = services.now_us(), services.alerts
         prices = services.settler.untold(exchange, now)
-        evidence = journal.closed(exchange, services.writer.addresser, now, prices)
+        evidence = self._telling(journal.closed(exchange, services.writer.addresser, now, prices), exchange)
         services.active.pop(exchange.id, None)
 
         def settled(found: Found) -> Wrote:
@@ -197,19 +207,21 @@ class Pipeline:
             return Wrote(found.results, with_records(evidence, alerts.reached(found.results, exchange, now)))
 
         def if_open(found: Found) -> Wrote:
-            return Wrote(True, evidence) if exchange.id in found.open else _UNSETTLED
+            if exchange.id not in found.open:
+                return _UNSETTLED
+            return Wrote(found.results, with_records(evidence, alerts.reached(found.results, exchange, now)))
 
         results = await services.writer.submit(Job(settled, ops=(Settle(exchange.id, used),)))
+        if not results:
+            # Its hold is gone: never taken, or expired, and then recovery may have closed the call already.
+            late = Job(if_open, ops=(Correct(exchange.id, used),), calls=(exchange.id,))
+            results = await services.writer.submit(late)
         if results:
             alerts.count(results)
             services.settler.told(prices)
             exchange.opened = True
-        elif await services.writer.submit(Job(if_open, calls=(exchange.id,))):
-            # Its hold is gone: never taken, or expired, and then recovery may have closed the call already.
-            services.settler.told(prices)
-            exchange.opened = True
         if exchange.opened:
-            services.metrics.observe_call(journal.facts(exchange))
+            self._count_call(exchange)
 
     async def refuse(self, exchange: Exchange, error: ProxyError) -> None:
         """Records a call that was refused before it opened, if its caller is known."""
@@ -222,14 +234,23 @@ class Pipeline:
         exchange.status = Status.REFUSED
         exchange.problem = _problem(error)
         now = services.now_us()
-        evidence = journal.refused(exchange, services.writer.addresser, now)
-        if exchange.refused is not None:
-            told = services.alerts.refused(exchange.refused, exchange, now)
-            evidence = structs.replace(evidence, deliveries=told)
+        evidence = self._telling(journal.refused(exchange, services.writer.addresser, now), exchange)
         await services.writer.submit(Job(lambda _: Wrote(None, evidence)))
+        self._count_call(exchange)
+
+    def _telling(self, evidence: Evidence, exchange: Exchange) -> Evidence:
+        """With what webhooks are told where a limit ended the call."""
+        if exchange.refused is None:
+            return evidence
+        of = self._services
+        return structs.replace(
+            evidence, deliveries=of.alerts.refused(exchange.refused, exchange, of.now_us())
+        )
+
+    def _count_call(self, exchange: Exchange) -> None:
         if exchange.refused is not None:
-            services.alerts.count_refusal(exchange.refused.limit_id)
-        services.metrics.observe_call(journal.facts(exchange))
+            self._services.alerts.count_refusal(exchange.refused.limit_id)
+        self._services.metrics.observe_call(journal.facts(exchange))
 
 
 _UNSETTLED = Wrote(False)
@@ -257,12 +278,15 @@ def _output(exchange: Exchange, upstream: Dialect, left: Left | None) -> Output:
 
 def _came_whole(exchange: Exchange) -> bool:
     """Whether the last target asked did its part, so that it was the proxy which refused the reply."""
-    return exchange.last is not None and not exchange.last.failure
+    assert exchange.request is not None
+    ended = exchange.dialect.raw or exchange.assembly.finished(exchange.request.n)
+    return exchange.last is not None and not exchange.last.failure and ended
 
 
-def _was_cancelled(exchange: Exchange) -> bool:
-    """Whether the call ended while a target was at work on it, not between two attempts."""
-    return exchange.last is not None and exchange.last.failure == FailureKind.CLIENT_GONE
+def _was_broken_off(exchange: Exchange) -> bool:
+    """Whether the call ended while a target was at work on it, not between two attempts: its caller left,
+    or the proxy let it go no further."""
+    return exchange.last is not None and exchange.last.failure in ("", FailureKind.CLIENT_GONE)
 
 
 def _ending(exchange: Exchange, error: BaseException) -> tuple[Status, Problem]:

@@ -25,12 +25,17 @@ _MOST_MICRO_USD = 2**53
 class Tries(msgspec.Struct, frozen=True):
     """How much a call may use beyond one try: the prompts it may pay for, and the whole replies.
 
-    Two targets at once give two of both. One that goes on with another's cut reply reads the prompt again,
-    and both parts together are one reply.
+    Two targets at once give two of both. One that goes on with another's cut reply reads the prompt again
+    and what came of the reply, and both parts together are one reply.
     """
 
     prompts: int = 1
     replies: int = 1
+
+    @property
+    def again(self) -> int:
+        """How often a cut reply may be read by one that goes on with it."""
+        return self.prompts - self.replies
 
 
 ONE = Tries()
@@ -50,11 +55,24 @@ class Quote(msgspec.Struct, frozen=True):
     tries: Tries = ONE
     dearest: tuple[Dearest, ...] = ()
     """The most that a token may cost at each of `prices`, in any tier that the call may be served in."""
+    start: int = 0
+    """Output tokens of each reply that are held, where that is less than the cap: more is as it comes."""
+
+    @property
+    def reply(self) -> int:
+        """Output tokens of each reply that are held."""
+        return self.start or self.cap
+
+    @property
+    def output(self) -> int:
+        """Output tokens that are held."""
+        return self.reply * self.choices * self.tries.replies
 
     def amount(self) -> Amount:
-        input_, output = self.input * self.tries.prompts, self._output
+        read = self.tries.again * self.reply * self.choices
+        input_, output = self.input * self.tries.prompts + read, self.output
         return Amount(
-            micro_usd=self._worst(self.cap),
+            micro_usd=self._worst(self.reply),
             tokens=input_ + output,
             input_tokens=input_,
             output_tokens=output,
@@ -65,7 +83,7 @@ class Quote(msgspec.Struct, frozen=True):
     def floor(self) -> Amount:
         """What a call costs of which nothing more is known than that it was sent."""
         return Amount(
-            micro_usd=min(self._one(0), _MOST_MICRO_USD),
+            micro_usd=min(self._one(self.input, 0), _MOST_MICRO_USD),
             tokens=self.input,
             input_tokens=self.input,
             requests=1,
@@ -83,23 +101,30 @@ class Quote(msgspec.Struct, frozen=True):
         if self.capped:
             return None
         cap = self._fitting(refused.unit, left)
-        if cap is None or cap < LEAST_OUTPUT or cap >= self.cap:
+        if cap is None or cap < LEAST_OUTPUT or cap >= self.reply:
             return None
-        return structs.replace(self, cap=cap)
+        return structs.replace(self, cap=cap, start=0)
 
-    @property
-    def _output(self) -> int:
-        return self.cap * self.choices * self.tries.replies
+    def holding(self, tokens: int) -> Quote:
+        """The same call with so many tokens of each reply held, at most its worst case."""
+        return structs.replace(self, start=tokens if tokens < self.cap else 0)
+
+    def stretched(self, refused: Refused) -> Quote:
+        """The same call holding as much more as `refused` says is left."""
+        held = self.amount().get(refused.unit)
+        reply = self._fitting(refused.unit, refused.maximum - refused.used - refused.held + held)
+        return self if reply is None or reply <= self.reply else self.holding(reply)
 
     def _worst(self, cap: int) -> int:
-        again = self.tries.prompts - self.tries.replies
-        worst = self.tries.replies * self._one(cap) + again * self._one(0)
+        output = cap * self.choices
+        worst = self.tries.replies * self._one(self.input, output)
+        if self.tries.again:
+            worst += self.tries.again * self._one(self.input + output, 0)
         return min(worst, _MOST_MICRO_USD)
 
-    def _one(self, cap: int) -> int:
+    def _one(self, input_: int, output: int) -> int:
         """One try, at the dearest target."""
-        output = cap * self.choices
-        return max([most.micro_usd(self.input, output) for most in self.dearest]) + self.flat
+        return max([most.micro_usd(input_, output) for most in self.dearest]) + self.flat
 
     def _fitting(self, unit: Unit, left: int) -> int | None:
         match unit:
@@ -132,16 +157,20 @@ def quote(
     units: Units = NO_UNITS,
     tries: Tries = ONE,
     tier: str = "",
+    *,
+    hour: bool = True,
 ) -> Quote:
     """The worst case of a call over every target of its route. A missing price counts as free.
 
-    `tier` is the service tier that the request asks for, in its own word.
+    `tier` is the service tier that the request asks for, in its own word; `hour`, whether it may have its
+    prompt kept in the cache for an hour.
     """
     known = tuple([price or FREE for price in prices]) or (FREE,)
     flat = max([price.flat_micro_usd(units) for price in known])
-    dearest = tuple([price.dearest(input_tokens, tier) for price in known])
     capped = max_output is not None
     cap = max_output if capped else min(max([price.max_output for price in known]), _MOST_OUTPUT)
+    longest = input_tokens + (cap * choices if tries.again else 0)
+    dearest = tuple([price.dearest(longest, tier, hour=hour) for price in known])
     return Quote(input_tokens, cap, choices, known, capped, flat, tries, dearest)
 
 

@@ -11,7 +11,7 @@ import structlog
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.exc import SQLAlchemyError
 
-from budgets import Expire, Renew
+from budgets import Correct, Expire, Renew
 from budgets.sql_store import METADATA as LEDGER
 from llm_proxy.admission import LEASE_US
 from llm_proxy.chat.events import Usage
@@ -132,7 +132,9 @@ def _closing(dead: list[_Dead], now_us: int) -> Job:
         left = [call for call in dead if call.id in found.open]
         return Wrote(len(left), _interrupted(left, now_us))
 
-    return Job(then, calls=tuple(call.id for call in dead))
+    # What their expiry charged stands: a process that is alive after all must not correct it any more.
+    ops = tuple(Correct(call.id, None) for call in dead)
+    return Job(then, ops=ops, calls=tuple(call.id for call in dead))
 
 
 def _interrupted(dead: list[_Dead], now_us: int) -> Evidence:

@@ -104,7 +104,7 @@ def plan_of(services: Services, exchange: Exchange, route: Resolved) -> Plan:
     assert exchange.caller is not None
     assert request is not None
     # Counted for a budget only, they don't steer: the same prompt goes the same way for every agent.
-    tokens = exchange.intake.tokens if exchange.intake and route.counts_from is not None else None
+    tokens = exchange.intake.tokens if exchange.intake and sized(exchange, route) else None
     demand = Demand(
         run="" if exchange.run_inferred else f"{exchange.caller.agent.id}/{exchange.run_id}",
         tokens=0 if tokens is None else tokens + exchange.earlier_tokens,

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from llm_proxy.admission import Admission
 from llm_proxy.counting.error import TokenErrors
+from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.identity.access import Access
 from llm_proxy.intake import Reader
 from llm_proxy.judge import Rules
@@ -20,6 +21,7 @@ from llm_proxy.runs.tree import RunTree
 from llm_proxy.settle import Settler
 from llm_proxy.standing import Standing
 from llm_proxy.telemetry.metrics import Metrics
+from llm_proxy.topup import TopUps
 from llm_proxy.turns import Turns
 from llm_proxy.upstream.provider import Upstreams
 from routing.fleet import Fleet
@@ -50,6 +52,9 @@ class Services:
     admission: Admission
     settler: Settler
     errors: TokenErrors
+    lengths: ReplyLengths | None
+    """None where no model's streams hold less than their worst case."""
+    topups: TopUps
     alerts: Alerts
     writer: Writer
     upstreams: Upstreams

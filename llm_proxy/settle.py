@@ -9,7 +9,7 @@ from msgspec import structs
 from budgets import Amount
 from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Assembly
-from llm_proxy.counting.prompt import PromptCounter
+from llm_proxy.counting.prompt import PromptCounter, within
 from llm_proxy.counting.reply import reply_tokens
 from llm_proxy.counting.text import TokenCounter
 from llm_proxy.counting.tokenizers import Tokenizer, tokenizer_of
@@ -46,7 +46,7 @@ class Settler:
             return _plus(spent, exchange, price) if exchange.dialect.raw else spent
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
-        seen = await self._seen(exchange, exchange.assembly, exchange.resumed, _way(exchange))
+        seen = await self._seen(exchange, exchange.assembly, exchange.resumed, _way(exchange), price)
         return _spent(seen, price, CostLabel.ESTIMATED, _tier(exchange, exchange.assembly, price))
 
     async def cut(self, exchange: Exchange) -> Spent:
@@ -54,7 +54,7 @@ class Settler:
         price = self._price(exchange)
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
-        seen = await self._seen(exchange, exchange.assembly, exchange.resumed, _way(exchange))
+        seen = await self._seen(exchange, exchange.assembly, exchange.resumed, _way(exchange), price)
         reported = exchange.assembly.usage
         usage = seen if reported is None else _at_least(reported, seen)
         spent = _spent(usage, price, CostLabel.PARTIAL, _tier(exchange, exchange.assembly, price))
@@ -69,7 +69,7 @@ class Settler:
         if not exchange.dialect.priced:
             return _by_the_piece(exchange, price)
         way = tokenizer_of(attempt.provider, attempt.model)
-        usage = await self._seen(exchange, attempt.assembly, attempt.resumed, way)
+        usage = await self._seen(exchange, attempt.assembly, attempt.resumed, way, price)
         if reported is not None:
             enough = reported.output >= usage.output
             label = CostLabel.REPORTED if enough else CostLabel.PARTIAL
@@ -91,24 +91,35 @@ class Settler:
         return self._prices.find(exchange.provider, exchange.served_model)
 
     async def _seen(
-        self, exchange: Exchange, assembly: Assembly, resumed: Resume | None, way: Tokenizer
+        self,
+        exchange: Exchange,
+        assembly: Assembly,
+        resumed: Resume | None,
+        way: Tokenizer,
+        price: Price | None,
     ) -> Usage:
         """Tokens of the prompt, what it went on from included, and of every word of the reply, counted.
 
         What was written is no more than was held, since the hold has room for the longest reply.
         """
-        prompt = await self.prompt(exchange, way)
+        prompt = await self._prompt(exchange, way, price)
         if resumed is not None:
             prompt += await self._counter.count((resumed.left.text,), way.encoding)
         said = await reply_tokens(assembly.reply(), self._counter, way)
         return Usage(input=prompt, output=min(said, exchange.held.output_tokens or said))
 
-    async def prompt(self, exchange: Exchange, way: Tokenizer | None = None) -> int:
+    async def prompt(self, exchange: Exchange) -> int:
         """The prompt's tokens, counted now if they weren't needed before."""
-        way, intake = way or _way(exchange), exchange.intake
+        return await self._prompt(exchange, _way(exchange), self._price(exchange))
+
+    async def _prompt(self, exchange: Exchange, way: Tokenizer, price: Price | None) -> int:
+        intake, request = exchange.intake, exchange.request
+        window = None if price is None else price.window
         counted = None if intake is None else intake.counted_by(way)
-        if counted is None and exchange.request is not None:
-            counted = await PromptCounter(self._counter).prompt(exchange.request, exchange.dialect, way)
+        if intake is not None and counted is not None:
+            counted = within(window, counted, counted - intake.bounded)
+        elif request is not None:
+            counted = await PromptCounter(self._counter).prompt(request, exchange.dialect, way, window)
         return (counted or 0) + exchange.earlier_tokens
 
 
@@ -174,9 +185,9 @@ def _tier(exchange: Exchange, assembly: Assembly, price: Price | None) -> str:
     """The service tier as the upstream says, else as the request asked and the price knows it."""
     if assembly.tier:
         return tiers.named(assembly.tier)
-    if price is None or len(price.tiers) == 1 or "service_tier" in exchange.dropped:
+    if price is None or len(price.tiers) == 1:
         return ""
-    return tiers.known(tiers.asked_tier(exchange.request), price.tiers) or ""
+    return tiers.known(tiers.asked_tier(exchange.request, exchange.dropped), price.tiers) or ""
 
 
 def _spent(usage: Usage, price: Price | None, label: CostLabel, tier: str) -> Spent:

@@ -98,7 +98,8 @@ class Standing:
                 self._keyring.forget()
 
     def close(self) -> None:
-        self._thread.shutdown(wait=False)
+        """Waits for the look that is under way."""
+        self._thread.shutdown()
 
     def _apply(self, found: store.Standing) -> None:
         self._frozen = {agent.agent_id: agent for agent in found.frozen}

@@ -10,7 +10,7 @@ from yarl import URL
 from budgets import AT_ONCE, Limit, LimitBook, OnExceed, Scope, Unit, window_named
 from llm_proxy.config import Config
 from llm_proxy.config.budgeting import BudgetConfig, DowngradeConfig
-from llm_proxy.config.choices import Affinity, Event, OnCut, OnLeave
+from llm_proxy.config.choices import Affinity, Event, Hold, OnCut, OnLeave
 from llm_proxy.config.issuers import IssuerConfig
 from llm_proxy.config.providers import LITELLM
 from llm_proxy.config.schema import ModelConfig, TargetConfig
@@ -239,6 +239,16 @@ def prices(config: Config) -> PriceBook:
     book = PriceBook(overrides)
     book.load((t.provider, t.model) for model in config.models.values() for t in model.targets)
     return book
+
+
+def expecting(config: Config) -> frozenset[str]:
+    """Models whose streams hold at first no more than is expected of them."""
+    return frozenset([name for name, model in config.models.items() if model.hold is Hold.EXPECTED])
+
+
+def served(config: Config) -> dict[str, tuple[str, str]]:
+    """Provider and model of each target, by its id."""
+    return {t.id: (t.provider, t.model) for model in config.models.values() for t in model.targets}
 
 
 def encodings(config: Config) -> frozenset[str]:

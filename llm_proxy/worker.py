@@ -12,16 +12,20 @@ from contextlib import AsyncExitStack
 import structlog
 from sqlalchemy import Engine
 
-from budgets import LimitBook
+from budgets import LimitBook, Refused
 from llm_proxy import wiring
 from llm_proxy.admission import Admission
+from llm_proxy.archive.lengths import newest_lengths
 from llm_proxy.archive.outbox import StoreOutbox
 from llm_proxy.archive.recall import Recalled, recall
 from llm_proxy.config import Config
 from llm_proxy.config.choices import Durability, Translation, Unpriced
 from llm_proxy.config.providers import LITELLM
-from llm_proxy.counting.error import TokenErrors
+from llm_proxy.counting.error import TokenErrors, error_key
+from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.counting.text import TokenCounter
+from llm_proxy.errors import ProxyError
+from llm_proxy.exchange import Exchange
 from llm_proxy.identity.access import Access
 from llm_proxy.identity.keyring import Credential, Keyring
 from llm_proxy.identity.tokens import SignedTokens
@@ -33,6 +37,7 @@ from llm_proxy.reactions.sender import Sender
 from llm_proxy.records.engine import open_engine
 from llm_proxy.records.ids import now_us, uuid7
 from llm_proxy.records.migrate import upgrade
+from llm_proxy.records.purge import Purge
 from llm_proxy.records.responses import StoredResponse, find_response
 from llm_proxy.records.standing import StandingReader, issued_keys
 from llm_proxy.records.writer import Writer
@@ -50,6 +55,7 @@ from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.telemetry.outbox import OutboxExporter
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.transport import headers_from, open_transport
+from llm_proxy.topup import TopUps
 from llm_proxy.turns import Turns
 from llm_proxy.upstream.http import HttpProvider
 from llm_proxy.upstream.litellm import LiteLLMProvider
@@ -136,6 +142,21 @@ class Worker:
         lookup = RunLookup(self.engine, lambda: writer.healthy)
         stack.callback(lookup.close)
         runs = RunTree(lookup, access.shown, lambda: standing.ended, now_us)
+        lengths = await self._lengths()
+        admission = Admission(
+            writer,
+            limits,
+            prices,
+            now_us,
+            refuse_unpriced=config.unpriced is Unpriced.REFUSE,
+            errors=errors,
+            lengths=lengths,
+            expecting=wiring.expecting(config),
+        )
+
+        async def over(exchange: Exchange, refused: Refused) -> ProxyError:
+            return await runs.explained(exchange, admission.exceeded(refused, exchange))
+
         return Services(
             access=access,
             standing=standing,
@@ -144,16 +165,11 @@ class Worker:
             routes=wiring.routes(config, prices),
             fleet=Fleet(),
             reader=Reader(writer.addresser, self.counter),
-            admission=Admission(
-                writer,
-                limits,
-                prices,
-                now_us,
-                refuse_unpriced=config.unpriced is Unpriced.REFUSE,
-                errors=errors,
-            ),
+            admission=admission,
             settler=Settler(prices, self.counter),
             errors=errors,
+            lengths=lengths,
+            topups=TopUps(writer, self.counter, errors, over),
             alerts=Alerts(limits, announcer, metrics),
             writer=writer,
             upstreams=upstreams,
@@ -171,6 +187,19 @@ class Worker:
             max_body=config.server.max_body_mb << 20,
             strict=config.records.durability is Durability.STRICT,
         )
+
+    async def _lengths(self) -> ReplyLengths | None:
+        """How long replies were lately, where the hold of a model's streams goes by that."""
+        if not wiring.expecting(self.config):
+            return None
+        lengths = ReplyLengths()
+        for provider, model, tokens in await asyncio.to_thread(self._newest_lengths):
+            lengths.observe(error_key(provider, model), tokens)
+        return lengths
+
+    def _newest_lengths(self) -> list[tuple[str, str, int]]:
+        with self.engine.connect() as connection:
+            return newest_lengths(connection, wiring.served(self.config))
 
     async def _stored(self, agent_id: str, response: str) -> StoredResponse | None:
         return await asyncio.to_thread(self._stored_now, agent_id, response)
@@ -232,6 +261,8 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(recovery.run(), name="recovery")
+                purge = Purge(self.engine, self.services.writer.id, now_us)
+                group.create_task(purge.run(), name="purge")
                 group.create_task(standing.run(), name="standing")
                 group.create_task(self.tokens.keep_fresh(), name="issuers")
                 group.create_task(sharing.run(), name="sharing")

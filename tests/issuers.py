@@ -96,6 +96,8 @@ class Jwks:
     headers: dict[str, str] = field(default_factory=dict[str, str])
     asked: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     """The headers of every request, in order."""
+    at: list[float] = field(default_factory=list[float])
+    """When each came, in seconds of the loop's clock."""
 
     @property
     def url(self) -> str:
@@ -105,6 +107,7 @@ class Jwks:
         return json.dumps({"keys": [key.jwk for key in self.keys]}).encode() if self.raw is None else self.raw
 
     async def answer(self, request: web.Request) -> web.Response:
+        self.at.append(asyncio.get_running_loop().time())
         self.asked.append({name.lower(): value for name, value in request.headers.items()})
         await asyncio.sleep(self.wait_s)
         return web.Response(body=self.body(), status=self.status, headers=self.headers)

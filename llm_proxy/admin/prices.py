@@ -7,14 +7,15 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 
 import msgspec
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from llm_proxy.admin.errors import NotFound
+from llm_proxy.counting.error import MOST_KEYS, error_key
 from llm_proxy.pricing.book import PriceBook
 from llm_proxy.pricing.names import KINDS, STANDARD
 from llm_proxy.pricing.price import Price
 from llm_proxy.pricing.rates import Rates
-from llm_proxy.records.tables import token_errors
+from llm_proxy.records import error_rows
 from routing.targets import AS_ASKED, RouteTable, Target
 
 _PICO_PER_MICRO = 10**6
@@ -141,7 +142,7 @@ def _line(model: str, target: Target, book: PriceBook, errors: dict[str, TokenEr
         above=_thresholds(price),
         max_input_tokens=price.window if price is not None else None,
         max_output_tokens=price.max_output if price is not None else None,
-        token_error=errors.get(f"{target.provider}/{target.model}"),
+        token_error=errors.get(error_key(target.provider, target.model)),
     )
 
 
@@ -161,7 +162,7 @@ def _shown(
         usd_per_piece=_pieces(price) if price is not None else {},
         max_input_tokens=price.window if price is not None else None,
         max_output_tokens=price.max_output if price is not None else None,
-        token_error=errors.get(f"{provider}/{sent}"),
+        token_error=errors.get(error_key(provider, sent)),
     )
 
 
@@ -193,11 +194,8 @@ def _million(pico: int) -> float:
 
 
 def _errors(connection: Connection | None) -> dict[str, TokenError]:
-    if connection is None:
-        return {}
-    known = token_errors.c
-    rows = connection.execute(select(known.key, known.samples, known.mean_ppm, known.worst_ppm))
+    rows = {} if connection is None else error_rows.read(connection, MOST_KEYS)
     return {
         key: TokenError(samples=samples, mean=mean / _PPM, worst=worst / _PPM)
-        for key, samples, mean, worst in rows
+        for key, (samples, mean, worst) in rows.items()
     }

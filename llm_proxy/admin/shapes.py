@@ -160,6 +160,7 @@ class CallOutline(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str
     policy: str
     held: dict[str, int]
+    topped_up: dict[str, int]
     finish_reasons: tuple[str, ...]
     problem: ProblemShown | None
     decisions: tuple[DecisionShown, ...]

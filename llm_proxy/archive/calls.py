@@ -138,6 +138,7 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         results=opened.results,
         policy=opened.policy,
         held=opened.held,
+        topped_up=closed.topped_up,
         request=body,
         sent=(rebuild(closed.sent, blobs) if content else None) or as_sent(body, closed.edits),
         emitted=emitted,

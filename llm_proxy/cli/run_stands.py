@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from rich.text import Text
 
 from llm_proxy.cli.text import line, moment, money
+from llm_proxy.identity.lineage import ENVELOPE
 from llm_proxy.runs.status import RunStatus, Standing, Use
 
 STYLES = {
@@ -62,7 +63,7 @@ def _left(use: Use, stands: Standing) -> Text:
     if use.held:
         text.append(f", {shown(use.held)} held", "cyan")
     whose = "" if use.run_id == stands.run.run_id else f" of run {line(use.run_id)}"
-    name = use.limit if not use.limit.startswith("envelope:") else "envelope"
+    name = use.limit if not use.limit.startswith(ENVELOPE) else "envelope"
     return text.append(f"  {line(name)}{whose}", "dim")
 
 

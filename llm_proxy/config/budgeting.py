@@ -13,6 +13,7 @@ from llm_proxy.config.credentials import ApiKey
 from llm_proxy.config.places import Address
 from llm_proxy.config.shapes import Float, Items, Maximum, Name, Rate, Section, Text, Tokens, Usd
 from llm_proxy.config.values import known_event, known_time_zone, known_window, usable_secret
+from llm_proxy.identity.lineage import ENVELOPE
 from llm_proxy.pricing.names import is_rate
 from llm_proxy.pricing.row import prices_something
 
@@ -68,10 +69,16 @@ class DowngradeConfig(Section):
     downgrade: Text
 
 
+def _of_config(id_: str) -> str:
+    if id_.startswith(ENVELOPE):
+        raise ValueError(f"must not begin with {ENVELOPE!r}: so begin those of runs' envelopes")
+    return id_
+
+
 class BudgetConfig(Section):
     """Maxima over one window. `agent: "*"` is each agent by itself, no agent and no team all together."""
 
-    id: Name
+    id: Annotated[Name, AfterValidator(_of_config)]
     agent: Text | None = None
     team: Text | None = None
     user: Text | None = None

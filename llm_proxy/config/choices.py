@@ -78,6 +78,13 @@ class OnLeave(StrEnum):
     DRAIN = "drain"
 
 
+class Hold(StrEnum):
+    """What of a streamed reply is held before it comes: the longest one, or what its like had lately."""
+
+    WORST_CASE = "worst_case"
+    EXPECTED = "expected"
+
+
 class Role(StrEnum):
     """What an operator may do. `investigator` may read content."""
 

@@ -13,6 +13,7 @@ from llm_proxy.config.choices import (
     Content,
     DialectName,
     Durability,
+    Hold,
     OnCut,
     OnLeave,
     Protocol,
@@ -150,6 +151,7 @@ class ModelConfig(Section):
     """Models asked in place of one whose vendor's content filter refused the request."""
     on_cut: OnCut = OnCut.ERROR
     on_leave: OnLeave = OnLeave.CANCEL
+    hold: Hold = Hold.WORST_CASE
     hedge_after: Literal["p95"] | Seconds | None = None
     """Start a second target when the first gave nothing for its own p95, or for so many seconds."""
     breaker: BreakerConfig = BreakerConfig()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from llm_proxy.config.check import FALLBACKS
-from llm_proxy.config.choices import StrategyName
+from llm_proxy.config.choices import Hold, OnCut, StrategyName
 from llm_proxy.config.listed import Prices, sent
 from llm_proxy.config.schema import ConfigFile, ModelConfig
 from llm_proxy.yamlpos import Document, Issue
@@ -22,6 +22,7 @@ def routing_warnings(config: ConfigFile, document: Document, prices: Prices | No
         if model.hedge_after is not None and len(model.targets) == 1 and not model.fallbacks:
             message = "has no second target to start: give the model another target, or a fallback"
             yield document.issue(("models", name, "hedge_after"), message)
+        yield from _whole_holds(name, model, document)
         if prices is not None:
             yield from _unknown_costs(name, model, document, prices)
             yield from _small_windows(name, model, document, prices)
@@ -34,6 +35,18 @@ def _idle_weights(name: str, model: ModelConfig, document: Document) -> Iterator
         if target.weight != 1:
             message = f"has no effect with strategy `{model.strategy}`: only weighted and least-busy weigh"
             yield document.issue(("models", name, "targets", n, "weight"), message)
+
+
+def _whole_holds(name: str, model: ModelConfig, document: Document) -> Iterator[Issue]:
+    if model.hold is not Hold.EXPECTED or (len(model.targets) == 1 and not model.fallbacks):
+        return
+    for key, set_ in (
+        ("hedge_after", model.hedge_after is not None),
+        ("on_cut", model.on_cut is OnCut.CONTINUE),
+    ):
+        if set_:
+            message = f"has no effect where `{key}` may use two targets for one reply: leave one of both out"
+            yield document.issue(("models", name, "hold"), message)
 
 
 def _unknown_costs(name: str, model: ModelConfig, document: Document, prices: Prices) -> Iterator[Issue]:

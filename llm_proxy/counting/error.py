@@ -17,7 +17,7 @@ MOST = 4 * ONE
 _LARGEST = 100 * ONE
 FADES = 512
 """The worst ratio comes nearer to the mean by one part in so many with each answer."""
-_KEYS = 10_000
+MOST_KEYS = 10_000
 """Callers choose the model's name where a target is `*`, so what is kept has to end somewhere."""
 
 
@@ -62,7 +62,7 @@ class TokenErrors:
         before = self._new.get(key)
         if before is not None:
             self._new[key] = before.then(ratio)
-        elif len(self._new) < _KEYS:
+        elif len(self._new) < MOST_KEYS:
             self._new[key] = Measured(1, ratio, ratio)
         return ratio / ONE
 

@@ -82,41 +82,37 @@ class Access:
         if key is None:
             raise await self._refused("missing", _invalid(_MISSING))
         try:
-            caller = self._keyring.find(key, self._now_us())
-            tokens = self._tokens if caller is None else None
-            if tokens is not None and not tokens.looks_like_one(key):
-                tokens = None
-            if caller is None and tokens is None:
-                await self._look_up(hash_key(key))
-                caller = self._keyring.find(key, self._now_us())
+            caller = await self._by_key(key)
         except ProxyError as error:
             if error.kind is Kind.INVALID_CREDENTIAL:
                 raise await self._refused("lapsed", error) from None
             raise
-        if tokens is not None:
-            return await self._by_token(tokens, key)
-        if caller is None:
+        if caller is not None:
+            return caller
+        if self._tokens is None or not self._tokens.looks_like_one(key):
             raise await self._refused("unknown", _invalid(_UNKNOWN))
-        return caller
+        try:
+            return await self._tokens.caller(key)
+        except TokenRefused as refused:
+            raise await self._refused(refused.reason, refused.error) from None
 
     async def shown(self, key: str) -> Caller:
         """Whom a key stands for that is shown beside the credential.
 
         Raises `ProxyError` as `identify` does; nothing is counted, since the call itself is recorded.
         """
-        caller = self._keyring.find(key, self._now_us())
-        if caller is None:
-            await self._look_up(hash_key(key))
-            caller = self._keyring.find(key, self._now_us())
+        caller = await self._by_key(key)
         if caller is None:
             raise _invalid("The run token is not known here: send the one that POST /v1/runs gave.")
         return caller
 
-    async def _by_token(self, tokens: Tokens, token: str) -> Caller:
-        try:
-            return await tokens.caller(token)
-        except TokenRefused as refused:
-            raise await self._refused(refused.reason, refused.error) from None
+    async def _by_key(self, key: str) -> Caller | None:
+        """The caller that a key of the config or of the store stands for. No signed token is looked up."""
+        caller = self._keyring.find(key, self._now_us())
+        if caller is None and not (self._tokens is not None and self._tokens.looks_like_one(key)):
+            await self._look_up(hash_key(key))
+            caller = self._keyring.find(key, self._now_us())
+        return caller
 
     async def _look_up(self, sha256: str) -> None:
         """Asks the store for a key; at most twenty times a second however many wrong keys are tried."""

@@ -7,6 +7,9 @@ import msgspec
 from budgets import Bound, RunRef
 from llm_proxy.identity.names import NameSet
 
+ENVELOPE = "envelope:"
+"""What the ids of envelopes' limits begin with, before the run's, and those of no other limit."""
+
 
 class Lineage(msgspec.Struct, frozen=True):
     """What a call's run is bound by beyond the config's limits. One object serves all its calls."""

@@ -83,10 +83,17 @@ class Price:
         )
         return -(-pico // _PICO_PER_MICRO)
 
-    def dearest(self, input_tokens: int, asked: str = STANDARD) -> Dearest:
+    @property
+    def dearer_by_the_hour(self) -> bool:
+        """Whether it matters for the worst case that a prompt is kept for an hour."""
+        every = [band.rates for bands in self.tiers.values() for band in bands]
+        return any(rates.dearest_hour > rates.dearest_input for rates in every)
+
+    def dearest(self, input_tokens: int, asked: str = STANDARD, *, hour: bool = True) -> Dearest:
         """The most that tokens can cost, of whatever kind, where the prompt has `input_tokens` or fewer.
 
         `asked` is the tier in the request's own word: the call may be served in any tier that it leads to.
+        `hour`: some of the prompt may be written to the cache for an hour.
         """
         names = (STANDARD,) if asked == STANDARD else tiers.reachable(asked, self.tiers)
         rates = [
@@ -95,9 +102,10 @@ class Price:
             for band in self.tiers[name]
             if band.above < input_tokens or not band.above
         ]
-        if len(rates) == 1:
-            return Dearest(rates[0].dearest_input, rates[0].dearest_output)
-        return Dearest(max(r.dearest_input for r in rates), max(r.dearest_output for r in rates))
+        return Dearest(
+            max([r.dearest_hour if hour else r.dearest_input for r in rates]),
+            max([r.dearest_output for r in rates]),
+        )
 
 
 class Dearest(NamedTuple):

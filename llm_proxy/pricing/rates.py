@@ -25,14 +25,18 @@ class Rates:
     cached_audio: int = 0
     cached_image: int = 0
     dearest_input: int = field(init=False, compare=False, default=0)
-    """The most that a token of a prompt can cost, whatever its kind; below of a reply."""
+    """The most that a token of a prompt can cost that isn't kept for an hour; below whatever its kind."""
+    dearest_hour: int = field(init=False, compare=False, default=0)
     dearest_output: int = field(init=False, compare=False, default=0)
+    """The most that a token of a reply can cost."""
 
     def __post_init__(self) -> None:
-        prompt = (self.input, self.cached, self.cache_write, self.cache_write_hour)
+        prompt = (self.input, self.cached, self.cache_write)
         heard = (self.audio_input, self.image_input, self.cached_audio, self.cached_image)
         reply = (self.output, self.reasoning, self.audio_output, self.image_output)
-        object.__setattr__(self, "dearest_input", max(*prompt, *heard))
+        usual = max(*prompt, *heard)
+        object.__setattr__(self, "dearest_input", usual)
+        object.__setattr__(self, "dearest_hour", max(usual, self.cache_write_hour))
         object.__setattr__(self, "dearest_output", max(reply))
 
     @classmethod

@@ -43,12 +43,15 @@ def reachable(asked: str, tiers: Iterable[str]) -> tuple[str, ...]:
     return tuple(tiers) if found is None else tuple({STANDARD, found})
 
 
-def asked_tier(request: WireRequest | None) -> str:
-    """The tier that a request asks for, in its own word: `service_tier`, or Anthropic's `speed`."""
+def asked_tier(request: WireRequest | None, dropped: Container[str] = ()) -> str:
+    """The tier that a request asks for, in its own word: `service_tier`, or Anthropic's `speed`.
+
+    `dropped`: keys that the target was not told.
+    """
     if request is None:
         return ""
     for key in ("speed", "service_tier"):
-        span = request.spans.get(key)
+        span = request.spans.get(key) if key not in dropped else None
         word = tier_word(string(request.body[slice(*span)])) if span is not None else ""
         if word not in _PLAIN:
             return word

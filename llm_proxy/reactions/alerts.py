@@ -10,6 +10,7 @@ from msgspec import structs
 from budgets import Bound, Crossed, Expired, Limit, LimitBook, Refused, Result, Settled, Taken, Unit
 from llm_proxy.config.choices import Event
 from llm_proxy.exchange import Exchange
+from llm_proxy.identity.lineage import ENVELOPE
 from llm_proxy.reactions.events import NOBODY, Announcer
 from llm_proxy.reactions.refusal import exceeded, shown
 from llm_proxy.records import bodies
@@ -52,9 +53,11 @@ class Alerts:
 
     def refused(self, refused: Refused, exchange: Exchange, now_us: int) -> tuple[DeliveryRow, ...]:
         """Deliveries of `budget.refused`, for the first call that a limit refuses within a span."""
-        if not self._announcer.wants(Event.BUDGET_REFUSED) or not self._first(refused.bound_key, exchange.id):
+        if not self._announcer.wants(Event.BUDGET_REFUSED):
             return ()
         bound = bound_of(refused, exchange.bounds)
+        if not self._first(_told_once(refused, bound), exchange.id):
+            return ()
         caller = exchange.caller
         data = {
             "limit": refused.limit_id,
@@ -138,9 +141,18 @@ def bound_of(refused: Refused, bounds: Sequence[Bound]) -> Bound | None:
     return next((b for b in same if b.key == refused.bound_key), same[0] if same else None)
 
 
+def _told_once(refused: Refused, bound: Bound | None) -> str:
+    """What a refusal is told once for: a counter, or under a rolling window any time of its length."""
+    buckets = bound.buckets if bound is not None else None
+    if buckets is None:
+        return refused.bound_key
+    turn = buckets.start_us // (len(buckets.earlier) * buckets.bucket_us)
+    return f"{buckets.head}{buckets.window}:{turn}"
+
+
 def _bounded(limit_id: str) -> str:
     """A label: limits of the config by name, and what runs bring along together."""
-    return limit_id.partition(":")[0] if limit_id.startswith("envelope:") else limit_id
+    return ENVELOPE.rstrip(":") if limit_id.startswith(ENVELOPE) else limit_id
 
 
 def _resets(limit: Limit | None, key: str, now_us: int) -> int | None:

@@ -14,6 +14,7 @@ from llm_proxy.records.tables import deliveries
 _KEPT_US = 30 * 86_400 * 1_000_000
 _ABANDONED_US = 25 * 3_600 * 1_000_000
 _AT_A_TIME = 1_000
+"""Deliveries that `tidy` forgets in one transaction."""
 _ERROR_CHARS = 200
 
 
@@ -90,7 +91,10 @@ class Queue:
         return list(found)
 
     def tidy(self, webhooks: Collection[str], now_us: int) -> int:
-        """Forgets what ended a month ago, and gives up what waits for webhooks that are no longer there."""
+        """Forgets what ended a month ago, and gives up what waits for webhooks that are no longer there.
+
+        Returns how many it forgot, at most a thousand: until that is none, there may be more.
+        """
         d = deliveries.c
         with self._writing() as connection, connection.begin():
             old = select(d.id).where(d.ended_us < now_us - _KEPT_US).limit(_AT_A_TIME)

@@ -92,8 +92,8 @@ class Sender:
                 self._leads = await asyncio.to_thread(self._lease.lead)
                 if self._leads and clock() >= tidy_at:
                     ids = [webhook.id for webhook in self._webhooks]
-                    await asyncio.to_thread(self._queue.tidy, ids, self._now_us())
-                    tidy_at = clock() + _TIDY_S
+                    if not await asyncio.to_thread(self._queue.tidy, ids, self._now_us()):
+                        tidy_at = clock() + _TIDY_S  # else there may be more
             except (SQLAlchemyError, OSError) as error:
                 self._leads = False
                 log.warning("webhooks wait for the store", error=type(error).__name__)

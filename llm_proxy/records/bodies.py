@@ -98,6 +98,8 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cost_label: str = ""
     lost_micro_usd: int = 0
     """The part of the cost that failed attempts had."""
+    topped_up: dict[str, int] = {}
+    """What was held while the reply came, beyond the opening record's `held`."""
     price: str = ""
     """The version of the price that the cost was counted with (`state_prices` has its rates)."""
     tier: str = ""

@@ -11,22 +11,29 @@ from llm_proxy.records.tables import leases
 
 LEASE_US = 15_000_000
 RENEW_US = 5_000_000
+"""How long after it took a lease a process counts on it without asking again."""
 
 
 class Lease:
-    """The lease `name`, for `holder`. `lead` blocks on the store; call it from a thread."""
+    """The lease `name`, for `holder`. `lead` blocks on the store; call it from a thread.
 
-    def __init__(self, engine: Engine, name: str, holder: str, now_us: Callable[[], int]) -> None:
+    Nobody else gets it for `lasts_us` after it was taken: a long one that isn't renewed paces its job.
+    """
+
+    def __init__(
+        self, engine: Engine, name: str, holder: str, now_us: Callable[[], int], lasts_us: int = LEASE_US
+    ) -> None:
         self._engine = engine
         self._name = name
         self._holder = holder
         self._now_us = now_us
+        self._lasts_us = lasts_us
         self._until = 0
 
     def lead(self) -> bool:
         """Takes or renews the lease, writing at most every few seconds; False while another holds it."""
         now = self._now_us()
-        renewed = self._until - LEASE_US
+        renewed = self._until - self._lasts_us
         if renewed <= now < renewed + RENEW_US:
             return True
         with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
@@ -38,9 +45,9 @@ class Lease:
             taken = connection.execute(
                 leases.update()
                 .where(leases.c.name == self._name, free)
-                .values(holder=self._holder, until_us=now + LEASE_US)
+                .values(holder=self._holder, until_us=now + self._lasts_us)
             )
-        self._until = now + LEASE_US if taken.rowcount else 0
+        self._until = now + self._lasts_us if taken.rowcount else 0
         return bool(self._until)
 
     def release(self) -> None:

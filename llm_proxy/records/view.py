@@ -152,7 +152,9 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     results: tuple[ToolResultView, ...] = ()
     policy: str = ""
     held: dict[str, int] = {}
-    """The worst case that the budgets held for it, by unit."""
+    """What the budgets held for it before it was sent, by unit: its worst case, or what was expected."""
+    topped_up: dict[str, int] = {}
+    """What they held beyond that while its reply came."""
     request: bytes | None = None
     """The request's body exactly as received."""
     sent: bytes | None = None

@@ -20,7 +20,7 @@ from llm_proxy.records.writer import Writer
 from llm_proxy.runs import rows
 from llm_proxy.runs.changing import END_AT_ONCE, TOKEN_OUTLIVES_US, NewRun, end_runs, open_run
 from llm_proxy.runs.envelope import Envelope
-from llm_proxy.runs.grant import within_limits, within_parents, within_tools
+from llm_proxy.runs.grant import denied, within_limits, within_parents, within_tools
 from llm_proxy.runs.lookup import RunLookup
 from llm_proxy.runs.placed import Placed, below
 from llm_proxy.runs.tree import RunTree
@@ -62,10 +62,7 @@ class RunDesk:
         above = await self._above(caller, token, wish.parent)
         key = RunKey(caller.agent.id, wish.run_id or f"run_{uuid7(now)}")
         if above is not None:
-            if above.key == key:
-                raise _exists(key.run_id)
-            self._tree.check(above)
-            below(above, key, caller.agent.team)
+            self._fits(key, above, caller.agent.team)
         user, verified = _user_of(caller, above, wish.user)
         subject = Subject(
             agent=caller.agent.id,
@@ -129,7 +126,7 @@ class RunDesk:
         elif parent:
             found = await self._tree.find(RunKey(caller.agent.id, parent))
             if found is None:
-                raise _denied(
+                raise denied(
                     f"Run {parent!r} is no run of agent {caller.agent.id!r}: name one of its own, or show "
                     "the token of another agent's run in the header x-run-token.",
                     "parent",
@@ -138,11 +135,18 @@ class RunDesk:
         else:
             return None
         if parent not in ("", shown.key.run_id):
-            raise _denied(
+            raise denied(
                 f"{whose} run {shown.key.run_id!r}, and the parent named is {parent!r}: leave parent out.",
                 "parent",
             )
         return shown
+
+    def _fits(self, key: RunKey, above: Placed, team: str) -> None:
+        """Raises `ProxyError` where the run `key` can't begin right below `above`."""
+        if above.key == key:
+            raise _exists(key.run_id)
+        self._tree.check(above)
+        below(above, key, team)
 
     async def _within_tree(self, caller: Caller, above: Placed | None, envelope: Envelope, now: int) -> None:
         allowed = [(NameSet(caller.agent.tools), f"agent {caller.agent.id!r}")]
@@ -199,7 +203,7 @@ def _expiry(now_us: int, life_us: int, above: Placed | None, *, asked: bool) -> 
     if latest is None or now_us + life_us <= latest:
         return now_us + life_us
     if asked:
-        raise _denied(
+        raise denied(
             f"The envelope's expires_s is longer than the runs above it last: of these "
             f"{(latest - now_us) // 1_000_000} s are left. Ask for less, or leave it out.",
             "envelope.expires_s",
@@ -214,7 +218,3 @@ def _exists(run_id: str) -> ProxyError:
         param="run_id",
         retryable=False,
     )
-
-
-def _denied(message: str, param: str) -> ProxyError:
-    return ProxyError(Kind.POLICY_DENIED, message, param=param, retryable=False)

@@ -9,9 +9,9 @@ import msgspec
 from budgets import Bound, Limit, Scope, Unit, window_named
 from budgets.amounts import MICRO
 from budgets.scopes import joined, quoted
+from llm_proxy.identity.lineage import ENVELOPE
 
 _RUN = window_named("run")
-PREFIX = "envelope:"
 
 
 class Envelope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -39,7 +39,7 @@ def bound_of(agent: str, run: str, envelope: Envelope) -> Bound | None:
     """The envelope as it binds calls, keyed as a limit of window `run` is; None where it has no maximum."""
     if not envelope.maximum:
         return None
-    limit = Limit(f"{PREFIX}{run}", Scope(), _RUN, envelope.maximum)
+    limit = Limit(f"{ENVELOPE}{run}", Scope(), _RUN, envelope.maximum)
     span = _RUN.span(0, quoted(run))
     return Bound(limit, joined(f"{quoted(limit.id)}|agent={quoted(agent)}", span.key), None)
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from budgets import Counter, Limit, Refused, SqlLedger, Unit
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
-from llm_proxy.runs.envelope import PREFIX, figure, told, told_all
+from llm_proxy.identity.lineage import ENVELOPE
+from llm_proxy.runs.envelope import figure, told, told_all
 from llm_proxy.runs.lookup import RunLookup
 
 _CAPPED = frozenset({Unit.USD, Unit.TOKENS, Unit.OUTPUT_TOKENS})
@@ -40,7 +41,7 @@ def remainder(limit: Limit, counter: Counter) -> dict[Unit, int]:
 
 def message_of(refused: Refused, limit: Limit, counter: Counter) -> str:
     unit = refused.unit
-    run = limit.id.removeprefix(PREFIX)
+    run = limit.id.removeprefix(ENVELOPE)
     used, held, asked = (figure(unit, n) for n in (refused.used, refused.held, refused.asked))
     stands = f"{used} used, {held} held by calls in flight"
     if refused.asked:

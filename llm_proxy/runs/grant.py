@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from budgets import Bound, Counter, OnExceed, Unit
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.identity.lineage import Lineage
+from llm_proxy.identity.lineage import ENVELOPE, Lineage
 from llm_proxy.identity.names import NameSet
-from llm_proxy.runs.envelope import PREFIX, Envelope, told
+from llm_proxy.runs.envelope import Envelope, told
 from llm_proxy.runs.exhausted import remainder
 
 
@@ -40,7 +40,7 @@ def within_parents(envelope: Envelope, above: Lineage, counters: Mapping[str, Co
         for unit, most in left.items():
             asked = envelope.maximum.get(unit)
             if asked is not None and asked > most:
-                run = bound.limit.id.removeprefix(PREFIX)
+                run = bound.limit.id.removeprefix(ENVELOPE)
                 raise _wider(
                     f"{told(unit, asked)} is wider than what is left of the envelope of run {run!r} above "
                     f"it: {told(unit, most)}",
@@ -56,18 +56,17 @@ def within_tools(envelope: Envelope, allowed: Sequence[tuple[NameSet, str]]) -> 
     for tool in envelope.tools or ():
         for names, whose in allowed:
             if tool not in names:
-                raise ProxyError(
-                    Kind.POLICY_DENIED,
+                raise denied(
                     f"The envelope's tool {tool[:80]!r} is not among those of {whose}: leave it out.",
-                    param="envelope.tools",
-                    retryable=False,
+                    "envelope.tools",
                 )
 
 
 def _wider(what: str, unit: Unit) -> ProxyError:
-    return ProxyError(
-        Kind.POLICY_DENIED,
-        f"The envelope's {what}. Ask for less; a wider one can't be granted.",
-        param=f"envelope.{unit.value}",
-        retryable=False,
-    )
+    said = f"The envelope's {what}. Ask for less; a wider one can't be granted."
+    return denied(said, f"envelope.{unit.value}")
+
+
+def denied(message: str, param: str) -> ProxyError:
+    """What can't be granted; `param` is the field that asks for it."""
+    return ProxyError(Kind.POLICY_DENIED, message, param=param, retryable=False)

@@ -87,7 +87,7 @@ def stored_run(row: Any) -> StoredRun:
 def find(connection: Connection, key: RunKey) -> StoredRun | None:
     query = select(*_COLUMNS).where(runs.c.agent_id == key.agent_id, runs.c.run_id == key.run_id)
     row = connection.execute(query).first()
-    return None if row is None else _run(row)
+    return None if row is None else stored_run(row)
 
 
 def children(connection: Connection, key: RunKey, limit: int) -> list[StoredRun]:
@@ -95,7 +95,7 @@ def children(connection: Connection, key: RunKey, limit: int) -> list[StoredRun]
     query = (
         select(*_COLUMNS).where(_below(key)).order_by(runs.c.started_us.desc(), runs.c.run_id).limit(limit)
     )
-    return [_run(row) for row in connection.execute(query)]
+    return [stored_run(row) for row in connection.execute(query)]
 
 
 def unended(connection: Connection, key: RunKey, limit: int) -> list[RunKey]:
@@ -163,7 +163,3 @@ def _below(key: RunKey) -> Any:
         runs.c.parent_run_id != "",
         runs.c.parent_agent_id == key.agent_id,
     )
-
-
-def _run(row: Any) -> StoredRun:
-    return StoredRun(**dict(zip(StoredRun.__struct_fields__, row, strict=True)))

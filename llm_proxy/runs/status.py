@@ -10,9 +10,10 @@ import msgspec
 from sqlalchemy import Connection
 
 from budgets import Bound, Counter, LimitBook, OnExceed, SqlLedger, Subject, Unit
+from llm_proxy.identity.lineage import ENVELOPE
 from llm_proxy.records.runstate import RunKey
 from llm_proxy.runs import rows
-from llm_proxy.runs.envelope import PREFIX, amounts, bound_of, read, shown, told
+from llm_proxy.runs.envelope import amounts, bound_of, read, shown, told
 from llm_proxy.runs.exhausted import remainder
 from llm_proxy.runs.placed import iso
 from llm_proxy.runs.rows import StoredRun
@@ -136,8 +137,8 @@ def _status(
 
 def _named(bound: Bound) -> str:
     id_ = bound.limit.id
-    if id_.startswith(PREFIX):
-        return f"the envelope of run {id_.removeprefix(PREFIX)!r}"
+    if id_.startswith(ENVELOPE):
+        return f"the envelope of run {id_.removeprefix(ENVELOPE)!r}"
     return f"limit {id_!r}"
 
 

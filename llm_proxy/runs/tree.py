@@ -102,10 +102,13 @@ class RunTree:
         if not found:
             return None
         run = placed(found)
-        self._known[key] = began, run
+        self._remember(key, began, run)
+        return run
+
+    def _remember(self, key: RunKey, since: float, run: Placed) -> None:
+        self._known[key] = since, run
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
-        return run
 
     def _done(self, key: RunKey, done: asyncio.Future[Placed | None]) -> None:
         del self._asking[key]
@@ -139,7 +142,7 @@ class RunTree:
             return Placed(key)
         run = below(above, key, exchange.caller.agent.team)
         if not exchange.run_inferred:
-            self._known[key] = monotonic() - _GOOD_FOR_S + _BEGUN_S, run
+            self._remember(key, monotonic() - _GOOD_FOR_S + _BEGUN_S, run)
         return run
 
     async def shown_run(self, token: str) -> Placed:

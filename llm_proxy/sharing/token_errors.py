@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from llm_proxy.counting.error import FADES, Measured, TokenErrors
+from llm_proxy.counting.error import FADES, MOST_KEYS, Measured, TokenErrors
 from llm_proxy.records import error_rows
 
 log = structlog.get_logger("llm_proxy.sharing")
@@ -45,5 +45,7 @@ class SharedTokenErrors:
             self._errors.hear({key: Measured(*row) for key, row in rows.items()})
 
     def _exchange(self, new: dict[str, error_rows.Row]) -> dict[str, error_rows.Row]:
-        error_rows.add(self._engine, new, self._now_us(), FADES)
-        return error_rows.read(self._engine)
+        """In one transaction: what is written and then couldn't be read again would be written twice."""
+        with self._engine.begin() as connection:
+            error_rows.add(connection, new, self._now_us(), FADES)
+            return error_rows.read(connection, MOST_KEYS)

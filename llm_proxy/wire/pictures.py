@@ -10,6 +10,8 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _BARE = frozenset(range(0xD0, 0xD9)) | {0x01}
 """Markers of a JPEG that have no length behind them."""
 _HEAD = 48
+_UNPACKED = (1, 3)
+"""WAV's forms that hold each sample as it is: integers and fractions. 0xFFFE says more behind the header."""
 
 
 class _Bytes:
@@ -42,14 +44,19 @@ def picture_size(text: str, start: int = 0) -> tuple[int, int]:
 
 
 def sound_seconds(text: str, start: int = 0) -> float:
-    """How long a WAV sound is by its own byte rate; 0 for every other format."""
+    """How long an unpacked WAV sound is, by its samples a second, channels and bits; 0 for any other.
+
+    Its header's byte rate has to be what they come to: no player looks at it, so it could say anything.
+    """
     try:
         head = _Bytes(text, start).at(0, _HEAD)
     except ValueError:
         return 0.0
-    if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt " or not (rate := _little(head[28:32])):
+    form = _little(head[44:46] if head[20:22] == b"\xfe\xff" else head[20:22])
+    if head[:4] != b"RIFF" or head[8:16] != b"WAVEfmt " or form not in _UNPACKED:
         return 0.0
-    return (len(text) - start) * 3 / 4 / rate
+    rate = _little(head[24:28]) * _little(head[22:24]) * (_little(head[34:36]) // 8)
+    return (len(text) - start) * 3 / 4 / rate if rate and rate == _little(head[28:32]) else 0.0
 
 
 def _size(data: _Bytes, head: bytes) -> tuple[int, int]:

@@ -32,8 +32,9 @@ def purge(engine: Engine, before_us: int, most: int) -> tuple[int, int]:
     ledger, after, deleted, steps = SqlLedger(engine.dialect), "", 0, 0
     while True:
         with engine.begin() as conn:
-            done = ledger.purge(conn, before_us, after, most)
-        deleted, steps, after = deleted + done.deleted, steps + 1, done.last
+            found = ledger.ended(conn, before_us, after, most)
+            deleted += ledger.purge(conn, found.keys)
+        steps, after = steps + 1, found.last
         if not after:
             return deleted, steps
 

@@ -173,6 +173,17 @@ async def test_calls_at_once_share_one_read_and_keep_the_parent(desk: Desk) -> N
     assert (await desk.place("child")).lineage.ancestors == calls[0].lineage.ancestors
 
 
+async def test_places_are_remembered_up_to_a_most(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tree, "_REMEMBERED", 4)
+    await desk.call("root")
+    for n in range(20):
+        await desk.place(f"child-{n}", parent_run_id="root")
+    assert len(desk.tree._known) == 4
+    before = desk.lookup.asked
+    await desk.place("child-19")
+    assert desk.lookup.asked == before, "the latest is at hand"
+
+
 async def test_what_ended_is_refused_with_why_and_when(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     await desk.call("root")
     await desk.call("child", parent_run_id="root")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from typing import Never
 
-from sqlalchemy import Engine, select
+import pytest
+from sqlalchemy import Engine, func, select
+from sqlalchemy.exc import OperationalError
 from structlog.testing import capture_logs
 
-from llm_proxy.counting.error import FADES, Measured, TokenErrors, merged
+from llm_proxy.counting.error import FADES, MOST_KEYS, Measured, TokenErrors, merged
 from llm_proxy.counting.tokenizers import ONE
 from llm_proxy.records import error_rows
 from llm_proxy.records.tables import token_errors
@@ -23,11 +26,14 @@ KEY = "openai/m"
 
 
 def add(engine: Engine, **rows: Measured) -> None:
-    error_rows.add(engine, {key: (one.samples, one.mean, one.worst) for key, one in rows.items()}, NOW, FADES)
+    with engine.begin() as connection:
+        values = {key: (one.samples, one.mean, one.worst) for key, one in rows.items()}
+        error_rows.add(connection, values, NOW, FADES)
 
 
 def stored(engine: Engine) -> dict[str, Measured]:
-    return {key: Measured(*row) for key, row in error_rows.read(engine).items()}
+    with engine.connect() as connection:
+        return {key: Measured(*row) for key, row in error_rows.read(connection, MOST_KEYS).items()}
 
 
 class Process:
@@ -94,6 +100,35 @@ async def test_without_the_store_what_was_measured_waits(engine: Engine, url: st
     assert process.errors.raised(KEY, 1_000, ONE) == 1_300
     await process.shared.step()
     assert stored(engine)[KEY].samples == 1
+
+
+async def test_what_is_written_and_can_not_be_read_again_is_not_written_twice(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = Process(engine)
+    process.errors.observe(KEY, 1_000, 1_300)
+
+    def fails(*_: object) -> Never:
+        raise OperationalError("SELECT", None, Exception("no route"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(error_rows, "read", fails)
+        await process.shared.step()
+    await process.shared.step()
+    assert stored(engine)[KEY].samples == 1
+
+
+async def test_as_many_models_as_are_kept_are_written_at_once(engine: Engine) -> None:
+    process = Process(engine)
+    for number in range(MOST_KEYS + 5):
+        process.errors.observe(f"openai/{number}", 1_000, 1_100)
+    await process.shared.step()
+    assert len(stored(engine)) == MOST_KEYS
+    process.errors.observe("openai/last", 1_000, 1_300)
+    await process.shared.step()
+    with engine.connect() as connection:
+        assert len(error_rows.read(connection, 7)) == 7
+        assert connection.scalar(select(func.count()).select_from(token_errors)) == MOST_KEYS + 1
 
 
 def test_a_key_that_no_column_holds_is_left_out(engine: Engine) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, select
 
 from llm_proxy.admin.webhooks import Outcome, delivery_lines, redeliver
 from llm_proxy.config.values import webhook_key
+from llm_proxy.reactions import queue as queue_module
 from llm_proxy.reactions import sender as sender_module
 from llm_proxy.reactions.events import Announcer, Webhook, addressed
 from llm_proxy.reactions.queue import Queue
@@ -240,6 +241,23 @@ def test_what_ended_long_ago_is_forgotten_and_strays_are_given_up(engine: Engine
         lines = {line.id: line.status for line in delivery_lines(connection, 10)}
     assert lines == {"stray": Outcome.GIVEN_UP, "fresh stray": Outcome.WAITING, "due": Outcome.WAITING}
     assert [due.id for due in queue_.due("w", now, 10)] == ["due"]
+
+
+async def test_however_much_ended_long_ago_it_is_all_forgotten(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue_module, "_AT_A_TIME", 3)
+    now = now_us()
+    Queue(engine).add([DeliveryRow(str(n), "w", "key.issued", "{}", now, now) for n in range(10)])
+    with engine.begin() as connection:
+        connection.execute(deliveries.update().values(next_us=None, ended_us=now - 31 * DAY_US))
+
+    def left() -> int:
+        with engine.connect() as connection:
+            return len(delivery_lines(connection, 20))
+
+    async with sending(engine, Webhook("w", "http://127.0.0.1:9/", b"s")):
+        await until(lambda: left() == 0, "all are forgotten")
 
 
 def test_nobody_is_queued_for_what_nobody_wants() -> None:

@@ -153,9 +153,9 @@ async def test_a_reply_that_only_its_own_dialect_can_tell_passes_as_it_came(hous
     assert view.status is Status.FAILED
 
 
-async def test_the_hold_covers_the_prompt_twice(house: House) -> None:
+async def test_the_hold_covers_the_prompt_twice_and_the_reply_read_again(house: House) -> None:
     view, _, _ = await streamed(house, "chat-chat", max_tokens=50)
-    assert (view.held["input_tokens"], view.held["output_tokens"]) == (2 * 8, 50)
+    assert (view.held["input_tokens"], view.held["output_tokens"]) == (2 * 8 + 50, 50)
     view, text, frames = await streamed(house, "chat-chat", OTHER_KEY, max_tokens=50)
     assert view.held["input_tokens"] == 8, "there is no money for a second reading"
     assert (text, view.status) == ("one two three", Status.FAILED)

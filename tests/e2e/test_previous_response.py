@@ -147,7 +147,7 @@ async def test_an_id_that_is_not_known_or_not_ones_own_is_refused(house: House, 
 async def test_the_budget_counts_what_was_said_before(house: House, model: str) -> None:
     """The second request is a few words, but with the 500 tokens behind it there is no room for it."""
     async with house.proxy.sdk(OTHER_KEY) as sdk:
-        asked: dict[str, Any] = {"model": model, "run": f"small-{model}", "stream": False}
+        asked: dict[str, Any] = {"model": model, "run": f"small-{model}", "stream": False, "tools": []}
         first = await house.respond(sdk, input="Where is my order?", max_output_tokens=100, **asked)
         with pytest.raises(openai.RateLimitError) as refused:
             await house.respond(

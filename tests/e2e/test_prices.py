@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any
 
 import aiohttp
@@ -220,6 +221,28 @@ async def test_cache_writes_for_an_hour(house: House, *, stream: bool) -> None:
     assert (view.usage.input, view.usage.cache_write, view.usage.cache_write_hour) == (10_000, 2_000, 500)
     assert (view.cost_micro_usd, view.cost_label) == (13_175, CostLabel.REPORTED)
     assert house.price(view.price).micro_usd(view.usage, view.tier) == 13_175
+
+
+@pytest.mark.parametrize(("ttl", "rate"), [(None, 1.25), ("5m", 1.25), ("1h", 2)])
+async def test_an_hour_in_the_cache_is_held_where_it_is_asked_for(
+    house: House, ttl: str | None, rate: float
+) -> None:
+    """At claude-haiku-4-5's rates of cache writes, which cost the most of a prompt."""
+    house.answer[:] = [whole(json.dumps(_message({"input_tokens": 10, "output_tokens": 5})).encode())]
+    mark: Any = {"type": "ephemeral"} if ttl is None else {"type": "ephemeral", "ttl": ttl}
+    run = f"ttl-{ttl}"
+    async with anthropic.AsyncAnthropic(
+        base_url=house.proxy.origin, api_key=KEY, max_retries=0, default_headers={"x-run-id": run}
+    ) as sdk:
+        await sdk.messages.create(
+            model="claude",
+            max_tokens=100,
+            system=[{"type": "text", "text": "word " * 2_000, "cache_control": mark}],
+            messages=[{"role": "user", "content": "hi"}],
+        )
+    await house.proxy.settled()
+    (view,) = house.proxy.views(run=run)
+    assert view.held["micro_usd"] == ceil(rate * view.held["input_tokens"] + 5 * 100)
 
 
 def _message(usage: dict[str, Any]) -> dict[str, Any]:

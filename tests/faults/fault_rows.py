@@ -129,7 +129,7 @@ ROWS = (
     Row("OpenAI error in the reply",       "server_error",        2, True,   0, COUNTED, 502, FAILED),
     Row("OpenAI error mid-stream",         "server_error",        1, False, 14, COUNTED, None, FAILED),
     Row("Anthropic overload in the reply", "overloaded",          2, True,   0, COUNTED, 503, BUSY, WHOLE),
-    Row("Anthropic overload at the start", "overloaded",         2, True, 44, COUNTED, 503, BUSY, STREAM, True),
+    Row("Anthropic overload at the start", "overloaded", 2, True, 44, COUNTED, 503, BUSY, STREAM, told=True),
     Row("Anthropic overload mid-stream",   "overloaded",          1, False, 26, COUNTED, None, BUSY),
 )
 # fmt: on

@@ -66,7 +66,7 @@ def _settings(store: str, targets: dict[str, Injecting]) -> dict[str, Any]:
         budgets=[
             {"id": "all", "window": "month", "usd": 5_000, "requests": 10**6, "tokens": 10**9},
             {"id": "each", "agent": "*", "window": "day", "usd": 500, "tokens": 10**9},
-            {"id": "tight", "agent": "bot-5", "window": "day", "usd": 0.02},
+            {"id": "tight", "agent": "bot-5", "window": "day", "usd": 0.004},
             {"id": "rolling", "team": "*", "window": "7d", "output_tokens": 10**9},
             {"id": "run", "agent": "*", "window": "run", "usd": 100, "concurrency": 40},
             {"id": "user", "user": "*", "window": "week", "usd": 500},

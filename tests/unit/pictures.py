@@ -40,8 +40,7 @@ def webp(width: int, height: int, form: bytes) -> bytes:
     return b"RIFF\0\0\0\0WEBP" + form + struct.pack("<I", len(inner)) + inner + b"\0" * 40
 
 
-def wav(seconds: float, rate: int = 48_000) -> bytes:
-    head = (
-        b"RIFF\0\0\0\0WAVEfmt " + struct.pack("<IHHIIHH", 16, 1, 1, rate // 2, rate, 2, 16) + b"data\0\0\0\0"
-    )
-    return head + b"\0" * int(seconds * rate)
+def wav(seconds: float, rate: int = 48_000, *, told: int | None = None, form: int = 1) -> bytes:
+    """`rate` bytes a second, one channel of 16 bits; the header says `told` of it."""
+    shape = struct.pack("<IHHIIHH", 16, form, 1, rate // 2, rate if told is None else told, 2, 16)
+    return b"RIFF\0\0\0\0WAVEfmt " + shape + b"data\0\0\0\0" + b"\0" * int(seconds * rate)

@@ -138,6 +138,13 @@ def step(id_: str, model: str | None, to: str) -> str:
     return f"- {{id: {id_}, {of}window: day, usd: 1, on_exceed: {{downgrade: {to}}}}}\n"
 
 
+def test_a_budget_is_not_named_as_envelopes_are(tmp_path: Path) -> None:
+    """Its counter could be that of a run's envelope."""
+    ((key, message),) = refused(tmp_path, "- {id: 'envelope:r', agent: a, window: run, requests: 1}\n")
+    assert key == "budgets[0].id"
+    assert "must not begin with 'envelope:'" in message
+
+
 def test_models_by_name_that_lead_back_to_the_start_are_refused_once(tmp_path: Path) -> None:
     circle = step("one", "big", "small") + step("two", "'s*'", "odd") + step("three", "odd", "big")
     ((key, message),) = refused(tmp_path, circle + step("four", "big", "small"))

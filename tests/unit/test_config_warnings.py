@@ -190,6 +190,26 @@ def test_hedging_without_a_second_target_is_warned_about(
     assert found == (["models.m.hedge_after"] if warns else [])
 
 
+@pytest.mark.parametrize(
+    ("more", "warns"),
+    [
+        ("hold: expected", False),
+        ("hold: expected, fallbacks: [other]", False),
+        ("hold: expected, fallbacks: [other], hedge_after: p95", True),
+        ("hold: expected, fallbacks: [other], on_cut: continue", True),
+        ("hold: expected, on_cut: continue", False),
+        ("fallbacks: [other], on_cut: continue", False),
+    ],
+)
+def test_a_small_hold_that_two_targets_forbid_is_warned_about(
+    tmp_path: Path, more: str, *, warns: bool
+) -> None:
+    other = f"  other: {{targets: [{{id: o, {T}}}]}}\n"
+    text = f"policy: proxy.yaml\nmodels:\n  m: {{targets: [{{id: a, {T}}}], {more}}}\n{other}"
+    found = [issue.key for issue in warned(tmp_path, text)]
+    assert found == (["models.m.hold"] if warns else [])
+
+
 WINDOWS = {"small": 8_192, "same": 8_192, "large": 200_000, "unsaid": None}
 
 

@@ -82,7 +82,15 @@ def test_a_large_picture_is_not_decoded() -> None:
 
 def test_sound_tells_its_length_where_its_rate_is_in_its_header() -> None:
     assert sound_seconds(encoded(wav(3))) == pytest.approx(3, abs=0.01)
+    assert sound_seconds(encoded(wav(3, form=3))) == pytest.approx(3, abs=0.01)
     assert sound_seconds(encoded(b"ID3" + b"\0" * 400)) == 0
+
+
+@pytest.mark.parametrize("told", [1, 47_999, 2**32 - 1])
+def test_a_rate_that_no_player_looks_at_makes_a_sound_no_shorter(told: int) -> None:
+    """Players go by samples, channels and bits; of packed sound (ADPCM and the like) these don't tell."""
+    assert sound_seconds(encoded(wav(3, told=told))) == 0
+    assert sound_seconds(encoded(wav(3, form=2))) == 0
 
 
 def test_what_is_inline_is_told_from_what_is_elsewhere() -> None:

@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from llm_proxy.chat.events import Usage
 from llm_proxy.pricing import tiers
@@ -231,19 +232,45 @@ usages = st.builds(Usage, **{name: st.integers(0, 2 * 10**6) for name in Usage._
     prices(),
     usages,
     st.sampled_from(["", "default", "auto", "odd", "batch", *TIERS]),
+    st.booleans(),
     tokens,
     tokens,
     st.data(),
 )
 def test_no_usage_within_what_was_held_costs_more_than_its_worst_case(
-    price: Price, usage: Usage, asked: str, more_in: int, more_out: int, data: st.DataObject
+    price: Price, usage: Usage, asked: str, hour: bool, more_in: int, more_out: int, data: st.DataObject
 ) -> None:
-    held = price.dearest(usage.input + more_in, asked)
+    """Without `hour` nothing is written to the cache for one, since the request asks for none."""
+    if not hour:
+        usage = structs.replace(usage, cache_write_hour=0)
+    held = price.dearest(usage.input + more_in, asked, hour=hour)
     worst = held.micro_usd(usage.input + more_in, usage.output + more_out)
     for tier in tiers.reachable(asked, price.tiers):
         assert price.micro_usd(usage, tier) <= worst
     answered = data.draw(st.sampled_from([asked, "", "default"]))
     assert price.micro_usd(usage, tiers.known(answered, price.tiers) or "") <= worst
+
+
+@given(prices(), tokens)
+def test_an_hour_in_the_cache_is_held_only_where_it_is_asked_for_and_dearer(price: Price, size: int) -> None:
+    usual, hour = price.dearest(size, "auto", hour=False), price.dearest(size, "auto")
+    assert usual.output == hour.output
+    assert usual.input <= hour.input
+    if not price.dearer_by_the_hour:
+        assert usual == hour
+
+
+def test_only_the_dearest_of_all_kinds_tells_whether_an_hour_matters() -> None:
+    haiku = book().find("anthropic", "claude-haiku-4-5")
+    assert haiku is not None
+    assert haiku.dearer_by_the_hour
+    assert haiku.dearest(10, hour=False) == (1_250_000, 5_000_000)
+    assert haiku.dearest(10) == (2_000_000, 5_000_000)
+    sound = Price.of(Rates(input=1, cache_write=2, cache_write_hour=4, audio_input=5))
+    assert not sound.dearer_by_the_hour
+    mini = book().find("openai", "gpt-4o-mini")
+    assert mini is not None
+    assert not mini.dearer_by_the_hour
 
 
 @given(prices(), usages)

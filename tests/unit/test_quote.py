@@ -17,7 +17,7 @@ from llm_proxy.counting.text import TokenCounter
 from llm_proxy.exchange import Exchange, Spent
 from llm_proxy.intake import Reader
 from llm_proxy.pricing.book import PriceBook
-from llm_proxy.pricing.price import DEFAULT_MAX_OUTPUT, FREE, Price
+from llm_proxy.pricing.price import DEFAULT_MAX_OUTPUT, FREE, Band, Price
 from llm_proxy.pricing.rates import Rates
 from llm_proxy.quote import LEAST_OUTPUT, ONE, Quote, Tries, counts_tokens, quote
 from llm_proxy.records.blobs import Addresser
@@ -95,12 +95,12 @@ HEDGED, RESUMED, BOTH = Tries(2, 2), Tries(2, 1), Tries(3, 2)
     ("tries", "worst"),
     [
         (HEDGED, Amount(micro_usd=202, tokens=300, input_tokens=200, output_tokens=100, requests=1)),
-        (RESUMED, Amount(micro_usd=152, tokens=250, input_tokens=200, output_tokens=50, requests=1)),
-        (BOTH, Amount(micro_usd=253, tokens=400, input_tokens=300, output_tokens=100, requests=1)),
+        (RESUMED, Amount(micro_usd=177, tokens=300, input_tokens=250, output_tokens=50, requests=1)),
+        (BOTH, Amount(micro_usd=278, tokens=450, input_tokens=350, output_tokens=100, requests=1)),
     ],
 )
 def test_what_several_tries_may_cost_is_held_each_rounded_up_by_itself(tries: Tries, worst: Amount) -> None:
-    """A prompt costs 50.5 micro-dollars, and so 51; with its reply 100.5, and so 101."""
+    """A prompt costs 50.5 micro-dollars, and so 51; with its reply 100.5, and so 101; that read again 76."""
     held = quote(100, 50, 1, [Price.of(Rates(input=505_000, output=MICRO))], tries=tries)
     assert held.amount() == structs.replace(worst, concurrency=1)
     assert held.floor() == Amount(micro_usd=51, tokens=100, input_tokens=100, requests=1)
@@ -153,6 +153,42 @@ def test_what_is_cut_fits_and_is_the_largest_that_does(
 def test_every_quote_makes_a_hold(worst: Quote, tries: Tries) -> None:
     worst = structs.replace(worst, tries=tries)
     Hold("id", (), worst.amount(), worst.floor(), 1)
+
+
+sized = st.builds(
+    quote,
+    counts,
+    st.integers(0, 10**6),
+    st.just(1),
+    st.lists(priced, min_size=1, max_size=3),
+    tries=st.sampled_from([RESUMED, BOTH]),
+)
+
+
+@given(sized, st.data())
+def test_a_hold_for_a_reply_that_may_go_on_elsewhere_covers_reading_what_was_said(
+    held: Quote, data: st.DataObject
+) -> None:
+    """The target that goes on is sent the prompt and what came of the reply before, as input."""
+    said = data.draw(st.integers(0, held.cap))
+    tries = [(held.input, said), (held.input + said, held.cap - said)]
+    if held.tries == BOTH:
+        tries.append((held.input, held.cap))
+    amount = held.amount()
+    assert sum(given for given, _ in tries) <= amount.input_tokens
+    assert sum(given + made for given, made in tries) <= amount.tokens
+    for places in itertools.product(held.prices, repeat=len(tries)):
+        pairs = zip(places, tries, strict=True)
+        cost = sum(price.micro_usd(Usage(input=given, output=made)) for price, (given, made) in pairs)
+        assert cost <= amount.micro_usd or amount.micro_usd == 2**53
+
+
+def test_a_reply_that_goes_on_may_make_a_prompt_long_enough_to_be_dearer() -> None:
+    bands = (Band(120, Rates(input=9 * MICRO, output=9 * MICRO)), Band(0, Rates(input=MICRO, output=MICRO)))
+    steps = Price({"": bands})
+    assert quote(100, 20, 1, [steps]).amount().micro_usd == 120
+    assert quote(100, 20, 1, [steps], tries=RESUMED).amount().micro_usd == 240
+    assert quote(100, 21, 1, [steps], tries=RESUMED).amount().micro_usd == 9 * (121 + 121)
 
 
 @given(quotes, counts, counts)

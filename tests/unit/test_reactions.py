@@ -19,6 +19,7 @@ from budgets import (
     Refused,
     Scope,
     Settled,
+    Subject,
     Taken,
     Unit,
     window_named,
@@ -193,6 +194,20 @@ def test_a_refusal_is_told_by_the_first_call_alone_and_the_same_on_every_run_of_
     assert len(alerts.refused(refused, exchange("one"), NOW)) == 2
     tomorrow = msgspec.structs.replace(refused, bound_key="stop|day:2")
     assert len(alerts.refused(tomorrow, exchange("two"), NOW)) == 2
+
+
+def test_a_refusal_under_a_rolling_limit_is_told_once_for_each_length_of_it() -> None:
+    book = LimitBook([Limit("last-day", Scope(agent="*"), window_named("24h"), {Unit.REQUESTS: 1})])
+    alerts, hour = Alerts(book, Announcer(HOOKS)), 3_600_000_000
+
+    def told(agent: str, hours: int) -> int:
+        call = exchange(f"{agent}-{hours}")
+        (bound,) = call.bounds = book.bounds(Subject(agent), NOW + hours * hour)
+        refused = Refused("last-day", bound.key, Unit.REQUESTS, 1, 1, 0, 1, bound.resets_us)
+        return len(alerts.refused(refused, call, NOW + hours * hour))
+
+    assert [told("bot", hours) for hours in range(48)].count(2) in (2, 3)
+    assert [told("other", hours) for hours in range(4)] == [2, 0, 0, 0]
 
 
 def test_refusals_are_counted_by_limit_and_those_of_envelopes_together() -> None:

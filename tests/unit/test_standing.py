@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 from sqlalchemy.exc import OperationalError
@@ -191,6 +192,27 @@ async def test_a_call_is_ended_once_and_not_once_it_comes_to_its_own_end() -> No
     desk.standing.leave(closing)
     await desk.look(frozen=(FROZEN,))
     assert [code(one) for one in (closing, gone, draining)] == ["", "", "agent_frozen"]
+
+
+async def test_closing_waits_for_the_look_that_is_under_way() -> None:
+    """Its connection is dropped right after, which no other thread may be using then."""
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def read(_since_us: int) -> store.Standing:
+        begun.set()
+        may_end.wait(10)
+        ended.set()
+        return store.Standing()
+
+    standing = Standing(Keyring({}, []), read, Clock())
+    looking = asyncio.create_task(standing.refresh())
+    await asyncio.to_thread(begun.wait, 10)
+    looking.cancel()
+    threading.Timer(0.05, may_end.set).start()
+    standing.close()
+    assert ended.is_set()
+    with pytest.raises(asyncio.CancelledError):
+        await looking
 
 
 async def test_issued_keys_are_looked_up_anew_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
