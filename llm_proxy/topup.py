@@ -84,6 +84,7 @@ class Allowance:
 
     def short(self, assembly: Assembly) -> bool:
         """Whether what came has to be looked at before it's released."""
+        self._assembly = assembly
         return self.bound(assembly) > self._mark
 
     async def cover(self, assembly: Assembly) -> None:
@@ -91,7 +92,6 @@ class Allowance:
 
         Raises `ProxyError`: `budget_exceeded`, or `store_unavailable` where nobody can tell.
         """
-        self._assembly = assembly
         request, held = self._exchange.request, self._held.output
         assert request is not None
         need, usage = await self._counted_again(assembly), assembly.usage

@@ -98,10 +98,12 @@ async def test_reasoning_and_calls_that_wait_count_as_they_come() -> None:
 
 
 async def test_what_an_earlier_attempt_had_said_counts_too() -> None:
-    done, first = call(WIDE), Assembly()
-    await says(done, first, WORD * 500)
+    """Twice 600 letters; those of the first were never looked at, and count as tokens."""
+    done = call(WIDE)
+    await says(done, Assembly(), WORD * 120)
+    assert done.exchange.held.output_tokens == 1_024
     done.allowance.begin()
-    await says(done, Assembly(), WORD * 500)
+    await says(done, Assembly(), WORD * 120)
     assert done.exchange.held.output_tokens == 2_048
 
 
