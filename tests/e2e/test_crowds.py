@@ -4,32 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import URL
 
 from llm_proxy.records.view import Status
 from tests.e2e.crowd import CALLS, LIMITS, POLICY, ROOM, USED, WORKERS, Answers, Vendor, crowd, settings
+from tests.either_store import store as store
 from tests.proxy import ProxyProcess
 
 pytest_plugins = ["tests.postgres"]
 
 ROUNDS = 20
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'store.db'}"
-        return
-    from tests.postgres import fresh_database  # noqa: PLC0415 (pytest must load it first, as a plugin)
-
-    server: URL = request.getfixturevalue("postgres_server")
-    with ExitStack() as stack:
-        yield stack.enter_context(fresh_database(server)).render_as_string(hide_password=False)
 
 
 @asynccontextmanager

@@ -7,15 +7,14 @@ import contextlib
 import json
 import random
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
-from sqlalchemy import URL
 
 from llm_proxy.records.view import CallView, Status
+from tests.either_store import store as store
 from tests.faults.injecting import Injecting, injecting
 from tests.proxy import ProxyProcess, ask, config, headers, target, until
 
@@ -27,18 +26,6 @@ POLICY = {
     "policy": {"id": "p", "version": 1},
     "tools": {"pay": {"effect": "write", "tier": "autonomous", "args": {"type": "object"}}},
 }
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'store.db'}"
-        return
-    from tests.postgres import fresh_database  # noqa: PLC0415 (pytest must load it first, as a plugin)
-
-    server: URL = request.getfixturevalue("postgres_server")
-    with contextlib.ExitStack() as stack:
-        yield stack.enter_context(fresh_database(server)).render_as_string(hide_password=False)
 
 
 def _key(agent: str) -> str:

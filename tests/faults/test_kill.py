@@ -5,18 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
 import pytest
-from sqlalchemy import URL
 
 from llm_proxy.records.view import CallView, CostLabel, Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import Scripted, running
+from tests.either_store import store as store
 from tests.proxy import ProxyProcess, ask, config, headers, target, until
 
 pytest_plugins = ["tests.postgres"]
@@ -133,18 +131,6 @@ async def test_kill_with_a_hundred_calls_in_flight(tmp_path: Path) -> None:
             patience = killed + STUCK_S - asyncio.get_running_loop().time()
             await _all_is_settled(proxy, cut_off, patience)
             await _answers(proxy)
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path / 'store.db'}"
-        return
-    from tests.postgres import fresh_database  # noqa: PLC0415 (pytest must load it first, as a plugin)
-
-    server: URL = request.getfixturevalue("postgres_server")
-    with ExitStack() as stack:
-        yield stack.enter_context(fresh_database(server)).render_as_string(hide_password=False)
 
 
 @pytest.mark.soak
