@@ -112,13 +112,6 @@ class Admission:
         waived = self._waived.get((limit.id, limit.window.name))
         return bound if waived is None else structs.replace(bound, limit=waived)
 
-    async def admit(self, exchange: Exchange, route: Resolved, rules: Rules | None) -> Admitted:
-        """Raises `ProxyError(budget_exceeded)` where a limit has no room."""
-        outcome = await self.hold(exchange, route, rules)
-        if isinstance(outcome, Refused):
-            raise self.exceeded(outcome, exchange)
-        return outcome
-
     def exceeded(self, refused: Refused, exchange: Exchange) -> ProxyError:
         """The refusal as the caller is told."""
         return exceeded(refused, bound_of(refused, exchange.bounds), self._now_us())

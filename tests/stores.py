@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sqlalchemy import Connection, Engine, create_engine, make_url, select, text
 
-from budgets import Limit, LimitBook, Scope, Unit, window_named
+from budgets import Limit, LimitBook, Refused, Scope, Unit, window_named
 from llm_proxy import journal
 from llm_proxy.admission import Admission, Admitted
 from llm_proxy.counting.text import TokenCounter
@@ -151,7 +151,10 @@ class Desk:
         admission = Admission(self.writer, self.limits, self.prices, self.clock, refuse_unpriced=True)
         admission.bind(exchange)
         assert ROUTE is not None
-        return await admission.admit(exchange, ROUTE, rules)
+        outcome = await admission.hold(exchange, ROUTE, rules)
+        if isinstance(outcome, Refused):
+            raise admission.exceeded(outcome, exchange)
+        return outcome
 
     async def open(self, body: bytes, run: str = "run-1") -> Exchange:
         """A call that holds its worst case, its opening record committed."""
