@@ -77,3 +77,12 @@ class ProxyError(Exception):
 
     def __str__(self) -> str:
         return f"{self.kind}: {self.message}"
+
+
+def failed_inside() -> ProxyError:
+    """For what nobody foresaw: the log has it, and the caller learns where to look."""
+    return ProxyError(
+        Kind.UPSTREAM_FAILED,
+        "The proxy failed inside; the call id in `x-call-id` finds it in the log.",
+        status=500,
+    )

@@ -9,13 +9,13 @@ import msgspec
 from llm_proxy import wiring
 from llm_proxy.admin.errors import Unclear
 from llm_proxy.admin.reading import KeyLine, key_line, unknown_agent
-from llm_proxy.admin.shown import iso
 from llm_proxy.archive.listings import KeyView
 from llm_proxy.config import Config
 from llm_proxy.errors import ProxyError
 from llm_proxy.identity.headers import checked_id
 from llm_proxy.identity.issuing import KeyEvent, NewKey, Via, key_id, parse_ttl, revoke
 from llm_proxy.records.batch import Job
+from llm_proxy.records.times import iso
 
 
 class KeyWish(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,23 +28,16 @@ from llm_proxy.admin.story import Step, received_reply
 from llm_proxy.archive.listings import CallRow, RefusalRow, RunRow
 from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Reply
+from llm_proxy.records.times import iso
 from llm_proxy.records.view import CallView
 from llm_proxy.runs.status import Standing
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
 
 def usd(micro: int) -> float:
     """The nearest double, which prints as the exact decimal below some nine billion dollars."""
     return micro / 1_000_000
-
-
-def iso(us: int) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
-    text = (_EPOCH + timedelta(microseconds=us)).isoformat(timespec="milliseconds")
-    return text.replace("+00:00", "Z")
 
 
 def maybe_iso(us: int | None) -> str | None:

@@ -10,13 +10,14 @@ import msgspec
 from sqlalchemy import Connection, Engine, Row, func, select
 
 from llm_proxy.admin.errors import NotFound
-from llm_proxy.admin.shown import iso, maybe_iso
+from llm_proxy.admin.shown import maybe_iso
 from llm_proxy.config import Config
 from llm_proxy.config.choices import Event
 from llm_proxy.config.names import nearest
 from llm_proxy.reactions.events import TEST, addressed
 from llm_proxy.reactions.queue import Queue
 from llm_proxy.records.tables import deliveries
+from llm_proxy.records.times import iso
 
 
 class Outcome(StrEnum):

@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from llm_proxy.admin.shown import iso
 from llm_proxy.admin.spend import LINES, SpendFormat, Spent, Wish, focus_csv, spend_csv, spend_shown, spent
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption
 from llm_proxy.cli.output import Column, complain, console, print_json, print_table
 from llm_proxy.cli.store import NO_RECORDS, load, reading
 from llm_proxy.cli.text import count, money
 from llm_proxy.records.ids import now_us
+from llm_proxy.records.times import iso
 from llm_proxy.spend.question import Filters, Question
 from llm_proxy.spend.sums import Sums
 

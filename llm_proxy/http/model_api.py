@@ -9,7 +9,7 @@ from collections.abc import Set as AbstractSet
 import structlog
 from msgspec import structs
 
-from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.errors import Kind, ProxyError, failed_inside
 from llm_proxy.exchange import Exchange
 from llm_proxy.http.asgi import App, Receive, Scope, Send, respond
 from llm_proxy.http.body import ClientGone, read_body
@@ -95,7 +95,7 @@ class ModelApi:
             return
         except Exception as error:
             log.error("a call failed inside the proxy", call_id=exchange.id, exc_info=error)
-            await self._refuse(exchange, sink, _internal())
+            await self._refuse(exchange, sink, failed_inside())
         finally:
             services.standing.leave(exchange)
             services.metrics.call_ended()
@@ -265,11 +265,3 @@ def passed_on(headers: Iterable[tuple[bytes, bytes]], names: AbstractSet[bytes])
             key = name.decode()
             found[key] = f"{found[key]}, {value}" if key in found else value
     return found
-
-
-def _internal() -> ProxyError:
-    return ProxyError(
-        Kind.UPSTREAM_FAILED,
-        "The proxy failed inside; the call id in `x-call-id` finds it in the log.",
-        status=500,
-    )

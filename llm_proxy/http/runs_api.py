@@ -7,7 +7,7 @@ import time
 import msgspec
 import structlog
 
-from llm_proxy.errors import Kind, ProxyError
+from llm_proxy.errors import Kind, ProxyError, failed_inside
 from llm_proxy.exchange import Exchange
 from llm_proxy.http.asgi import HeaderList, Receive, Scope, Send, respond
 from llm_proxy.http.body import ClientGone, read_body
@@ -56,7 +56,7 @@ class RunsApi:
             return
         except Exception as error:
             log.error("a request about a run failed inside the proxy", id=exchange.id, exc_info=error)
-            await respond_error(exchange, send, _internal())
+            await respond_error(exchange, send, failed_inside())
             return
         headers: HeaderList = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         await respond(send, status, headers, msgspec.json.encode(answer))
@@ -118,11 +118,3 @@ async def _body(receive: Receive, headers: Headers) -> bytes:
         if error.kind is Kind.BODY_TOO_LARGE:
             error.message = f"The body is over {MAX_BODY >> 10} KiB: send less."
         raise
-
-
-def _internal() -> ProxyError:
-    return ProxyError(
-        Kind.UPSTREAM_FAILED,
-        "The proxy failed inside; the call id in `x-call-id` finds it in the log.",
-        status=500,
-    )

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 
 import msgspec
 
 from llm_proxy.config.choices import Event
 from llm_proxy.records.evidence import DeliveryRow, Draft, RecordKind
 from llm_proxy.records.ids import uuid7
+from llm_proxy.records.times import iso
 
 TEST = "webhook.test"
 """What `llm-proxy webhooks test` sends, to one webhook, whatever events it wants."""
@@ -88,9 +88,3 @@ def addressed(
     body = msgspec.json.encode(Message(event, iso(now_us), data)).decode()
     id_ = uuid7(now_us)
     return tuple(DeliveryRow(id_, webhook, event, body, now_us, now_us) for webhook in webhooks)
-
-
-def iso(at_us: int) -> str:
-    """ISO 8601 in UTC, to the millisecond."""
-    at = datetime.fromtimestamp(at_us / 1e6, UTC)
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
