@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import structlog
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import DBAPIError
 
 from budgets import LimitBook, SqlLedger
 from llm_proxy.records.batch import Announce, Done, Head, Job, run_batch
 from llm_proxy.records.blobs import Codec, ensure_salt, epoch_of
 from llm_proxy.records.chain import GENESIS
+from llm_proxy.records.engine import discard
 from llm_proxy.records.statements import Statements
 from llm_proxy.records.tables import writers
 
@@ -81,12 +81,8 @@ class Committer:
     def close(self) -> None:
         """Lets go of the connection, whatever state it's in; the next commit opens another."""
         connection, self._connection = self._connection, None
-        if connection is not None:
-            try:
-                connection.invalidate()
-                connection.close()
-            except DBAPIError as error:
-                log.warning("closing a broken connection failed", error=type(error).__name__)
+        if error := discard(connection):
+            log.warning("closing a broken connection failed", error=type(error).__name__)
 
     def _connected(self) -> Connection:
         connection = self._connection

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool, QueuePool
 
 BUSY_MS = 5_000
@@ -30,6 +31,18 @@ def open_engine(url: str | URL, *, readers: int = 4) -> Engine:
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed)
     return _postgresql(parsed, readers)
+
+
+def discard(connection: Connection | None) -> SQLAlchemyError | None:
+    """Lets go of a kept connection, whatever state it's in. Returns what went wrong on the way."""
+    if connection is None:
+        return None
+    try:
+        connection.invalidate()
+        connection.close()
+    except SQLAlchemyError as error:
+        return error
+    return None
 
 
 def _postgresql(url: URL, readers: int) -> Engine:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, select
-from sqlalchemy.exc import SQLAlchemyError
 
+from llm_proxy.records.engine import discard
 from llm_proxy.records.tables import agents, keys, runs
 
 _MOST = 500
@@ -114,10 +114,4 @@ class StandingReader:
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            connection.invalidate()
-            connection.close()
-        except SQLAlchemyError:
-            return  # it was broken before
+        discard(connection)

@@ -12,6 +12,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from llm_proxy.records.engine import discard
 from llm_proxy.records.writer import unavailable
 
 T = TypeVar("T")
@@ -81,10 +82,5 @@ class RunLookup:
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        try:
-            connection.invalidate()
-            connection.close()
-        except SQLAlchemyError as error:
+        if error := discard(connection):
             log.info("a broken connection was dropped", error=type(error).__name__)
