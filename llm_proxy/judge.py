@@ -343,14 +343,16 @@ def run_update(
     sensitivity: int | None = None,
     untrusted: bool | None = None,
     denials: int | None = None,
+    marks: int = 0,
 ) -> RunUpdate:
-    """The run's next revision. Labels only rise."""
+    """The run's next revision. Labels only rise, and marks stay."""
     return RunUpdate(
         revision=state.revision + 1,
         sensitivity=max(state.sensitivity, sensitivity or 0),
         untrusted=state.untrusted or bool(untrusted),
         labels=bodies.encode(state.labels).decode(),
         denials=state.denials if denials is None else denials,
+        marks=state.marks | marks,
         agent_id=key.agent_id,
         run_id=key.run_id,
     )

@@ -16,7 +16,8 @@ from typing import Any
 
 import aiohttp
 import openai
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, create_engine, func, make_url, select
+from sqlalchemy.pool import NullPool
 
 from budgets.sql_tables import TABLES
 from llm_proxy.archive.calls import call_view, call_views
@@ -54,6 +55,14 @@ def target(id_: str, base_url: str, model: str = "m") -> dict[str, Any]:
     return {"id": id_, "provider": "openai", "model": model, "base_url": base_url, "api_key": "sk-upstream"}
 
 
+def _keeping_no_connection(url: str) -> Engine:
+    """So that a store can be read after its proxy ended, and nothing is left open by that."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "sqlite":
+        return open_engine(parsed)
+    return create_engine(parsed, poolclass=NullPool)
+
+
 class ProxyProcess:
     """The server process, or several with `workers`. `config` and `policy` are written as files to `folder`.
 
@@ -77,7 +86,7 @@ class ProxyProcess:
         self._process: asyncio.subprocess.Process | None = None
         self.port = free_port()
         self.store: str = config.get("store", f"sqlite:///{folder / 'store.db'}")
-        self.engine: Engine = open_engine(read_from or self.store)
+        self.engine: Engine = _keeping_no_connection(read_from or self.store)
         told = {**config, "store": self.store}
         if policy is not None:
             (folder / "policy.yaml").write_text(json.dumps(policy))

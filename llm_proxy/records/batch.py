@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, select
 from budgets import Op, Result, SqlLedger
 from llm_proxy.records.blobs import Codec
 from llm_proxy.records.chain import Row, link
+from llm_proxy.records.counters import CounterKey, load_counters
 from llm_proxy.records.evidence import NOTHING, BlobDraft, DeliveryRow, Draft, Evidence
 from llm_proxy.records.large import LARGE, write_large
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState, load_runs
@@ -27,6 +28,10 @@ class Found(msgspec.Struct, frozen=True):
     run: RunState
     open: frozenset[str] = frozenset()
     """Those of the job's `calls` that nobody has closed."""
+    counted: Mapping[CounterKey, int] = {}
+    """What each of the job's `counters` has used by now."""
+    seen: Any = None
+    """What the job's `look` returned."""
 
 
 class Wrote(msgspec.Struct, frozen=True):
@@ -43,7 +48,9 @@ class Job:
     `then` runs in the writer's thread, inside the transaction, and must be pure: the whole batch may be
     rolled back and its jobs run again, all together or one by one. `expect` is the revision at which `run`
     must still stand; where it doesn't, no operation is applied and `then` sees the newer state with no
-    results. `calls` are ids of which `then` must know whether they are still open.
+    results. `calls` are ids of which `then` must know whether they are still open. `counters` are those of
+    the policy that it adds to: they stay as `then` sees them until the transaction ends. `look` reads more;
+    what it reads must not be written by another job of the batch, such as rows of the job's own `run`.
     """
 
     then: Callable[[Found], Wrote]
@@ -51,6 +58,8 @@ class Job:
     run: RunKey | None = None
     expect: int | None = None
     calls: tuple[str, ...] = ()
+    counters: tuple[CounterKey, ...] = ()
+    look: Callable[[Connection], Any] | None = None
 
 
 Announce = Callable[[Draft], tuple[DeliveryRow, ...]]
@@ -94,12 +103,23 @@ def run_batch(
     ops = [op for job, old in zip(jobs, stale, strict=True) if not old for op in job.ops]
     results = iter(ledger.apply(connection, ops, now_us) if ops else ())
     unclosed = _still_open(connection, jobs)
+    counted = load_counters(connection, {key for job in jobs for key in job.counters})
     done = Done()
     pieces: list[Evidence] = []
     for job, old in zip(jobs, stale, strict=True):
         mine = () if old else tuple(next(results) for _ in job.ops)
         state = states[job.run] if job.run else UNKNOWN
-        wrote = job.then(Found(mine, state, frozenset(unclosed.intersection(job.calls))))
+        wrote = job.then(
+            Found(
+                mine,
+                state,
+                frozenset(unclosed.intersection(job.calls)),
+                {key: counted[key] for key in job.counters},
+                job.look(connection) if job.look is not None and not old else None,
+            )
+        )
+        for row in wrote.evidence.counted:
+            counted[CounterKey(*row[:3])] += row.used
         if unclosed:
             unclosed.difference_update(close.id for close in wrote.evidence.closes)
         done.values.append(wrote.value)

@@ -8,6 +8,19 @@ from typing import NamedTuple
 
 import msgspec
 
+from llm_proxy.records.policy_rows import (
+    ApprovalChange,
+    ApprovalRow,
+    ClassifiedRow,
+    Counted,
+    EffectRow,
+    LinkRow,
+    LinkUsed,
+    RunEventRow,
+    UnseenRow,
+    VoteRow,
+)
+
 
 class RecordKind(StrEnum):
     """Kinds of evidence. A call has one `call.opened` and one `call.closed`, or one `call.refused`."""
@@ -26,6 +39,20 @@ class RecordKind(StrEnum):
     RUN_ENDED = "run.ended"
     BUDGET_REACHED = "budget.reached"
     """What was used of a limit reached the level at which it warns, or its maximum."""
+    APPROVAL_REQUESTED = "approval.requested"
+    """A call waits for a person: what it would do, which rule asks, and who may decide."""
+    APPROVAL_VOTED = "approval.voted"
+    """One person's word on it."""
+    APPROVAL_DECIDED = "approval.decided"
+    """It was approved, denied, or expired."""
+    APPROVAL_USED = "approval.used"
+    """A grant let an action through."""
+    POLICY_LOADED = "policy.loaded"
+    """A policy file came into force, or could not."""
+    RUN_EVENT = "run.event"
+    """Something that rules may require happened in a run, such as `human-checkpoint`."""
+    RUN_EFFECT = "run.effect"
+    """An agent or a tool reported a side effect."""
     STORE_BACK = "store.back"
     """The store takes records again after it didn't."""
 
@@ -136,6 +163,7 @@ class RunOpen(NamedTuple):
     envelope: str = ""
     expires_us: int | None = None
     user_verified: bool = False
+    marks: int = 0
 
 
 class RunEnd(NamedTuple):
@@ -155,6 +183,7 @@ class RunUpdate(NamedTuple):
     untrusted: bool
     labels: str
     denials: int
+    marks: int
     agent_id: str
     run_id: str
 
@@ -341,6 +370,16 @@ class Evidence(msgspec.Struct, frozen=True):
     freezes: tuple[FreezeRow, ...] = ()
     others_expire: tuple[OthersExpire, ...] = ()
     deliveries: tuple[DeliveryRow, ...] = ()
+    counted: tuple[Counted, ...] = ()
+    approvals: tuple[ApprovalRow, ...] = ()
+    approval_changes: tuple[ApprovalChange, ...] = ()
+    votes: tuple[VoteRow, ...] = ()
+    links: tuple[LinkRow, ...] = ()
+    links_used: tuple[LinkUsed, ...] = ()
+    run_events: tuple[RunEventRow, ...] = ()
+    effects: tuple[EffectRow, ...] = ()
+    unseen: tuple[UnseenRow, ...] = ()
+    classified: tuple[ClassifiedRow, ...] = ()
 
 
 NOTHING = Evidence()

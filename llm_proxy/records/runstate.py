@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntFlag
 from itertools import chain
 from typing import Any
 
@@ -28,6 +29,14 @@ class JudgedCall(msgspec.Struct, frozen=True, gc=False):
     answered_us: int | None
 
 
+class Mark(IntFlag):
+    """Tables that hold something of a run: most runs are in none, and then none is read."""
+
+    UNSEEN = 1
+    CLASSIFIED = 2
+    EVENTS = 4
+
+
 class RunState(msgspec.Struct, frozen=True):
     """A run as it stood at `revision`. A run that the store doesn't know is at revision 0."""
 
@@ -38,6 +47,7 @@ class RunState(msgspec.Struct, frozen=True):
     untrusted: bool = False
     labels: tuple[str, ...] = ()
     denials: int = 0
+    marks: int = 0
     history: tuple[JudgedCall, ...] = ()
 
 
@@ -46,7 +56,7 @@ UNKNOWN = RunState()
 _labels = msgspec.json.Decoder(tuple[str, ...])
 
 
-_RUN = "agent_id, run_id, revision, started_us, role_at_start, sensitivity, untrusted, labels, denials"
+_RUN = "agent_id, run_id, revision, started_us, role_at_start, sensitivity, untrusted, labels, denials, marks"
 _CALL = "agent_id, run_id, tool_call_id, tool, decision, effect, digest, at_us, answered_us"
 
 
@@ -65,7 +75,7 @@ def load_runs(connection: Connection, keys: set[RunKey]) -> dict[RunKey, RunStat
     if not rows:
         return found
     history = _histories(connection, ordered)
-    for agent, run, revision, started, role, sensitivity, untrusted, labels, denials in rows:
+    for agent, run, revision, started, role, sensitivity, untrusted, labels, denials, marks in rows:
         key = RunKey(agent, run)
         found[key] = RunState(
             revision=revision,
@@ -75,6 +85,7 @@ def load_runs(connection: Connection, keys: set[RunKey]) -> dict[RunKey, RunStat
             untrusted=bool(untrusted),
             labels=_labels.decode(labels),
             denials=denials,
+            marks=marks,
             history=tuple(history.get(key, ())),
         )
     return found

@@ -10,6 +10,8 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.dml import Insert, Update
 
 from llm_proxy.records import evidence as e
+from llm_proxy.records import policy_rows as p
+from llm_proxy.records import policy_tables as pt
 from llm_proxy.records import tables as t
 from llm_proxy.records.prepared import Prepared, upsert
 
@@ -48,6 +50,16 @@ class Statements:
         self.freeze = self._freeze()
         self.others_expire = self._others_expire()
         self.delivery = self._insert(t.deliveries, e.DeliveryRow._fields)
+        self.counted = self._counting()
+        self.approval = self._insert(pt.approvals, p.ApprovalRow._fields)
+        self.approval_change = self._update(pt.approvals, p.ApprovalChange._fields, keys=("id",))
+        self.vote = self._insert(pt.votes, p.VoteRow._fields, ignore=True)
+        self.link = self._insert(pt.links, p.LinkRow._fields)
+        self.link_used = self._update(pt.links, p.LinkUsed._fields, keys=("sha256",))
+        self.run_event = self._replacing(pt.run_events, p.RunEventRow, ("agent_id", "run_id", "name"))
+        self.effect = self._insert(pt.effects, p.EffectRow._fields)
+        self.unseen = self._replacing(pt.unseen, p.UnseenRow, ("agent_id", "run_id", "key"))
+        self.classified = self._insert(pt.classified, p.ClassifiedRow._fields, ignore=True)
         self.head = self._update(t.writers, ("seen_us", "head_seq", "head_hash", "writer"), keys=("writer",))
 
     def write(self, connection: Connection, pieces: list[e.Evidence]) -> None:
@@ -56,31 +68,53 @@ class Statements:
         Rows that other writers may touch too go in order of their keys, so that no two transactions wait
         for each other. Raises `RunChanged`, and `IntegrityError` where a run to be opened is there already.
         """
-        runs = sorted([row for p in pieces for row in p.runs], key=_run_key)
+        runs = sorted([row for piece in pieces for row in piece.runs], key=_run_key)
         plan: tuple[tuple[Prepared, Sequence[tuple[Any, ...]]], ...] = (
             (self.run_begin, [row for row in runs if row.expires_us is not None]),
             (self.run_open, [row for row in runs if row.expires_us is None]),
-            (self.call_open, [row for p in pieces for row in p.opens]),
-            (self.call_close, sorted([row for p in pieces for row in p.closes], key=_call_key)),
-            (self.tool_call, [row for p in pieces for row in p.tool_calls]),
-            (self.answered, [row for p in pieces for row in p.answered]),
-            (self.response, sorted([row for p in pieces for row in p.responses])),
-            (self.key, [row for p in pieces for row in p.keys]),
-            (self.revoked, sorted([row for p in pieces for row in p.revoked], key=_key)),
-            (self.refusal, sorted([row for p in pieces for row in p.refusals])),
-            (self.spend, summed([row for p in pieces for row in p.spend])),
-            (self.tool_spend, summed([row for p in pieces for row in p.tool_spend])),
-            (self.price, sorted([row for p in pieces for row in p.prices])),
-            (self.run_end, sorted([row for p in pieces for row in p.run_ends])),
-            (self.freeze, sorted([row for p in pieces for row in p.freezes], key=_agent)),
-            (self.others_expire, [(*row, row.expires_us) for p in pieces for row in sorted(p.others_expire)]),
-            (self.delivery, [row for p in pieces for row in p.deliveries]),
+            (self.call_open, [row for piece in pieces for row in piece.opens]),
+            (self.call_close, sorted([row for piece in pieces for row in piece.closes], key=_call_key)),
+            (self.tool_call, [row for piece in pieces for row in piece.tool_calls]),
+            (self.answered, [row for piece in pieces for row in piece.answered]),
+            (self.response, sorted([row for piece in pieces for row in piece.responses])),
+            (self.key, [row for piece in pieces for row in piece.keys]),
+            (self.revoked, sorted([row for piece in pieces for row in piece.revoked], key=_key)),
+            (self.refusal, sorted([row for piece in pieces for row in piece.refusals])),
+            (self.spend, summed([row for piece in pieces for row in piece.spend])),
+            (self.tool_spend, summed([row for piece in pieces for row in piece.tool_spend])),
+            (self.price, sorted([row for piece in pieces for row in piece.prices])),
+            (self.run_end, sorted([row for piece in pieces for row in piece.run_ends])),
+            (self.freeze, sorted([row for piece in pieces for row in piece.freezes], key=_agent)),
+            (
+                self.others_expire,
+                [(*row, row.expires_us) for piece in pieces for row in sorted(piece.others_expire)],
+            ),
+            (self.delivery, [row for piece in pieces for row in piece.deliveries]),
+            *self._of_policy(pieces),
         )
         for statement, rows in plan:
             statement.run(connection, list(rows))
-        updates = [(*row, row.revision - 1) for p in pieces for row in p.run_updates]
+        updates = [(*row, row.revision - 1) for piece in pieces for row in piece.run_updates]
         if updates and self.run_update.run(connection, updates) != len(updates):
             raise RunChanged
+
+    def _of_policy(self, pieces: list[e.Evidence]) -> tuple[tuple[Prepared, Sequence[tuple[Any, ...]]], ...]:
+        """What verdicts and approvals leave beside their records."""
+        return (
+            (self.counted, _added([row for piece in pieces for row in piece.counted])),
+            (self.approval, [row for piece in pieces for row in piece.approvals]),
+            (
+                self.approval_change,
+                sorted([row for piece in pieces for row in piece.approval_changes], key=_approval),
+            ),
+            (self.vote, [row for piece in pieces for row in piece.votes]),
+            (self.link, [row for piece in pieces for row in piece.links]),
+            (self.link_used, [row for piece in pieces for row in piece.links_used]),
+            (self.run_event, _last({row[:3]: row for piece in pieces for row in piece.run_events})),
+            (self.effect, [row for piece in pieces for row in piece.effects]),
+            (self.unseen, _last({row[:3]: row for piece in pieces for row in piece.unseen})),
+            (self.classified, sorted([row for piece in pieces for row in piece.classified])),
+        )
 
     def _insert(self, table: Table, names: tuple[str, ...], *, ignore: bool = False) -> Prepared:
         statement = upsert(table, self._dialect).values({name: bindparam(name) for name in names})
@@ -171,6 +205,23 @@ class Statements:
         conflict = statement.on_conflict_do_update(index_elements=["day", "id"], set_=sums)
         return self._prepare(conflict, row._fields)
 
+    def _counting(self) -> Prepared:
+        """Adds to the policy's counters, or begins them."""
+        statement = upsert(pt.counts, self._dialect).values(
+            {name: bindparam(name) for name in p.Counted._fields}
+        )
+        used = {"used": pt.counts.c.used + statement.excluded.used}
+        conflict = statement.on_conflict_do_update(index_elements=["cap", "subject", "day"], set_=used)
+        return self._prepare(conflict, p.Counted._fields)
+
+    def _replacing(
+        self, table: Table, row: type[p.RunEventRow | p.UnseenRow], keys: tuple[str, ...]
+    ) -> Prepared:
+        """Inserts, or takes the place of what stands under these keys."""
+        statement = upsert(table, self._dialect).values({name: bindparam(name) for name in row._fields})
+        told = {name: statement.excluded[name] for name in row._fields if name not in keys}
+        return self._prepare(statement.on_conflict_do_update(index_elements=keys, set_=told), row._fields)
+
     def _refusal(self) -> Insert:
         statement = upsert(t.refusals, self._dialect).values(
             minute=bindparam("minute"), reason=bindparam("reason"), count=bindparam("count")
@@ -198,6 +249,22 @@ def summed(rows: Sequence[Sums]) -> list[Sums]:
 
 def _sum(a: Any, b: Any) -> Any:
     return a + b
+
+
+def _added(rows: Sequence[p.Counted]) -> list[p.Counted]:
+    """One row per counter, in order of their keys."""
+    found: dict[tuple[str, str, int], int] = {}
+    for row in rows:
+        found[row[:3]] = found.get(row[:3], 0) + row.used
+    return [p.Counted(*key, used) for key, used in sorted(found.items())]
+
+
+def _last(rows: dict[Any, Any]) -> list[Any]:
+    return [rows[key] for key in sorted(rows)]
+
+
+def _approval(row: p.ApprovalChange) -> str:
+    return row.id
 
 
 def _agent(row: e.FreezeRow) -> str:

@@ -130,6 +130,7 @@ runs = Table(
     Column("ended_us", BigInteger),
     Column("ended_why", String(256), nullable=False, server_default=""),
     Column("user_verified", Boolean, nullable=False, server_default=false()),
+    Column("marks", Integer, nullable=False, server_default="0"),
     Index("state_runs_started", "started_us"),
     _where_set("state_runs_ended", "ended_us"),
     Index(
@@ -147,7 +148,8 @@ runs = Table(
 )
 """A run, the envelope it was opened with (JSON, empty for none), and what the policy must remember of it.
 `parent_run_id` without a `parent_agent_id` is only a trace link.
-`revision` rises with each change, so that a verdict that rests on an older state can't be committed."""
+`revision` rises with each change, so that a verdict that rests on an older state can't be committed.
+`marks` says which further tables hold something of the run (see `runstate.Mark`)."""
 
 tool_calls = Table(
     "state_tool_calls",

@@ -35,7 +35,7 @@ def _verdict(tool: str, expect: int, seen: list[RunState]) -> Job:
             assert found.results == ()
             return Wrote("stale")
         assert [type(result) for result in found.results] == [Taken]
-        advanced = RunUpdate(expect + 1, 0, False, "[]", found.run.denials, "bot", "run-1")
+        advanced = RunUpdate(expect + 1, 0, False, "[]", found.run.denials, 0, "bot", "run-1")
         return Wrote("judged", Evidence(tool_calls=(_tool_call(tool, tool),), run_updates=(advanced,)))
 
     return Job(then, ops=(Take(tool, (), Amount(tool_calls=1)),), run=RUN, expect=expect)
@@ -90,6 +90,7 @@ async def test_two_writers_that_begin_one_run_lose_no_label(engine: Engine) -> N
                 max(run.sensitivity, sensitivity),
                 run.untrusted or untrusted,
                 "[]",
+                0,
                 0,
                 "bot",
                 "run-1",

@@ -96,7 +96,7 @@ async def test_one_bad_job_fails_alone(engine: Engine, poison: Job, answer: type
 
 async def test_what_no_column_can_hold_fails_alone(engine: Engine) -> None:
     async with writing(engine) as writer:
-        huge = RunUpdate(2**70, 0, False, "[]", 0, "bot", "run-1")
+        huge = RunUpdate(2**70, 0, False, "[]", 0, 0, "bot", "run-1")
         bad = Job(lambda _: Wrote(None, Evidence(records=(record(0),), run_updates=(huge,))))
         outcome = await asyncio.gather(
             writer.submit(bad), writer.submit(noting(record(1))), return_exceptions=True
