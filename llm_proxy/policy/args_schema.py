@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NoReturn, cast
 
@@ -40,14 +40,18 @@ class ArgsSchema:
     """A compiled schema."""
 
     validator: jsonschema_rs.Draft202012Validator
+    names: frozenset[str]
+    """Every property that the schema names: what may be said of arguments without quoting them."""
 
     def complaint(self, arguments: dict[str, Json]) -> str:
-        """What is wrong, with the path and without the value; empty where nothing is."""
+        """What is wrong, and where; empty where nothing is. It quotes the schema, and nothing else."""
         if self.validator.is_valid(arguments):
             return ""
         error = next(iter(self.validator.iter_errors(arguments)))
-        at = "/".join(str(part) for part in error.instance_path)
-        return f"at /{at}: {error.message}"[:500]
+        parts = (part if isinstance(part, int) or part in self.names else "*" for part in error.instance_path)
+        at = "/".join(map(str, parts))
+        message = _unquoting([str(part) for part in error.schema_path]) or error.message
+        return f"at /{at}: {message}"[:500]
 
 
 def compile_schema(schema: dict[str, Json]) -> ArgsSchema:
@@ -67,7 +71,7 @@ def compile_schema(schema: dict[str, Json]) -> ArgsSchema:
         raise SchemaProblem(
             tuple(error.instance_path), f"is no valid JSON Schema: {error.message}"
         ) from error
-    return ArgsSchema(validator)
+    return ArgsSchema(validator, frozenset(_properties(schema)))
 
 
 def doubtful_keywords(schema: Json, path: KeyPath = ()) -> Iterator[tuple[KeyPath, str]]:
@@ -92,6 +96,22 @@ def _schemas(schema: Json, path: KeyPath) -> Iterator[tuple[KeyPath, dict[str, J
                 yield from _schemas(inner, (*path, keyword, name))
         elif keyword not in _DATA:
             yield from _schemas(value, (*path, keyword))
+
+
+def _unquoting(schema_path: Sequence[str]) -> str:
+    """What to say where the library's own words would quote the name of an argument."""
+    if "propertyNames" in schema_path:
+        return "the name of an argument doesn't fit"
+    if schema_path[-1:] in (["additionalProperties"], ["unevaluatedProperties"]):
+        return "an argument that the schema doesn't know"
+    return ""
+
+
+def _properties(schema: Json) -> Iterator[str]:
+    for _, inner in _schemas(schema, ()):
+        named = inner.get("properties")
+        if isinstance(named, dict):
+            yield from named
 
 
 def _references(value: Json, path: KeyPath) -> Iterator[tuple[KeyPath, str]]:
