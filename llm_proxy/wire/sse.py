@@ -21,6 +21,9 @@ _LONGEST_END = 4
 _END = re.compile(rb"(?>\r\n|\r|\n)(?>\r\n|\r|\n)")
 _LINE_END = re.compile(rb"\r\n|\r|\n")
 _LONGEST_NAME = len(b"event:")
+_WORD = re.compile(r"[\w.-]{1,64}", re.ASCII)
+_HARMLESS = re.compile(rb"(?:data|event)(?::.*)?|(?:id|retry)?:[ \w./-]{0,64}", re.ASCII)
+"""A line that is read, and one with no more than words: an id, or a comment that keeps a connection open."""
 _LARGE = 1 << 16
 """Bytes from which a frame is worth reading with care for memory."""
 
@@ -37,6 +40,8 @@ class SseFrame(msgspec.Struct, frozen=True, gc=False):
     data: bytes = b""
     truncated: bool = False
     """The stream ended before this frame's blank line did."""
+    unread: bool = False
+    """It has lines that say nothing to a reader: comments, fields of another name."""
 
 
 class SseReader:
@@ -161,7 +166,16 @@ class SseReader:
         if not raw.startswith(_BOM):
             return _frame(raw, truncated=truncated)
         parsed = _frame(raw[len(_BOM) :], truncated=truncated)
-        return SseFrame(raw, parsed.event, parsed.data, truncated)
+        return SseFrame(raw, parsed.event, parsed.data, truncated, parsed.unread)
+
+
+def says_nothing_else(frame: SseFrame) -> bool:
+    """Whether the frame says nothing but what was read of it, so that nothing hides there."""
+    if frame.event and not _WORD.fullmatch(frame.event):
+        return False
+    return not frame.unread or all(
+        _HARMLESS.fullmatch(line) for line in frame.raw.removeprefix(_BOM).splitlines() if line
+    )
 
 
 def render(data: bytes, event: str = "") -> bytes:
@@ -180,7 +194,7 @@ def read_one(raw: bytes, *, means: bool = True) -> SseFrame:
     if raw.startswith(_BOM) and not means:
         return SseFrame(raw)
     parsed = _frame(raw.removeprefix(_BOM))
-    return SseFrame(raw, parsed.event, parsed.data)
+    return SseFrame(raw, parsed.event, parsed.data, unread=parsed.unread)
 
 
 def _named_frame(block: bytes) -> SseFrame:
@@ -194,7 +208,7 @@ def _named_frame(block: bytes) -> SseFrame:
 def _frame(raw: bytes, *, truncated: bool = False) -> SseFrame:
     if len(raw) >= _LARGE:
         return _large_frame(raw, truncated=truncated)
-    event = ""
+    event, unread = "", False
     data: list[bytes] = []
     for line in raw.splitlines():
         name, _, value = line.partition(b":")
@@ -202,18 +216,21 @@ def _frame(raw: bytes, *, truncated: bool = False) -> SseFrame:
             data.append(value.removeprefix(b" "))
         elif name == b"event":
             event = value.removeprefix(b" ").decode("utf-8", "replace")
-    return SseFrame(raw, event, b"\n".join(data), truncated)
+        elif line:
+            unread = True
+    return SseFrame(raw, event, b"\n".join(data), truncated, unread)
 
 
 def _large_frame(raw: bytes, *, truncated: bool) -> SseFrame:
     """The same, with one copy of the data instead of several."""
-    event = ""
+    event, unread = "", False
     data: list[memoryview] = []
     view = memoryview(raw)
     for start, end in _lines(raw):
         colon = raw.find(b":", start, min(end, start + _LONGEST_NAME))
         name = raw[start : min(end if colon < 0 else colon, start + _LONGEST_NAME)]
         if name not in (b"data", b"event"):
+            unread = unread or end > start
             continue
         value = start + len(name) + (colon >= 0)
         value += raw.startswith(b" ", value, end)
@@ -221,7 +238,7 @@ def _large_frame(raw: bytes, *, truncated: bool) -> SseFrame:
             data.append(view[value:end])
         else:
             event = raw[value:end].decode("utf-8", "replace")
-    return SseFrame(raw, event, b"\n".join(data), truncated)
+    return SseFrame(raw, event, b"\n".join(data), truncated, unread)
 
 
 def _lines(raw: bytes) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader, read_one, render
+from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader, read_one, render, says_nothing_else
 
 
 def read(*chunks: bytes, max_frame: int = 1 << 20) -> list[SseFrame]:
@@ -33,7 +33,34 @@ def test_one_space_after_the_colon_is_not_data() -> None:
 
 
 def test_comment_only_frames_are_kept_and_empty() -> None:
-    assert read(b": keep-alive\n\n") == [SseFrame(b": keep-alive\n\n")]
+    assert read(b": keep-alive\n\n") == [SseFrame(b": keep-alive\n\n", unread=True)]
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+@pytest.mark.parametrize("large", [b"", b"x" * 100_000])
+@pytest.mark.parametrize(
+    ("lines", "hides"),
+    [
+        ([b"data: a"], False),
+        ([b"event: ping", b"data: a"], False),
+        ([b": OPENROUTER PROCESSING"], False),
+        ([b":"], False),
+        ([b"id: 7", b"event: result", b":HTTP_STATUS/200", b"data:a"], False),
+        ([b"retry: 100"], False),
+        ([b"data"], False),
+        ([b': {"tool_calls": []}'], True),
+        ([b": " + b"x" * 100], True),
+        ([b"foo: bar", b"data: a"], True),
+        ([b"foo"], True),
+        ([b'id: {"a": 1}', b"data: a"], True),
+        ([b'event: {"a": 1}', b"data: a"], True),
+    ],
+)
+def test_what_nobody_reads_is_found(lines: list[bytes], hides: bool, end: bytes, large: bytes) -> None:
+    (frame,) = read(
+        end.join([*lines, b"data: " + large, b"", b""]) if large else end.join([*lines, b"", b""])
+    )
+    assert says_nothing_else(frame) is not hides
 
 
 def test_a_byte_order_mark_is_skipped_at_the_start_alone() -> None:

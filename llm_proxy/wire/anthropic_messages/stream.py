@@ -27,10 +27,12 @@ from llm_proxy.wire.sse import SseFrame
 class _Open:
     """A block that has not stopped."""
 
-    __slots__ = ("argued", "call", "whole")
+    __slots__ = ("argued", "call", "tool", "whole")
 
-    def __init__(self, *, call: bool, whole: bool) -> None:
+    def __init__(self, *, call: bool, whole: bool, tool: bool) -> None:
         self.call = call
+        self.tool = tool
+        """It's a call, or a tool's that the provider runs: pieces of arguments may follow."""
         self.whole = whole
         """It brought its arguments along when it started."""
         self.argued = whole
@@ -99,13 +101,17 @@ class Reader:
         if self._calling and self._astray:
             return (Unreadable("A tool call is not in its place in the message"),)
         self._next += 1
-        self._open[index] = _Open(call=call, whole=call and has_input(block))
+        self._open[index] = _Open(
+            call=call, whole=call and has_input(block), tool=block.type.endswith("tool_use")
+        )
         return start_events(index, block, event.content_block)
 
     def _argue(self, event: schema.StreamEvent, piece: str, sse: SseFrame) -> tuple[Event, ...]:
         block = self._open.get(event.index)
         if block is None:
             return (Unreadable("Arguments came for a tool call that is not open"),)
+        if not block.tool:
+            return (Unreadable("Arguments came for a block that is no tool's"),)
         if not block.call:
             return ()
         if bool(sse.event) != self._named:

@@ -25,6 +25,7 @@ _SERVER_RUN = frozenset(
     }
 )
 _ACTS = frozenset({"computer_call", "local_shell_call", "shell_call", "apply_patch_call", "tool_search_call"})
+_WORDS = frozenset({"message", "reasoning", "compaction"})
 _APPROVAL = "mcp_approval_request"
 _LONGEST_NAME = 64
 
@@ -53,8 +54,8 @@ def client_call(item: schema.Called, raw: bytes) -> OutputCall | None:
 
     A computer, shell, patch or tool-search call is named by its type, its arguments are the JSON of what it
     is to do. A request to approve an MCP server's tool counts as the call it would set off. An item of an
-    unknown type that ends in `_call` is taken for a call, its arguments being the whole item: better judged
-    in vain than not at all.
+    unknown type that ends in `_call`, or has what a call has, is taken for a call, its arguments being the
+    whole item: better judged in vain than not at all.
     """
     type_ = item.type or ""
     id_ = item.call_id or item.id or ""
@@ -70,12 +71,19 @@ def client_call(item: schema.Called, raw: bytes) -> OutputCall | None:
         case "mcp_approval_request":
             name = full_name(item.server_label, item.name)
             return OutputCall(type_, item.id or "", name, string(item.arguments), custom=False)
-        case _ if not type_.endswith("_call") or server_tool(item):
+        case _ if server_tool(item) or not (type_.endswith("_call") or _acts_unnamed(item)):
             return None
         case _:
             acts = _acts(item) if type_ in _ACTS else raw
             compact = msgspec.json.format(acts, indent=-1).decode("utf-8", "replace")
             return OutputCall(type_, id_, type_.removesuffix("_call"), compact, custom=False)
+
+
+def _acts_unnamed(item: schema.Called) -> bool:
+    """Whether an item whose type nobody knows looks like something that a client might run."""
+    if (item.type or "") in _WORDS or (item.type or "").endswith("_output"):
+        return False
+    return bool(string(item.arguments) or string(item.input))
 
 
 def server_tool(item: schema.Called) -> str:
