@@ -79,8 +79,8 @@ def bare(directory: Path, upstream: Server) -> Generator[Server]:
 
 
 @contextmanager
-def proxy(directory: Path, upstream: Server, spans: Server) -> Generator[Server]:
-    """This proxy, every stage on, with a fresh store in `directory`."""
+def proxy(directory: Path, upstream: Server, spans: Server, config: Path = PROXY_CONFIG) -> Generator[Server]:
+    """This proxy, every stage on unless `config` says otherwise, with a fresh store in `directory`."""
     key = f"bench-{secrets.token_urlsafe(32)}"
     environment = {
         "BENCH_KEY": key,
@@ -88,7 +88,7 @@ def proxy(directory: Path, upstream: Server, spans: Server) -> Generator[Server]
         "BENCH_OTLP": spans.url,
         "BENCH_STORE": f"sqlite:///{directory / 'bench.db'}",
     }
-    arguments = ["serve", "--config", str(PROXY_CONFIG)]
+    arguments = ["serve", "--config", str(config)]
     with _module("proxy", "llm_proxy", arguments, environment, directory) as server:
         yield msgspec.structs.replace(server, key=key)
 

@@ -11,13 +11,14 @@ from msgspec import structs
 
 from budgets import Bound, Held, Hold, LimitBook, OnExceed, Refused, Subject, Unit
 from llm_proxy import journal
+from llm_proxy.arrivals import inspect
 from llm_proxy.counting.error import TokenErrors, error_key
 from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
-from llm_proxy.judge import Rules, run_update
+from llm_proxy.judge import Rules
 from llm_proxy.measuring import held_tokens
-from llm_proxy.policy.verdict import ResultLabel
+from llm_proxy.offering import judge_hosted
 from llm_proxy.pricing.book import PriceBook
 from llm_proxy.pricing.price import Price
 from llm_proxy.pricing.tiers import asked_tier
@@ -25,9 +26,8 @@ from llm_proxy.quote import ONE, Quote, Tries, counts_tokens, quote
 from llm_proxy.reactions.alerts import bound_of
 from llm_proxy.reactions.refusal import exceeded
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.evidence import Answered, Evidence, RunUpdate, tool_call_key
+from llm_proxy.records.inherited import NONE, Inherited, begun_with, from_above, labelled
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
-from llm_proxy.records.view import ToolResultView
 from llm_proxy.records.writer import Writer, unavailable
 from llm_proxy.wire.caching import asks_for_an_hour
 from routing.targets import Resolved
@@ -65,6 +65,7 @@ class Admission:
         errors: TokenErrors | None = None,
         lengths: ReplyLengths | None = None,
         expecting: Container[str] = (),
+        environment: str = "",
     ) -> None:
         """`expecting`: the routes whose streams hold at first what `lengths` expects of a reply."""
         self._writer = writer
@@ -75,6 +76,7 @@ class Admission:
         self._errors = errors or TokenErrors()
         self._lengths = lengths
         self._expecting = expecting
+        self._environment = environment
         self._waived = {
             (limit.id, limit.window.name): replace(limit, on_exceed=OnExceed.WARN)
             for limit in book.limits
@@ -122,18 +124,13 @@ class Admission:
         if not self._writer.healthy:
             # Recovery tries the store every few seconds; until it's back no caller need wait to be told.
             raise unavailable()
-        request, intake = exchange.request, exchange.intake
+        request = exchange.request
         assert request is not None
-        assert intake is not None
         prices = self._priced(route)
-        dialect = exchange.dialect
-        if self._refuse_unpriced and None in prices and dialect.priced and limits_usd(exchange):
+        if self._refuse_unpriced and None in prices and exchange.dialect.priced and limits_usd(exchange):
             raise _unpriced(exchange.model)
-        most = request.max_output if dialect.generates else 0
-        tokens = held_tokens(exchange, route, self._errors, prices) if dialect.priced else 0
         tries = _tries(exchange, route, len(prices))
-        tier, hour = asked_tier(request), _for_an_hour(exchange, prices)
-        worst = quote(tokens, most, request.n, prices, exchange.units, tries, tier, hour=hour)
+        worst = self.worst(exchange, route, tries)
         if request.stream and tries == ONE and route.route.name in self._expecting:
             worst = worst.holding(self._expected(exchange, route) or worst.cap)
         for attempt in range(_SHRINKS + 1):
@@ -152,6 +149,15 @@ class Admission:
                 case _:
                     raise AssertionError(f"a hold was answered by {type(outcome).__name__}")
         raise AssertionError("the last hold is either taken or refused")
+
+    def worst(self, exchange: Exchange, route: Resolved, tries: Tries = ONE) -> Quote:
+        """What asking may cost at most, as the conversation stands now."""
+        request, dialect, prices = exchange.request, exchange.dialect, self._priced(route)
+        assert request is not None
+        most = request.max_output if dialect.generates else 0
+        tokens = held_tokens(exchange, route, self._errors, prices) if dialect.priced else 0
+        tier, hour = asked_tier(request), _for_an_hour(exchange, prices)
+        return quote(tokens, most, request.n, prices, exchange.units, tries, tier, hour=hour)
 
     def largest_output(self, provider: str, model: str) -> int | None:
         """The longest reply that a model gives, in tokens, where that's known."""
@@ -181,8 +187,12 @@ class Admission:
         hold = Hold(exchange.id, exchange.bounds, amount, floor, now + LEASE_US)
         assert exchange.intake is not None
         assert exchange.caller is not None
-        results = exchange.intake.results
-        wants_run = rules is not None and bool(results or request_has_tools(exchange))
+        redaction = exchange.redaction
+        guards = redaction is not None and bool(redaction.fields)
+        offer = exchange.offer if exchange.offer is not None and exchange.offer.pending else None
+        wants_run = rules is not None and bool(
+            exchange.arrived or guards or offer or request_has_tools(exchange)
+        )
         key = RunKey(exchange.caller.agent.id, exchange.run_id)
         begins = (key.agent_id, key.run_id) not in self._begun
 
@@ -193,15 +203,20 @@ class Admission:
                 return Wrote(smaller or result)
             assert isinstance(result, Held)
             exchange.held, exchange.floor, exchange.left = amount, floor, result.left
-            before = _begun(found.run, exchange)
-            state, answered, rejected = _inspect(exchange, before, results, rules, now)
+            above = found.seen or NONE
+            before = begun(found.run, exchange, above)
+            came = inspect(exchange, before, rules, redaction, now)
+            exchange.results, exchange.tools_of = tuple(came.views), came.tools
             cap = None if worst.capped or not _shrunk(worst) else worst.cap
-            evidence = journal.opened(exchange, begins=begins)
-            known = state if wants_run else None
-            admitted = Admitted(known, cap, rejected, worst.tries, worst if worst.start else None)
-            return Wrote(admitted, _joined(evidence, before, state, answered, key))
+            if offer is not None and rules is not None:
+                exchange.offer = judge_hosted(exchange, offer, rules, came.state, now, self._environment)
+            evidence = begun_with(journal.opened(exchange, begins=begins), above)
+            known = came.state if wants_run else None
+            admitted = Admitted(known, cap, came.rejected, worst.tries, worst if worst.start else None)
+            return Wrote(admitted, came.joined(evidence, before, key))
 
-        return Job(then=then, ops=(hold,), run=key if wants_run else None)
+        look = from_above(parent_of(exchange)) if begins else None
+        return Job(then=then, ops=(hold,), run=key if wants_run else None, look=look)
 
 
 def _smaller(worst: Quote, refused: Refused, exchange: Exchange) -> Quote | None:
@@ -241,76 +256,19 @@ def _shrunk(worst: Quote) -> bool:
     return worst.cap < max(price.max_output for price in worst.prices)
 
 
-def _begun(state: RunState, exchange: Exchange) -> RunState:
+def begun(state: RunState, exchange: Exchange, above: Inherited) -> RunState:
     """`state`, or that of a run which begins with this call."""
     if state is not UNKNOWN:
         return state
     assert exchange.caller is not None
-    return RunState(started_us=exchange.started_us, role_at_start=exchange.caller.agent.role)
+    first = RunState(started_us=exchange.started_us, role_at_start=exchange.caller.agent.role)
+    return labelled(first, above)
 
 
-def _inspect(
-    exchange: Exchange, state: RunState, results: tuple[str, ...], rules: Rules | None, now_us: int
-) -> tuple[RunState, tuple[str, ...], str]:
-    """The run after the request's tool results came in; which of its calls they answer; what is refused."""
-    if rules is None or not results:
-        return state, (), ""
-    tools = {call.tool_call_id: call for call in state.history if call.decision == "allow"}
-    sensitivity, untrusted, rejected = state.sensitivity, state.untrusted, ""
-    views: list[ToolResultView] = []
-    keys = [tool_call_key(id_) for id_ in results]
-    for id_, key in zip(results, keys, strict=True):
-        call = tools.get(key)
-        label: ResultLabel = rules.engine.result_label(call.tool if call else None, known=call is not None)
-        sensitivity = max(sensitivity, label.sensitivity)
-        untrusted = untrusted or label.untrusted
-        if label.rejected and not rejected:
-            rejected = id_
-        if call is None or call.answered_us is None:
-            views.append(
-                ToolResultView(tool_call_id=id_, tool=call.tool if call else "", known=call is not None)
-            )
-    exchange.results = tuple(views)
-    answered = tuple(key for key in keys if key in tools and tools[key].answered_us is None)
-    after = _advanced(state, sensitivity, set(answered), now_us, untrusted=untrusted)
-    return after, answered, rejected
-
-
-def _advanced(
-    state: RunState,
-    sensitivity: int,
-    answered: set[str],
-    now_us: int,
-    *,
-    untrusted: bool,
-) -> RunState:
-    changed = answered or sensitivity > state.sensitivity or (untrusted and not state.untrusted)
-    if not changed:
-        return state
-    history = tuple(
-        structs.replace(call, answered_us=now_us)
-        if call.tool_call_id in answered and call.answered_us is None
-        else call
-        for call in state.history
-    )
-    return structs.replace(
-        state, revision=state.revision + 1, sensitivity=sensitivity, untrusted=untrusted, history=history
-    )
-
-
-def _joined(
-    evidence: Evidence, before: RunState, after: RunState, answered: tuple[str, ...], key: RunKey
-) -> Evidence:
-    """The opening record, with what the results changed in the run."""
-    if after is before:
-        return evidence
-    update: RunUpdate = run_update(before, key, sensitivity=after.sensitivity, untrusted=after.untrusted)
-    rows = tuple(Answered(_answered_at(after, id_), key.agent_id, key.run_id, id_) for id_ in answered)
-    return structs.replace(evidence, run_updates=(update,), answered=rows)
-
-
-def _answered_at(state: RunState, id_: str) -> int:
-    return next(call.answered_us or 0 for call in state.history if call.tool_call_id == id_)
+def parent_of(exchange: Exchange) -> RunKey | None:
+    """The run right above the call's, where it has one that is more than a trace link."""
+    above = exchange.lineage.ancestors
+    return RunKey(above[0].agent, above[0].run) if above else None
 
 
 def _unpriced(model: str) -> ProxyError:

@@ -10,10 +10,14 @@ import structlog
 
 from llm_proxy.admin.app import admin_app
 from llm_proxy.config import Config, find_config, load_config
+from llm_proxy.http.actions_api import ActionsApi
 from llm_proxy.http.asgi import App, Receive, Scope, Send
 from llm_proxy.http.model_api import ModelApi
 from llm_proxy.http.root import Root
 from llm_proxy.http.runs_api import RunsApi
+from llm_proxy.http.well_known import key_set
+from llm_proxy.wire.action import ACTION
+from llm_proxy.wire.action import PATH as ACTION_PATH
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.worker import Worker
 
@@ -59,7 +63,16 @@ def _settle_garbage() -> None:
 def _root(worker: Worker) -> Root:
     api = ModelApi(worker.services, created=int(time.time()))
     model_routes = {d.path: api.endpoint(d) for d in DIALECTS.values() if d.path}
-    return Root(model_routes, api.models, api.stored, RunsApi(worker.services), api.other, admin_app(worker))
+    model_routes[ACTION_PATH] = ActionsApi(worker.services).endpoint(ACTION)
+    return Root(
+        model_routes,
+        api.models,
+        api.stored,
+        RunsApi(worker.services),
+        key_set(worker.services.receipts),
+        api.other,
+        admin_app(worker),
+    )
 
 
 def create() -> Application:

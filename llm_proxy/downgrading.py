@@ -20,10 +20,10 @@ MOST_HOPS = 3
 """How many limits may each name another model for one call; the next one's refusal stands."""
 
 
-async def readied(services: Services, exchange: Exchange) -> Resolved:
-    """The route of the call, which is bound, translated as far as need be, and counted by then.
+async def readied(services: Services, exchange: Exchange, rules: Rules | None) -> Resolved:
+    """The route of the call, which is bound, offered its tools, translated as far as need be, and counted.
 
-    Raises `ProxyError` for a model that can't be asked this.
+    Raises `ProxyError` for a model that can't be asked this, and for tools that it has to use and may not.
     """
     route = stepped_down(services, exchange) if exchange.downgraded else route_of(services, exchange)
     services.admission.bind(exchange)
@@ -31,6 +31,7 @@ async def readied(services: Services, exchange: Exchange) -> Resolved:
     assert request is not None
     if request.previous:
         await go_on(services, exchange, request.previous, route)
+    services.offering.look(exchange, rules)
     first = services.upstreams.endpoints[route.chain[0].targets[0].key]
     if not exchange.answered_here and spoken(exchange.dialect, first) is not exchange.dialect:
         read_prompt(exchange)  # what can't be translated is refused before anything is held
@@ -60,7 +61,7 @@ async def admit(
         if not _steps_down(exchange, outcome):
             raise refusal
         try:
-            route = await readied(services, exchange)
+            route = await readied(services, exchange, rules)
         except ProxyError as error:
             exchange.downgraded, exchange.bounds = before
             raise refusal from error

@@ -19,13 +19,20 @@ from llm_proxy.identity.caller import Caller
 from llm_proxy.identity.headers import Hints
 from llm_proxy.identity.lineage import ALONE, Lineage
 from llm_proxy.intake import Intake
+from llm_proxy.offer import Offer
 from llm_proxy.pricing.price import NO_UNITS
+from llm_proxy.records.policy_rows import UnseenRow
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
+from llm_proxy.redacting.masking import Guard
+from llm_proxy.redacting.rules import Redaction
+from llm_proxy.redacting.scanned import Scanned
 from llm_proxy.resume import Resume
+from llm_proxy.rounds import Round
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.passthrough import Units
 from llm_proxy.wire.request import WireRequest
+from llm_proxy.wire.spans import Edit
 
 
 @dataclass(slots=True)
@@ -41,6 +48,8 @@ class Spent:
     """The service tier, where it isn't the usual one."""
     told: bool = field(default=False, compare=False)
     """The upstream reported it, if not all of it: it's no guess."""
+    heard: bool = field(default=False, compare=False)
+    """It went into the reply, if not as its end: it's no loss."""
 
 
 class Downgrade(msgspec.Struct, frozen=True):
@@ -125,6 +134,8 @@ class Exchange:
     """The body as sent, where it was written anew."""
     dropped: tuple[str, ...] = ()
     """What of the request the last target was not told."""
+    receipts: str = ""
+    """What the header `x-receipts` says, empty for none."""
     reply_headers: tuple[tuple[bytes, bytes], ...] = ()
     """Headers of the upstream's reply that pass on."""
     target: str = ""
@@ -149,6 +160,20 @@ class Exchange:
     """The slices of `emitted` that the agent did not receive, where it got all else as it came."""
     decisions: list[Decision] = field(default_factory=list[Decision])
     results: tuple[ToolResultView, ...] = ()
+    offer: Offer | None = None
+    """The tools that it declares, and what of them is withheld; None where nothing could be."""
+    provider_uses: int = 0
+    """How many times the provider is known to have run a tool itself."""
+    redaction: Redaction | None = None
+    """The `redact` rules of the policy that the call is under."""
+    arrived: tuple[tuple[Scanned, ...], ...] = ()
+    """The tool results in each message of the request."""
+    tools_of: dict[tuple[str, str], str | None] = field(default_factory=dict[tuple[str, str], str | None])
+    """The tool of each result, by id and digest; None where it is no result of a released call."""
+    redactions: tuple[Edit, ...] = ()
+    """What is redacted of the request before it goes upstream."""
+    guard: Guard | None = None
+    """What its caller may not read of a reply; None where that is nothing."""
     taken: Amount = ZERO
     """Tool calls and writes that the gate took."""
     broke_off: bool = False
@@ -162,6 +187,12 @@ class Exchange:
     upstream_s: float = 0.0
     upstream_until: float = 0.0
     """Up to when `upstream_s` is counted."""
+    told: WireRequest | None = None
+    """The request with what the agent never saw of its own history, where there is something."""
+    unseen: UnseenRow | None = None
+    """What the agent is not told of this reply, under the key by which it comes back."""
+    rounds: list[Round] = field(default_factory=list[Round])
+    """Earlier replies to the same call, which the model was answered by the proxy."""
     drains: bool = False
     """If the caller leaves, the reply that a target is at work on is read to its end all the same."""
     asking: bool = False

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from llm_proxy.chat.events import Ended, Event, Failed, Frame, Text, Unreadable, UsageSeen
+from llm_proxy.chat.events import Ended, Event, Failed, Frame, Reasoning, Text, Unreadable, UsageSeen
 from llm_proxy.chat.reply import Assembly, ToolCall
 from llm_proxy.output import Output
 from llm_proxy.policy.gate import Gate, GateOverflow
@@ -16,7 +16,7 @@ from llm_proxy.upstream.provider import UpstreamFailure, UpstreamReply
 from llm_proxy.wire.dialect import Denied, Dialect
 from llm_proxy.wire.replay import events_of
 from llm_proxy.wire.request import WireRequest
-from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader
+from llm_proxy.wire.sse import FrameTooLarge, SseFrame, SseReader, says_nothing_else
 from routing.failures import FailureKind, classify_in_band
 
 Judge = Callable[[tuple[ToolCall, ...]], Awaitable[Denied]]
@@ -69,14 +69,20 @@ class Flow:
         request: WireRequest,
         resumes: Resume | None = None,
         allowance: Allowance | None = None,
+        earlier: Sequence[bytes] = (),
+        replans: Callable[[tuple[ToolCall, ...], Denied], bool] | None = None,
+        takes_in: Callable[[Assembly], Awaitable[None]] | None = None,
     ) -> None:
+        """`earlier`: what the caller has of replies that this one goes on from. `replans`: whether the model
+        is to be asked again instead of the caller being told of calls that were denied."""
         self._output = output
         self._sink = sink
         self._judge = judge
+        self._judging = judging
         self._gate = Gate(judging=judging, ordered=dialect.ordered)
         self._choices = request.n
         self._wants_stream = request.stream
-        self._hide_usage = request.stream and not request.include_usage and not output.anew
+        self._hide_usage = request.stream and not request.include_usage and not output.rendered
         self._sse: SseReader | None = None
         self._read_frame = dialect.frame_reader()
         self._read_body = dialect.read_body
@@ -86,7 +92,7 @@ class Flow:
         self._meant = False
         self._resumes = resumes
         self._allowance = allowance
-        self._written: list[bytes] = [*resumes.written] if resumes else []
+        self._written: list[bytes] = [*resumes.written] if resumes else [*earlier]
         """What was released, by earlier attempts too, where it's not what came."""
         self._read_to = 0
         self._released_to = 0
@@ -95,11 +101,17 @@ class Flow:
         self._hidden: list[tuple[int, int]] = []
         self._sent = False
         self._tail: list[Frame] = []
+        self._replans = replans
+        self._takes_in = takes_in
         self._changed = output.anew
         self._dialect = dialect
         self.assembly = Assembly(_MOST_TEXT)
         self.emitted = io.BytesIO()
         self.streamed = True
+        self.noted: Denied = {}
+        """The notes that stand in the reply for calls that were denied."""
+        self.unheard: Denied = {}
+        """The notes of a reply whose end the caller is not told, since the model is to be asked again."""
         self.left_out: tuple[tuple[int, int], ...] | None = None
         """The slices of `emitted` that the caller did not get, where it got all else as it came."""
 
@@ -162,11 +174,21 @@ class Flow:
         for sse in frames:
             frame = output.read(read(sse))
             end = self._read_to + len(sse.raw)
-            if self._admit(frame):
+            if self._hides(sse) and not sse.data:
+                self._withheld.append((self._read_to, end))
+            elif self._admit(frame):
                 ready.append(output.pass_on(frame))
             else:
                 self._withheld.append((self._read_to, end))
             self._read_to = end
+
+    def _hides(self, sse: SseFrame) -> bool:
+        """Whether bytes that nobody reads might be more than a comment, where all that passes is judged."""
+        if not self._judging or self._output.rendered or says_nothing_else(sse):
+            return False
+        if sse.data:
+            raise _failure(Unreadable("it has lines of no known name"))
+        return True
 
     def arrived(self) -> None:
         """No more comes. Raises UpstreamFailure where this isn't a whole reply."""
@@ -182,7 +204,15 @@ class Flow:
         if self._allowance is not None and self._allowance.short(self.assembly):
             await self._allowance.cover(self.assembly)
         denied = await self._judged()
+        if denied and self._replans is not None and self._replans(self.assembly.calls(), denied):
+            self.unheard = denied
+            return b""
+        return self.ending(denied)
+
+    def ending(self, denied: Denied) -> bytes:
+        """The bytes that end the reply, once its calls are judged."""
         output = self._output
+        self.noted = denied
         if self._body is not None:
             return output.whole(self._body, denied)
         pieces = self._early_left()
@@ -193,6 +223,23 @@ class Flow:
         pieces += [output.pass_on(frame) for frame in self._tail]
         pieces.append(output.close())
         return b"".join(pieces)
+
+    def said(self) -> tuple[Event, ...]:
+        """All that came, as its target said it."""
+        return tuple(events_of(self._dialect, self.emitted.getvalue(), streamed=self.streamed))
+
+    def shown(self) -> tuple[Event, ...]:
+        """A reply that came as one body, as the caller is to see it; empty for a stream."""
+        return self._body.events if self._body else ()
+
+    def waiting(self) -> tuple[Event, ...]:
+        """Words that came beside the calls, and so were held."""
+        held = [event for frame in self._gate.held for event in frame.events]
+        return tuple([event for event in held if isinstance(event, Text | Reasoning)])
+
+    @property
+    def output(self) -> Output:
+        return self._output
 
     def released(self, tail: bytes) -> list[bytes] | None:
         """What the caller received, `tail` included, or None where it's all that came, but for `left_out`."""
@@ -304,6 +351,10 @@ class Flow:
 
     def _close_stream(self) -> None:
         for sse in self._sse.close() if self._sse else ():
+            if self._hides(sse):
+                self._withheld.append((self._read_to, self._read_to + len(sse.raw)))
+                self._read_to += len(sse.raw)
+                continue
             frame = self._output.read(self._read_frame(sse))
             # Some servers close right behind their end marker, without its blank line.
             if sse.truncated and Ended() not in frame.events:
@@ -314,6 +365,8 @@ class Flow:
 
     async def _judged(self) -> Denied:
         """The notes for the calls that are denied, once every verdict is committed."""
+        if self._takes_in is not None:
+            await self._takes_in(self.assembly)
         calls = self.assembly.calls()
         denied: Denied = await self._judge(calls) if calls else {}
         self._changed = self._changed or bool(denied)

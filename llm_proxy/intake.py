@@ -68,6 +68,8 @@ class Intake(msgspec.Struct, frozen=True):
     """How many of them are only a bound, by any way: files, sound, what stands at the vendor."""
     exact: bool = False
     """They were counted, and none of it is only a bound."""
+    masked: bool = False
+    """Something of it is stored already, and masked there."""
 
     def counted_by(self, way: Tokenizer) -> int | None:
         """The prompt's tokens as one target counts; by any other way the most."""
@@ -117,7 +119,7 @@ class Reader:
         new: list[BlobDraft] = []
         if request.body and not request.spans:
             whole = self._addresser.draft(request.body, new)
-            return Intake((), tuple(new), (), (), 0, whole)
+            return Intake((), tuple(new), (), (), 0, whole, masked=self._addresser.is_masked(whole))
         taken = cut(request, dialect, self._addresser, new)
         if not count:
             ways = ()
@@ -142,6 +144,7 @@ class Reader:
             counted=counted,
             bounded=guessed if counted else 0,
             exact=certain,
+            masked=any([self._addresser.is_masked(hole.id) for hole in taken.holes()]),
         )
 
     async def _known(self, request: WireRequest, taken: Cut, dialect: Dialect, ways: Tally) -> list[Memo]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -27,9 +28,10 @@ from llm_proxy.records.evidence import (
 )
 from llm_proxy.records.responses import DeniedCall
 from llm_proxy.records.view import Status
-from llm_proxy.resume import Resume
+from llm_proxy.rounds import STRIDE
 from llm_proxy.spend.rollup import Grouped, Proposed, refused_row, spend_row, tool_rows
 from llm_proxy.telemetry.metrics import CallFacts
+from llm_proxy.wire.action import ACTION
 from llm_proxy.wire.openai_responses.continued import response_id
 
 NOTHING_RELEASED = "-"
@@ -88,8 +90,12 @@ def closed(
     sent = _sent(exchange, addresser, blobs)
     closed_body = _closed_body(exchange, emitted, released, sent)
     if exchange.resumed is not None:
-        pieces = _pieces(exchange.resumed, addresser, now_us, blobs)
+        came = [(piece.dialect, piece.emitted, piece.chars) for piece in exchange.resumed.pieces]
+        pieces = _pieces(came, addresser, now_us, blobs)
         closed_body = msgspec.structs.replace(closed_body, pieces=pieces)
+    if exchange.rounds:
+        came = [(round_.dialect.name, round_.emitted, 0) for round_ in exchange.rounds]
+        closed_body = msgspec.structs.replace(closed_body, rounds=_pieces(came, addresser, now_us, blobs))
     body = bodies.encode(closed_body)
     close = _close_row(exchange, now_us)
     grouped = _grouped(exchange, close.target or "", close.provider or "")
@@ -99,6 +105,7 @@ def closed(
         blobs=tuple(blobs),
         closes=(close,),
         responses=_kept(exchange),
+        unseen=(exchange.unseen,) if exchange.unseen and exchange.status is Status.OK else (),
         spend=(spend,),
         tool_spend=tool_rows(spend, _proposed(exchange, closed_body.tools)),
         prices=prices,
@@ -143,6 +150,8 @@ def _draft(exchange: Exchange, kind: RecordKind, at_us: int, body: bytes) -> Dra
 
 def _opened_body(exchange: Exchange) -> bodies.Opened:
     caller, request = exchange.caller, exchange.request
+    # Nothing is held for an action, and its tool call is taken all the same.
+    holds = not exchange.held.is_zero or exchange.dialect is ACTION
     return bodies.Opened(
         dialect=exchange.dialect.name,
         stream=request.stream if request else False,
@@ -163,9 +172,10 @@ def _opened_body(exchange: Exchange) -> bodies.Opened:
         content=_received(exchange, exchange.intake) if exchange.intake else None,
         held=units(exchange.held),
         floor=units(exchange.floor),
-        bounds=tuple([bound.key for bound in exchange.bounds]) if not exchange.held.is_zero else (),
+        bounds=tuple([bound.key for bound in exchange.bounds]) if holds else (),
         policy=exchange.policy,
         results=exchange.results,
+        withheld=exchange.offer.withheld if exchange.offer else (),
     )
 
 
@@ -217,7 +227,7 @@ def _closed_body(
         usage=spent.usage if spent.label is not None else None,
         cost_micro_usd=spent.micro_usd,
         cost_label=spent.label or "",
-        lost_micro_usd=sum([part.micro_usd for part in exchange.lost]),
+        lost_micro_usd=_lost(exchange),
         topped_up=units(exchange.topped_up),
         price=spent.price,
         tier=spent.tier,
@@ -234,21 +244,24 @@ def _closed_body(
     )
 
 
+def _lost(exchange: Exchange) -> int:
+    """What attempts cost of which nothing came."""
+    return sum([part.micro_usd for part in exchange.lost if not part.heard])
+
+
 def _other_dialect(exchange: Exchange) -> str:
     upstream = exchange.upstream
     return "" if upstream is None or upstream is exchange.dialect else upstream.name
 
 
 def _pieces(
-    resumed: Resume, addresser: Addresser, now_us: int, blobs: list[BlobDraft]
+    came: Iterable[tuple[str, io.BytesIO, int]], addresser: Addresser, now_us: int, blobs: list[BlobDraft]
 ) -> tuple[bodies.Piece, ...]:
     return tuple(
         bodies.Piece(
-            dialect=piece.dialect,
-            emitted=addresser.fresh(piece.emitted.getvalue(), now_us, blobs).hex(),
-            chars=piece.chars,
+            dialect=dialect, emitted=addresser.fresh(emitted.getvalue(), now_us, blobs).hex(), chars=chars
         )
-        for piece in resumed.pieces
+        for dialect, emitted, chars in came
     )
 
 
@@ -265,19 +278,27 @@ def _kept(exchange: Exchange) -> tuple[ResponseRow, ...]:
     named = exchange.dialect.keeps and exchange.status is Status.OK
     if not named or caller is None or request is None or not request.store:
         return ()
-    verbatim = exchange.upstream is exchange.dialect and not exchange.continues
+    rounds = exchange.rounds
+    spoken = [exchange.upstream, *[round_.dialect for round_ in rounds]]
+    anew = exchange.continues or exchange.guard is not None
+    verbatim = all(dialect is exchange.dialect for dialect in spoken) and not anew
     id_ = exchange.assembly.id if verbatim else response_id(exchange.id)
+    target = column(exchange.target)
+    if verbatim and rounds and request.stream:
+        # The agent knows the first reply's id, under which its vendor has no more than that one.
+        id_, target = rounds[0].id, ""
     if not id_ or column(id_) != id_:
         return ()
     custom = {(call.choice, call.index) for call in exchange.assembly.calls() if call.custom}
+    first = STRIDE * len(rounds)
     denied = tuple(
-        DeniedCall(decision.tool_call_id, (decision.choice, decision.index) in custom, denial_note(decision))
-        for decision in exchange.decisions
-        if not released(decision)
+        DeniedCall(d.tool_call_id, (d.choice, d.index - first) in custom, denial_note(d))
+        for d in exchange.decisions
+        if not released(d) and d.index >= first
     )
     charged = exchange.assembly.usage is not None
     told = bodies.encode(denied).decode()
-    model, target = column(exchange.model), column(exchange.target)
+    model = column(exchange.model)
     return (ResponseRow(id_, caller.agent.id, exchange.id, model, target, charged, told),)
 
 
@@ -368,7 +389,7 @@ def _close_row(exchange: Exchange, now_us: int) -> CallClose:
         cache_write_tokens=usage.cache_write if usage else None,
         reasoning_tokens=usage.reasoning if usage else None,
         micro_usd=spent.micro_usd,
-        lost_micro_usd=sum([part.micro_usd for part in exchange.lost]),
+        lost_micro_usd=_lost(exchange),
         cost_label=spent.label.value if spent.label else None,
         price=spent.price or None,
         error=exchange.problem.kind if exchange.problem else None,

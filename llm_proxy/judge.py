@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from time import monotonic
 
-import msgspec
 from msgspec import structs
 
-from budgets import Amount, Refused, Result, Take, Taken
+from budgets import Amount, Refused, Result
+from llm_proxy.asking import Approvals
 from llm_proxy.chat.reply import ToolCall
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
-from llm_proxy.policy.context import AgentFacts, Context, Done, RunFacts, UserFacts
-from llm_proxy.policy.engine import PolicyEngine
-from llm_proxy.policy.permitted import ALWAYS, Permitted
-from llm_proxy.policy.schema import Decision as Ruling
-from llm_proxy.policy.schema import Effect, Mode, OnDeny
-from llm_proxy.policy.verdict import Proposed, Verdict, without_approver
+from llm_proxy.facts import Facts
+from llm_proxy.granting import requested, used
+from llm_proxy.judging import Round, Rules, Settled, decided, denials, freezes, tool_call_rows, within_budget
+from llm_proxy.policy.permitted import Permitted
+from llm_proxy.policy.schema import Effect, OnDeny, Prerequisite
 from llm_proxy.reactions.alerts import SILENT, Alerts, with_records
 from llm_proxy.records import bodies
+from llm_proxy.records.advancing import run_update
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.evidence import (
-    Draft,
-    Evidence,
-    RecordKind,
-    RunUpdate,
-    ToolCallRow,
-    column,
-    tool_call_key,
-)
-from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
+from llm_proxy.records.evidence import Draft, Evidence, RecordKind, RunUpdate
+from llm_proxy.records.run_events import events_of
+from llm_proxy.records.runstate import UNKNOWN, Mark, RunKey, RunState
 from llm_proxy.records.view import Decision
 from llm_proxy.records.writer import Writer
 from llm_proxy.turns import Turns
 from llm_proxy.wire.passthrough import returns_calls
 
-_encode = msgspec.json.Encoder().encode
+__all__ = ["Judge", "Rules", "denial_note", "judges", "permitted", "refuse_unjudged", "released"]
+
 _NOT_LOADED = -1
 """A revision that no run has: the first commit then answers with the run's true state."""
 _RACES = 64
 """How often verdicts are judged anew because another process was first to change the run."""
+KEEP_ALIVE_S = 5.0
+"""How often the caller of a stream hears that its reply waits for a person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,21 +48,37 @@ class _Stale:
 
 
 @dataclass(frozen=True, slots=True)
+class _Waits:
+    """People have to decide; nothing of the reply was charged or released."""
+
+    ids: frozenset[str]
+    hold_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Judged:
     """What was committed: a decision for each call, and what came of the takes."""
 
     decisions: tuple[Decision, ...]
     results: tuple[Result, ...]
+    froze: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Rules:
-    """The policy in force for one call; it stays the same until the call ends."""
+@dataclass(slots=True)
+class _Hold:
+    """How long one reply has waited for people, and for which approvals."""
 
-    engine: PolicyEngine
-    sha256: str
-    mode: Mode
-    on_deny: OnDeny
+    ids: frozenset[str] = frozenset()
+    began: float = field(default_factory=monotonic)
+    over: bool = False
+
+
+async def _nothing() -> None:
+    return
+
+
+def _unseen(state: RunState) -> None:
+    return
 
 
 class Judge:
@@ -81,7 +94,16 @@ class Judge:
         environment: str,
         turns: Turns,
         alerts: Alerts = SILENT,
+        *,
+        approvals: Approvals | None = None,
+        keep_alive: Callable[[], Awaitable[None]] = _nothing,
+        frozen: Callable[[], Awaitable[None]] = _nothing,
+        most_hold_s: float | None = None,
+        each_round: Callable[[RunState], None] = _unseen,
     ) -> None:
+        """`approvals` wakes a reply that waits for people: without, none waits. `keep_alive` is called every
+        few seconds meanwhile; `frozen` once the policy has frozen the agent. `most_hold_s` shortens the wait.
+        `each_round` is told the run as it stands, and may raise: then nothing is written."""
         self._exchange = exchange
         self._rules = rules
         self._state = state or UNKNOWN
@@ -91,22 +113,39 @@ class Judge:
         self._environment = environment
         self._turns = turns
         self._alerts = alerts
+        self._approvals = approvals
+        self._keep_alive = keep_alive
+        self._frozen = frozen
+        self._most_hold_s = most_hold_s
+        self._each_round = each_round
+        self._events: tuple[int, dict[str, int]] = (_NOT_LOADED, {})
+        self._said: str | None = None
 
     async def __call__(self, calls: tuple[ToolCall, ...]) -> dict[tuple[int, int], str]:
         """The notes that stand in place of denied calls, once every verdict is committed.
 
         Raises `ProxyError(policy_denied)` where the policy says `on_deny: error`.
         """
-        async with self._turns.of(self._run):
-            return await self._judged(calls)
+        hold = _Hold(over=self._approvals is None)
+        while True:
+            async with self._turns.of(self._run):
+                outcome = await self._judged(calls, hold)
+            if isinstance(outcome, _Judged):
+                break
+            await self._wait(outcome, hold)
+        self._count(outcome.results)
+        denied = self._note(outcome.decisions)
+        if outcome.froze:
+            await self._frozen()
+        return self._answer(outcome.decisions, denied)
 
-    async def _judged(self, calls: tuple[ToolCall, ...]) -> dict[tuple[int, int], str]:
+    async def _judged(self, calls: tuple[ToolCall, ...], hold: _Hold) -> _Judged | _Waits:
         for _ in range(_RACES):
-            verdicts = self._verdicts(calls)
-            outcome = await self._writer.submit(self._job(calls, verdicts))
+            await self._load_events()
+            self._each_round(self._state)
+            outcome = await self._writer.submit(self._job(calls, hold))
             if not isinstance(outcome, _Stale):
-                self._count(outcome.results)
-                return self._answer(calls, outcome.decisions)
+                return outcome
             self._state = outcome.state
             self._expect = outcome.state.revision
         raise ProxyError(
@@ -116,65 +155,82 @@ class Judge:
             retry_after_s=1,
         )
 
+    async def _wait(self, waits: _Waits, hold: _Hold) -> None:
+        """Until one of the approvals is decided, or the reply has been held long enough."""
+        exchange, approvals = self._exchange, self._approvals
+        assert approvals is not None
+        hold.ids |= waits.ids
+        hold_s = waits.hold_s if self._most_hold_s is None else min(waits.hold_s, self._most_hold_s)
+        until, began = hold.began + hold_s, exchange.elapsed()
+        while not exchange.client_gone and (left := until - monotonic()) > 0:
+            if await approvals.wait(tuple(waits.ids), min(left, KEEP_ALIVE_S)):
+                break
+            if until - monotonic() > 0:
+                await self._keep_alive()
+        else:
+            hold.over = True
+        exchange.waited(began, exchange.elapsed())  # the person's time is not the proxy's own
+
+    async def _load_events(self) -> None:
+        """What rules may require of the run, read once for each of its revisions; most runs have none."""
+        if not self._state.marks & Mark.EVENTS or self._events[0] == self._expect or not self._wants_events:
+            return
+        run = self._run
+
+        def then(found: Found) -> Wrote:
+            return Wrote((found.run, found.seen))
+
+        job = Job(then, run=run, look=lambda connection: events_of(connection, run))
+        self._state, events = await self._writer.submit(job)
+        self._expect = self._state.revision
+        self._events = self._expect, events
+
+    @property
+    def _wants_events(self) -> bool:
+        steps = self._rules.engine.policy.file.sequence if self._rules else ()
+        return any(isinstance(step, Prerequisite) and step.require.event is not None for step in steps)
+
     def _count(self, results: tuple[Result, ...]) -> None:
         self._alerts.count(results)
         for result in results:
             if isinstance(result, Refused):
                 self._alerts.count_refusal(result.limit_id)
 
-    def _verdicts(self, calls: tuple[ToolCall, ...]) -> list[Verdict]:
-        verdicts = [_UNJUDGED] * len(calls)
-        if self._rules is not None:
-            proposed = [Proposed(call.id, call.name, _arguments(call)) for call in calls]
-            found = self._rules.engine.decide(proposed, self._context())
-            verdicts = [without_approver(verdict) for verdict in found]
-        tools = permitted(self._exchange)
-        return [tools.judged(verdict, call.name) for verdict, call in zip(verdicts, calls, strict=True)]
-
-    def _context(self) -> Context:
-        exchange, state = self._exchange, self._state
-        assert exchange.caller is not None
-        agent = exchange.caller.agent
-        return Context(
-            agent=AgentFacts(agent.id, agent.team, agent.role, agent.owner, agent.scopes, agent.tools),
-            user=_user_facts(exchange),
-            run=run_facts(state),
-            now_s=self._now_us() / 1e6,
-            user_text=self._user_text,
-            env=self._environment,
-        )
-
     def _user_text(self) -> str:
         """What the user wrote, in the messages of this request."""
-        request, dialect = self._exchange.request, self._exchange.dialect
-        assert request is not None
-        return "\n".join(dialect.message_facts(bytes(raw)).user_text for raw in request.messages)
+        if self._said is None:
+            request, dialect = self._exchange.request, self._exchange.dialect
+            assert request is not None
+            self._said = "\n".join(dialect.message_facts(bytes(raw)).user_text for raw in request.messages)
+        return self._said
 
-    def _job(self, calls: tuple[ToolCall, ...], verdicts: Sequence[Verdict]) -> Job:
-        exchange = self._exchange
-        assert exchange.caller is not None
-        shadow = self._rules is not None and self._rules.mode is Mode.SHADOW
-        passing = [v.decision is Ruling.ALLOW or (shadow and v.rule not in ALWAYS) for v in verdicts]
-        takes = tuple(
-            Take(exchange.id, exchange.bounds, Amount(tool_calls=1, writes=int(v.effect is not Effect.READ)))
-            for v, passes in zip(verdicts, passing, strict=True)
-            if passes
-        )
+    def _job(self, calls: tuple[ToolCall, ...], hold: _Hold) -> Job:
         at_us = self._now_us()
+        exchange, rules = self._exchange, self._rules
+        events = self._events[1] if self._events[0] == self._expect else {}
+        facts = Facts(exchange, self._state, at_us, self._environment, self._user_text, events, {})
+        turn = Round(calls, rules, permitted(exchange), facts, hold.ids, over=hold.over)
 
         def then(found: Found) -> Wrote:
             if found.run.revision != self._expect:
                 return Wrote(_Stale(found.run))
-            results = iter(found.results)
-            final = [
-                _within_budget(v, next(results)) if passes else v
-                for v, passes in zip(verdicts, passing, strict=True)
-            ]
-            decisions = self._decisions(calls, final, shadow=shadow)
-            evidence = self._evidence(calls, final, decisions, found.run, at_us)
-            return Wrote(_Judged(decisions, found.results), self._told(evidence, found.results, at_us))
+            settled: Settled = found.planned
+            if settled.matched.waiting:
+                waits = _Waits(settled.matched.waiting, settled.matched.hold_s)
+                return Wrote(waits, self._opening(settled))
+            evidence, judged = self._settle(calls, settled, found, at_us)
+            return Wrote(judged, self._told(evidence, found.results, at_us))
 
-        return Job(then=then, ops=takes, run=self._run, expect=self._expect)
+        look = turn.look if turn.asks else None
+        return Job(then, (), self._run, self._expect, counters=turn.counters, look=look, plan=turn.plan)
+
+    def _opening(self, settled: Settled) -> Evidence:
+        """What opens the approvals that nobody asked for yet."""
+        rows = settled.matched.opened
+        if not rows or self._rules is None:
+            return Evidence()
+        policy = self._rules.engine.policy
+        return Evidence(records=tuple(requested(row, policy) for row in rows), approvals=rows)
 
     @property
     def _run(self) -> RunKey:
@@ -189,79 +245,54 @@ class Judge:
             evidence = structs.replace(evidence, deliveries=(*evidence.deliveries, *rows))
         return with_records(evidence, self._alerts.reached(results, self._exchange, at_us))
 
-    def _decisions(
-        self, calls: tuple[ToolCall, ...], verdicts: list[Verdict], *, shadow: bool
-    ) -> tuple[Decision, ...]:
-        policy = self._rules.sha256 if self._rules else ""
-        return tuple(
-            Decision(
-                choice=call.choice,
-                index=call.index,
-                tool_call_id=call.id,
-                tool=call.name,
-                arguments=call.arguments,
-                decision=verdict.decision.value,
-                rule=verdict.rule,
-                why=verdict.why,
-                tell_model=verdict.tell_model,
-                effect=verdict.effect.value,
-                hits=verdict.hits,
-                policy=policy,
-                shadow=shadow and verdict.rule not in ALWAYS and not verdict.rule.startswith("budget:"),
-            )
-            for call, verdict in zip(calls, verdicts, strict=True)
+    def _settle(
+        self, calls: tuple[ToolCall, ...], settled: Settled, found: Found, at_us: int
+    ) -> tuple[Evidence, _Judged]:
+        """The verdicts as they're committed, with all that they bring about."""
+        exchange, rules, state, matched = self._exchange, self._rules, found.run, settled.matched
+        verdicts = within_budget(matched.verdicts, settled, found.results)
+        decisions = decided(calls, verdicts, rules, matched.approvals)
+        passed = [decision.released for decision in decisions]
+        grants = [(calls[n].id, row) for n, row in matched.grants.items() if passed[n]]
+        used_up, changes = used(grants, exchange, at_us)
+        body = bodies.Verdicts(decisions=decisions, revision=state.revision + 1, context=settled.judged)
+        run = self._run
+        record = Draft(RecordKind.VERDICTS, at_us, exchange.id, run.run_id, run.agent_id, bodies.encode(body))
+        opening, freeze = self._opening(settled), freezes(rules, exchange, state, decisions, at_us)
+        evidence = Evidence(
+            records=(*opening.records, record, *used_up, *(freeze.records if freeze else ())),
+            tool_calls=tool_call_rows(exchange, decisions, verdicts, at_us),
+            run_updates=(self._advanced(state, decisions),),
+            counted=tuple(
+                [row for rows, ok in zip(settled.counted, passed, strict=True) if ok for row in rows]
+            ),
+            approvals=opening.approvals,
+            approval_changes=changes,
+            freezes=freeze.freezes if freeze else (),
         )
+        return evidence, _Judged(decisions, found.results, freeze is not None)
 
-    def _evidence(
-        self,
-        calls: tuple[ToolCall, ...],
-        verdicts: list[Verdict],
-        decisions: tuple[Decision, ...],
-        state: RunState,
-        at_us: int,
-    ) -> Evidence:
-        exchange = self._exchange
-        assert exchange.caller is not None
-        agent_id, run_id = exchange.caller.agent.id, exchange.run_id
-        body = bodies.encode(bodies.Verdicts(decisions=decisions, revision=state.revision + 1))
-        rows = tuple(
-            ToolCallRow(
-                agent_id,
-                run_id,
-                exchange.id,
-                call.choice,
-                call.index,
-                tool_call_key(call.id),
-                column(call.name),
-                "allow" if released(decision) else "deny",
-                verdict.effect.value,
-                verdict.digest,
-                at_us,
-            )
-            for call, verdict, decision in zip(calls, verdicts, decisions, strict=True)
-        )
-        denials = sum(decision.decision != "allow" for decision in decisions)
-        update = run_update(state, RunKey(agent_id, run_id), denials=state.denials + denials)
-        record = Draft(RecordKind.VERDICTS, at_us, exchange.id, run_id, agent_id, body)
-        return Evidence(records=(record,), tool_calls=rows, run_updates=(update,))
-
-    def _answer(
-        self, calls: tuple[ToolCall, ...], decisions: tuple[Decision, ...]
-    ) -> dict[tuple[int, int], str]:
+    def _note(self, decisions: tuple[Decision, ...]) -> dict[tuple[int, int], str]:
+        """Keeps the decisions for the record; what stands in place of the denied calls."""
         exchange = self._exchange
         exchange.decisions = list(decisions)
         for decision in decisions:
             if released(decision):
                 exchange.taken += Amount(tool_calls=1, writes=int(decision.effect != Effect.READ))
-        denied = {(d.choice, d.index): denial_note(d) for d in decisions if not released(d)}
+        return {(d.choice, d.index): denial_note(d) for d in decisions if not released(d)}
+
+    def _advanced(self, state: RunState, decisions: tuple[Decision, ...]) -> RunUpdate:
+        """The run's next revision. What an agent isn't told of a reply is kept under the run."""
+        marks = 0 if all(map(released, decisions)) else Mark.UNSEEN
+        return run_update(state, self._run, denials=state.denials + denials(decisions), marks=marks)
+
+    def _answer(
+        self, decisions: tuple[Decision, ...], denied: dict[tuple[int, int], str]
+    ) -> dict[tuple[int, int], str]:
         if denied and self._rules is not None and self._rules.on_deny is OnDeny.ERROR:
             first = next(d for d in decisions if not released(d))
             raise ProxyError(Kind.POLICY_DENIED, denial_note(first), retryable=False)
         return denied
-
-
-_UNJUDGED = Verdict(Ruling.ALLOW, "", "", "", Effect.READ, (), "")
-"""What stands where no policy is loaded."""
 
 
 def permitted(exchange: Exchange) -> Permitted:
@@ -291,88 +322,9 @@ def refuse_unjudged(exchange: Exchange, rules: Rules | None) -> None:
     )
 
 
-def _arguments(call: ToolCall) -> str:
-    """What is judged: a freeform tool's text is the `input` of an object, as where it's translated."""
-    return _encode({"input": call.arguments}).decode() if call.custom else call.arguments
-
-
-def _user_facts(exchange: Exchange) -> UserFacts:
-    """Role and clearance only of a user whom the credential itself names."""
-    caller = exchange.caller
-    if caller is None or not exchange.user_verified:
-        return UserFacts(id=exchange.user_id)
-    return UserFacts(exchange.user_id, caller.user_role, caller.user_clearance, verified=True)
-
-
 def released(decision: Decision) -> bool:
     """Whether the call reached the agent: allowed, or judged in shadow."""
     return decision.released
-
-
-def run_facts(state: RunState) -> RunFacts:
-    """A run's stored state, as the engine sees it."""
-    allowed = [call for call in state.history if call.decision == "allow"]
-    return RunFacts(
-        sensitivity=state.sensitivity,
-        untrusted=state.untrusted,
-        labels=frozenset(state.labels),
-        calls=len(allowed),
-        writes=sum(call.effect != Effect.READ for call in allowed),
-        irreversible=sum(call.effect == Effect.IRREVERSIBLE for call in allowed),
-        denials=state.denials,
-        started_s=state.started_us / 1e6,
-        role_at_start=state.role_at_start,
-        history=tuple(
-            Done(
-                tool=call.tool,
-                effect=Effect(call.effect),
-                decision=Ruling(call.decision),
-                completed=call.answered_us is not None,
-                digest=call.digest,
-                at_s=call.at_us / 1e6,
-            )
-            for call in state.history
-        ),
-    )
-
-
-def run_update(
-    state: RunState,
-    key: RunKey,
-    *,
-    sensitivity: int | None = None,
-    untrusted: bool | None = None,
-    denials: int | None = None,
-    marks: int = 0,
-) -> RunUpdate:
-    """The run's next revision. Labels only rise, and marks stay."""
-    return RunUpdate(
-        revision=state.revision + 1,
-        sensitivity=max(state.sensitivity, sensitivity or 0),
-        untrusted=state.untrusted or bool(untrusted),
-        labels=bodies.encode(state.labels).decode(),
-        denials=state.denials if denials is None else denials,
-        marks=state.marks | marks,
-        agent_id=key.agent_id,
-        run_id=key.run_id,
-    )
-
-
-def _within_budget(verdict: Verdict, result: Result) -> Verdict:
-    match result:
-        case Taken():
-            return verdict
-        case Refused():
-            return replace(
-                verdict,
-                decision=Ruling.DENY,
-                rule=f"budget:{result.limit_id}",
-                why=f"limit {result.limit_id!r} allows {result.maximum} {result.unit.value}, all used up",
-                tell_model="The budget for tool calls is used up: answer from what you have.",
-                hits=(verdict.rule, *verdict.hits) if verdict.rule else verdict.hits,
-            )
-        case _:
-            raise AssertionError(f"a take was answered by {type(result).__name__}")
 
 
 def denial_note(decision: Decision) -> str:

@@ -47,6 +47,8 @@ def measure(exchange: Exchange, errors: TokenErrors, metrics: Metrics) -> None:
     intake, usage = exchange.intake, exchange.assembly.usage
     if intake is None or not intake.exact or usage is None or exchange.resumed or exchange.earlier_tokens:
         return
+    if exchange.offer is not None and exchange.offer.gone:  # it was counted with what was withheld
+        return
     provider, model = exchange.provider, exchange.served_model
     counted = intake.counted.get(tokenizer_of(provider, model), 0)
     ratio = errors.observe(error_key(provider, model), counted, usage.input)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec import structs
 
 from llm_proxy.chat.prefill import begun
-from llm_proxy.chat.prompt import Prompt
+from llm_proxy.chat.prompt import Message, Prompt, Role, TextPart
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.resume import Resume
@@ -17,6 +17,7 @@ from llm_proxy.upstream.provider import Endpoint, Sending
 from llm_proxy.wire.dialect import Dialect, Translation
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.openai_responses.continued import answers, response_id
+from llm_proxy.wire.request import WireRequest
 from llm_proxy.wire.spans import Edit, splice
 
 FOREIGN_SEAL = "reasoning sealed by another provider"
@@ -81,11 +82,22 @@ class Composer:
         rewritten = exchange.whole is not None and not keeps(exchange, endpoint)
         if rewritten:
             assert exchange.whole is not None
-            request = exchange.whole
+            request = exchange.told or exchange.whole
+        elif exchange.told is not None and exchange.whole is None:
+            request, rewritten = exchange.told, True
+        elif exchange.rounds:
+            request = redacted(exchange)
+        if rewritten or exchange.rounds:
+            request = _offered(exchange, request)
+        request, retold = self._retold(exchange, endpoint, model, request)
+        rewritten = rewritten or retold
         limit = (dialect.cap_field, cap) if cap is not None and dialect.cap_field else None
         edits = dialect.upstream_edits(request, model, limit, ask_usage=request.stream)
-        if exchange.stored is not None and not rewritten and request.previous:
-            edits += answers(request, [(d.id, d.custom, d.note) for d in exchange.stored.denied])
+        if not rewritten:
+            edits += exchange.redactions
+            edits += _withholding(exchange, request)
+        if not retold:
+            edits += _answers(exchange, request)
         foreign = self.seals.foreign(dialect, request, issuer(endpoint), every=exchange.unsealed)
         dropped = (FOREIGN_SEAL,) if foreign else ()
         if foreign and dialect.unsealed and (calmed := dialect.unsealed(request, foreign)):
@@ -102,6 +114,29 @@ class Composer:
         changed = () if rewritten else tuple(edits + foreign)
         return Outgoing(dialect, sending, changed, rewritten=rewritten, dropped=dropped)
 
+    def _retold(
+        self, exchange: Exchange, endpoint: Endpoint, model: str, request: WireRequest
+    ) -> tuple[WireRequest, bool]:
+        """The request with what the model was told that the agent wasn't; whether it's another one."""
+        dialect = exchange.dialect
+        if not exchange.rounds:
+            return request, False
+        assert dialect.onwards is not None
+        edits = _answers(exchange, request)
+        request = dialect.parse(splice(request.body, edits))
+        messages = self._written(exchange, endpoint, model)
+        return dialect.parse(splice(request.body, dialect.onwards.append(request, messages))), True
+
+    def _written(self, exchange: Exchange, endpoint: Endpoint, model: str) -> tuple[bytes, ...]:
+        """The rounds so far, as messages of the caller's dialect."""
+        dialect = exchange.dialect
+        assert dialect.translation is not None
+        # Some dialects have every conversation open with a person.
+        opening = Message(role=Role.USER, parts=(TextPart(text="."),))
+        told = Prompt(model=model, messages=(opening, *turns(exchange)))
+        prompt, _ = self.seals.told_to(told, issuer(endpoint), every=exchange.unsealed)
+        return dialect.parse(dialect.translation.write_prompt(prompt).body).messages[1:]
+
     def _translated(
         self,
         exchange: Exchange,
@@ -115,6 +150,8 @@ class Composer:
         assert request is not None
         assert writer is not None
         read = read_prompt(exchange)
+        if exchange.rounds:
+            read = structs.replace(read, messages=(*read.messages, *turns(exchange)))
         prompt, foreign = self.seals.told_to(read, issuer(endpoint), every=exchange.unsealed)
         most, resume = prompt.max_output or cap, exchange.resume
         if resume is not None:
@@ -134,6 +171,18 @@ class Composer:
         sending = Sending(dialect.upstream_path, written.body, {}, request.stream)
         dropped = (FOREIGN_SEAL, *dropped) if foreign else dropped
         return Outgoing(dialect, sending, rewritten=True, dropped=dropped, resumes=resume)
+
+
+def _answers(exchange: Exchange, request: WireRequest) -> list[Edit]:
+    """Results for the calls that the response was denied which the request goes on from where it is kept."""
+    if exchange.stored is None or not request.previous:
+        return []
+    return answers(request, [(d.id, d.custom, d.note) for d in exchange.stored.denied])
+
+
+def turns(exchange: Exchange) -> tuple[Message, ...]:
+    """What the model said of the call so far, and was told of it."""
+    return tuple([message for round_ in exchange.rounds for message in (round_.turn, round_.results)])
 
 
 def keeps(exchange: Exchange, endpoint: Endpoint) -> bool:
@@ -166,5 +215,30 @@ def read_prompt(exchange: Exchange) -> Prompt:
         reader: Translation | None = exchange.dialect.translation
         assert reader is not None
         assert exchange.request is not None
-        exchange.prompt = reader.read_prompt(exchange.whole or exchange.request)
+        exchange.prompt = reader.read_prompt(
+            _offered(exchange, exchange.told or exchange.whole or redacted(exchange))
+        )
     return exchange.prompt
+
+
+def _withholding(exchange: Exchange, request: WireRequest) -> list[Edit]:
+    """What takes the tools out of `request` that its model is not offered."""
+    offer, declares = exchange.offer, exchange.dialect.declares
+    if offer is None or declares is None or not offer.strips:
+        return []
+    return (offer if request is exchange.request else offer.on(declares.read(request))).edits(request)
+
+
+def _offered(exchange: Exchange, request: WireRequest) -> WireRequest:
+    """`request` with the tools alone that its model is offered."""
+    edits = _withholding(exchange, request)
+    return exchange.dialect.parse(splice(request.body, edits)) if edits else request
+
+
+def redacted(exchange: Exchange) -> WireRequest:
+    """The caller's request with what is redacted of it."""
+    request = exchange.request
+    assert request is not None
+    if not exchange.redactions:
+        return request
+    return exchange.dialect.parse(splice(request.body, exchange.redactions))

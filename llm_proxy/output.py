@@ -8,8 +8,10 @@ from typing import Protocol
 from msgspec import structs
 
 from llm_proxy.chat.denial import without_denied
-from llm_proxy.chat.events import CallDelta, Event, Frame
+from llm_proxy.chat.events import CallDelta, Event, Finished, Frame
 from llm_proxy.chat.thinking import ThinkTags
+from llm_proxy.redacting.masking import Guard
+from llm_proxy.redacting.replies import GuardedRenderer, guarded_body
 from llm_proxy.resume import Left
 from llm_proxy.wire.dialect import About, Denied, Dialect, Renderer
 
@@ -19,6 +21,8 @@ class Output(Protocol):
 
     anew: bool
     """Whether the caller gets other bytes than the model's server sent."""
+    rendered: bool
+    """Whether they are written from what the frames mean, and not from their bytes."""
     continues: bool
     """Whether another target may go on with what was written, if it's cut."""
 
@@ -44,11 +48,16 @@ class Output(Protocol):
         """What another target can go on from; None where it can't."""
         ...
 
+    def onward(self) -> Renderer | None:
+        """What writes the model's next reply behind this one; None where bytes are joined."""
+        ...
+
 
 class Verbatim:
     """The same dialect on both sides: bytes pass, and only frames with a denied call are edited."""
 
     anew = False
+    rendered = False
     continues = False
 
     def __init__(self, dialect: Dialect) -> None:
@@ -74,11 +83,15 @@ class Verbatim:
     def left(self) -> None:
         return None
 
+    def onward(self) -> None:
+        return None
+
 
 class Translated:
     """Another dialect on the caller's side: every event is rendered in it."""
 
     anew = True
+    rendered = True
     continues = False
 
     def __init__(
@@ -86,11 +99,19 @@ class Translated:
     ) -> None:
         translation = caller.translation
         assert translation is not None
-        self._renderer = renderer or translation.renderer(about)
+        self._renderer: Renderer = renderer or translation.renderer(about)
         self._render_body = translation.render_body
         self._call_id = translation.call_id
+        self._guards = isinstance(renderer, GuardedRenderer)
         self._about = about
         self._tags = ThinkTags() if upstream.inline_reasoning else None
+
+    def guarded(self, guard: Guard) -> None:
+        """From now on the caller gets what the guard lets them read. Before anything is written."""
+        if not self._guards:
+            self._renderer = GuardedRenderer(self._renderer, guard)
+            self._guards = True
+        self._render_body = guarded_body(self._render_body, guard)
 
     def read(self, frame: Frame) -> Frame:
         """Calls have the ids under which the agent knows them, since its results will name these."""
@@ -108,7 +129,7 @@ class Translated:
         return self._render(frame.events)
 
     def judged(self, held: Sequence[Frame], denied: Denied, spoken: Collection[int]) -> bytes:
-        events: list[Event] = [event for frame in held for event in frame.events]
+        events = _ends_last([event for frame in held for event in frame.events])
         return self._render(without_denied(events, denied, spoken) if denied else events)
 
     def whole(self, frame: Frame, denied: Denied) -> bytes:
@@ -121,9 +142,22 @@ class Translated:
     def left(self) -> Left | None:
         return None
 
+    def onward(self) -> Renderer:
+        return self._renderer
+
     def _ending(self) -> Sequence[Event]:
         """What still waited when the stream ended."""
         return self._tags.close() if self._tags else []
 
     def _render(self, events: Sequence[Event]) -> bytes:
         return self._renderer.render(events)
+
+
+def _ends_last(events: list[Event]) -> list[Event]:
+    """With what ends a choice behind the last piece of a call, where a server sent it before."""
+    last = max((n for n, event in enumerate(events) if isinstance(event, CallDelta)), default=-1)
+    early = [event for event in events[: last + 1] if isinstance(event, Finished)]
+    if not early:
+        return events
+    kept = [event for event in events[: last + 1] if not isinstance(event, Finished)]
+    return [*kept, *early, *events[last + 1 :]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import Awaitable, Set
+from collections.abc import Awaitable
 from contextlib import suppress
 
 from msgspec import structs
@@ -12,32 +12,24 @@ from msgspec import structs
 from budgets import Correct, Late, Settle
 from llm_proxy import journal
 from llm_proxy.admission import Admitted
+from llm_proxy.attaching import attach_receipts
+from llm_proxy.carrying import Carrying
 from llm_proxy.charge import charged
-from llm_proxy.continuing import Continuing
 from llm_proxy.downgrading import admit, readied
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
-from llm_proxy.flow import Flow
-from llm_proxy.judge import Judge, Rules, judges, refuse_unjudged
+from llm_proxy.judge import Judge, Rules, refuse_unjudged
 from llm_proxy.measuring import learn, measure
-from llm_proxy.outgoing import Outgoing, issuer
-from llm_proxy.output import Output, Translated, Verbatim
-from llm_proxy.rawflow import RawFlow, RawSink
+from llm_proxy.offering import refusal
 from llm_proxy.reactions.alerts import with_records
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Evidence
 from llm_proxy.records.view import Problem, Status
-from llm_proxy.resolving import plan_of
-from llm_proxy.resume import Left
-from llm_proxy.sending.attempt import AnyFlow, AnySink, Attempting, Watching
-from llm_proxy.sending.send import Sender
+from llm_proxy.sending.attempt import AnySink
 from llm_proxy.services import Services
 from llm_proxy.settle import amount
-from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.wire.anthropic_messages.count_tokens import count_body
-from llm_proxy.wire.dialect import About, Dialect
 from routing.failures import FailureKind
-from routing.plan import Try
 from routing.targets import Resolved
 
 
@@ -56,7 +48,8 @@ class Pipeline:
         rules = services.rules
         exchange.policy = rules.sha256 if rules else ""
         await services.runs.place(exchange)
-        route = await readied(services, exchange)
+        route = await readied(services, exchange, rules)
+        await services.inspector.look(exchange, rules)
         if exchange.dialect.raw:
             refuse_unjudged(exchange, rules)
         services.active[exchange.id] = exchange.started_us
@@ -67,19 +60,20 @@ class Pipeline:
             raise await services.runs.explained(exchange, error) from None
         except asyncio.CancelledError as error:
             # What was submitted is written all the same: if it opened the call, the call ends here.
-            await _through(self._failed(exchange, sink, error))
+            await through(self._failed(exchange, sink, error))
             raise
         try:
             tail = await self._carry(exchange, sink, route, rules, admitted)
             spent = await services.settler.finished(exchange)
         except BaseException as error:
-            await _through(self._failed(exchange, sink, error))
+            await through(self._failed(exchange, sink, error))
             raise
         exchange.status, exchange.problem = (Status.CLIENT_GONE, _LEFT) if exchange.client_gone else _WELL
         exchange.spent = charged(exchange, spent)
         if services.lengths is not None:
             learn(exchange, spent, services.lengths)
         measure(exchange, services.errors, services.metrics)
+        attach_receipts(exchange, rules, services.receipts, services.now_us())
         await self._close_then(exchange, sink, tail)
 
     async def _carry(
@@ -98,62 +92,28 @@ class Pipeline:
                 "released to the run (unknown_results: reject). Send results of released calls only.",
                 retryable=False,
             )
-        request = exchange.request
-        assert request is not None
+        if exchange.offer is not None and exchange.offer.refusal:
+            raise refusal(exchange.offer)
         if exchange.answered_here:
             return await self._count(exchange)
+        await self._services.inspector.prepare(exchange, rules, admitted.state)
         exchange.continues = exchange.continues and admitted.tries.prompts > admitted.tries.replies
-        judge = self._judge(exchange, rules, admitted)
-        judging = judges(exchange, rules)
-        allowance = services.topups.of(exchange, admitted.begun) if admitted.begun else None
+        judge = self._judge(exchange, rules, admitted, sink)
+        return await Carrying(services, exchange, sink, route, rules, admitted, judge).run()
 
-        def new_flow(outgoing: Outgoing, sink: AnySink) -> AnyFlow:
-            if isinstance(sink, RawSink):
-                return RawFlow(outgoing.dialect, sink)
-            resumes, dialect = outgoing.resumes, outgoing.dialect
-            output = _output(exchange, dialect, resumes.left if resumes else None)
-            return Flow(
-                *(dialect, output, sink, judge),
-                judging=judging,
-                request=request,
-                resumes=resumes,
-                allowance=allowance.begin() if allowance else None,
-            )
-
-        def compose(step: Try, endpoint: Endpoint, absent: Set[str]) -> Outgoing:
-            model = step.target.model
-            largest = services.admission.largest_output(endpoint.provider, model)
-            return services.composer.compose(exchange, endpoint, model, admitted.cap, largest, absent)
-
-        def open_(step: Try, sink: AnySink, watching: Watching) -> Attempting:
-            return Attempting(exchange, step, services.upstreams, sink, compose, new_flow, watching)
-
-        plan, hedges = plan_of(services, exchange, route), admitted.tries.replies > 1
-        sender = Sender(exchange, sink, plan, open_, services.settler.lost, hedges=hedges)
-        sent = False
-        try:
-            tail = await sender.send()
-            sent = True
-        finally:
-            if sender.current is not None:
-                exchange.last = sender.current.noted
-            for attempt in sender.lost:
-                exchange.lost.append(await services.settler.lost(exchange, attempt))
-            for attempt in sender.carried_on:
-                services.composer.seals.remember(attempt.flow.assembly.seals(), issuer(attempt.endpoint))
-            if sender.current is not None and not sent:
-                exchange.released = sender.current.flow.released(b"")
-                exchange.broke_off = sender.current.flow.gave
-        assert sender.current is not None
-        answered = sender.current
-        exchange.released = answered.flow.released(tail)
-        exchange.left_out = answered.flow.left_out
-        services.composer.seals.remember(exchange.assembly.seals(), issuer(answered.endpoint))
-        return tail
-
-    def _judge(self, exchange: Exchange, rules: Rules | None, admitted: Admitted) -> Judge:
+    def _judge(self, exchange: Exchange, rules: Rules | None, admitted: Admitted, sink: AnySink) -> Judge:
         of, state = self._services, admitted.state
-        return Judge(exchange, rules, state, of.writer, of.now_us, of.environment, of.turns, of.alerts)
+
+        async def keep_alive() -> None:
+            if exchange.request is not None and exchange.request.stream:
+                await sink.release(_WAITS)
+
+        return Judge(
+            *(exchange, rules, state, of.writer, of.now_us, of.environment, of.turns, of.alerts),
+            approvals=of.approvals,
+            keep_alive=keep_alive,
+            frozen=of.standing.refresh,
+        )
 
     async def _count(self, exchange: Exchange) -> bytes:
         """The prompt's tokens, counted here, since no server of the model counts them."""
@@ -253,27 +213,11 @@ class Pipeline:
         self._services.metrics.observe_call(journal.facts(exchange))
 
 
+_WAITS = b": waiting for approval\n\n"
+"""What the caller of a stream hears while a person decides: a comment, which no SDK takes for an event."""
 _UNSETTLED = Wrote(False)
 _LEFT = Problem(kind="client_gone", message="The caller left before the end.")
 _WELL = (Status.OK, None)
-
-
-def _output(exchange: Exchange, upstream: Dialect, left: Left | None) -> Output:
-    """How the caller gets what a target that speaks `upstream` says, behind what is `left` of a cut reply."""
-    request = exchange.request
-    assert request is not None
-    if upstream is exchange.dialect and not exchange.continues:
-        return Verbatim(upstream)
-    about = About(
-        call_id=exchange.id,
-        model=exchange.model,
-        created=exchange.started_us // 1_000_000,
-        include_usage=request.include_usage,
-        request=request,
-    )
-    if exchange.continues:
-        return Continuing(exchange.dialect, upstream, about, left)
-    return Translated(exchange.dialect, upstream, about)
 
 
 def _came_whole(exchange: Exchange) -> bool:
@@ -310,7 +254,7 @@ def _problem(error: ProxyError) -> Problem:
     return Problem(kind=error.kind.value, message=error.message, status=error.status)
 
 
-async def _through(work: Awaitable[None]) -> None:
+async def through(work: Awaitable[None]) -> None:
     """Awaits `work` to its end even if this task is cancelled meanwhile; the cancellation follows after."""
     task = asyncio.ensure_future(work)
     cancelled: asyncio.CancelledError | None = None

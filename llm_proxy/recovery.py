@@ -14,13 +14,16 @@ from sqlalchemy.exc import SQLAlchemyError
 from budgets import Correct, Expire, Renew
 from budgets.sql_store import METADATA as LEDGER
 from llm_proxy.admission import LEASE_US
+from llm_proxy.approving import expire
 from llm_proxy.chat.events import Usage
 from llm_proxy.errors import ProxyError
 from llm_proxy.reactions.alerts import SILENT, Alerts, with_records
 from llm_proxy.records import bodies
+from llm_proxy.records.approvals import overdue
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import NOTHING, CallClose, Draft, Evidence, RecordKind
 from llm_proxy.records.leases import Lease
+from llm_proxy.records.policy_rows import ApprovalRow
 from llm_proxy.records.tables import calls, records
 from llm_proxy.records.view import CostLabel, Problem, Status
 from llm_proxy.records.writer import Writer
@@ -29,6 +32,7 @@ from llm_proxy.spend.rollup import Grouped, spend_row
 log = structlog.get_logger("llm_proxy.recovery")
 
 EVERY_S = 2.0
+_EXPIRED_AT_ONCE = 200
 RENEW_AFTER_US = 8_000_000
 """Calls younger than this still have most of their first lease."""
 
@@ -75,11 +79,22 @@ class Recovery:
         self._alerts.count(await self._writer.submit(Job(then, ops=(*renew, Expire(now)))))
         if not await asyncio.to_thread(self._lease.lead):
             return 0
+        await self._expire_approvals()
         dead = await asyncio.to_thread(self._dead)
         closed: int = await self._writer.submit(_closing(dead, self._now_us())) if dead else 0
         if closed:
             log.warning("calls of a proxy that died were closed as interrupted", calls=closed)
         return closed
+
+    async def _expire_approvals(self) -> None:
+        """Marks those on which nobody decided in time. Each is a job of its own run, as a vote is."""
+        now = self._now_us()
+        late = await asyncio.to_thread(self._overdue, now)
+        await asyncio.gather(*[self._writer.submit(expire(approval, now)) for approval in late])
+
+    def _overdue(self, now_us: int) -> list[ApprovalRow]:
+        with self._engine.connect() as connection:
+            return overdue(connection, now_us, _EXPIRED_AT_ONCE)
 
     def _dead(self) -> list[_Dead]:
         """Open calls that nobody holds any more."""

@@ -98,8 +98,8 @@ def sized(exchange: Exchange, route: Resolved) -> bool:
     return route.counts_from is not None and len(exchange.body) >= route.counts_from
 
 
-def plan_of(services: Services, exchange: Exchange, route: Resolved) -> Plan:
-    """The way of an admitted call through its route."""
+def plan_of(services: Services, exchange: Exchange, route: Resolved, prefer: str = "") -> Plan:
+    """The way of an admitted call through its route, which begins at the target `prefer` where it's named."""
     request = exchange.request
     assert exchange.caller is not None
     assert request is not None
@@ -109,7 +109,7 @@ def plan_of(services: Services, exchange: Exchange, route: Resolved) -> Plan:
         run="" if exchange.run_inferred else f"{exchange.caller.agent.id}/{exchange.run_id}",
         tokens=0 if tokens is None else tokens + exchange.earlier_tokens,
         stream=request.stream,
-        prefer=exchange.stored.target if exchange.stored else "",
+        prefer=prefer or (exchange.stored.target if exchange.stored else ""),
     )
     now, limit = monotonic(), exchange.hints.timeout_s
     return Plan(

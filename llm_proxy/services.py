@@ -7,22 +7,28 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llm_proxy.admission import Admission
+from llm_proxy.asking import Approvals
 from llm_proxy.counting.error import TokenErrors
 from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.identity.access import Access
+from llm_proxy.inspecting import Inspector
 from llm_proxy.intake import Reader
 from llm_proxy.judge import Rules
+from llm_proxy.offering import Offering
 from llm_proxy.outgoing import Composer
 from llm_proxy.reactions.alerts import Alerts
+from llm_proxy.receipts.issue import Receipts
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.writer import Writer
 from llm_proxy.runs.desk import RunDesk
+from llm_proxy.runs.lookup import RunLookup
 from llm_proxy.runs.tree import RunTree
 from llm_proxy.settle import Settler
 from llm_proxy.standing import Standing
 from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.topup import TopUps
 from llm_proxy.turns import Turns
+from llm_proxy.unseen import UnseenTurns
 from llm_proxy.upstream.provider import Upstreams
 from routing.fleet import Fleet
 from routing.targets import RouteTable
@@ -46,10 +52,15 @@ class Services:
     standing: Standing
     runs: RunTree
     desk: RunDesk
+    lookup: RunLookup
+    inspector: Inspector
+    unseen: UnseenTurns
+    receipts: Receipts
     routes: RouteTable
     fleet: Fleet
     reader: Reader
     admission: Admission
+    approvals: Approvals
     settler: Settler
     errors: TokenErrors
     lengths: ReplyLengths | None
@@ -59,6 +70,7 @@ class Services:
     writer: Writer
     upstreams: Upstreams
     composer: Composer
+    offering: Offering
     stored: Callable[[str, str], Awaitable[StoredResponse | None]]
     """A response by its id, if the agent was given it."""
     recall: Callable[[str, str], Awaitable[Earlier | None]]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import structlog
+from sqlalchemy import Engine, make_url
 from yarl import URL
 
 from budgets import AT_ONCE, Limit, LimitBook, OnExceed, Scope, Unit, window_named
 from llm_proxy.config import Config
+from llm_proxy.config.approvers import who_may_approve
 from llm_proxy.config.budgeting import BudgetConfig, DowngradeConfig
 from llm_proxy.config.choices import Affinity, Event, Hold, OnCut, OnLeave
 from llm_proxy.config.issuers import IssuerConfig
@@ -27,13 +30,19 @@ from llm_proxy.policy.load import load_policy
 from llm_proxy.pricing.book import PriceBook
 from llm_proxy.quote import COUNTED
 from llm_proxy.reactions.events import Webhook
+from llm_proxy.reactions.links import Links
+from llm_proxy.receipts.issue import Receipts
+from llm_proxy.signing import KeyFileError, SigningKey, load_or_make, open_to_others
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.version import VERSION
 from routing.health import BreakerSettings
 from routing.targets import NO_LIMITS, Facts, Hedge, Limits, Route, RouteTable, Target, Timeouts
 
+log = structlog.get_logger("llm_proxy")
+
 OPENAI_URL = "https://api.openai.com/v1"
 ANTHROPIC_URL = "https://api.anthropic.com"
+KEY_FILE = "signing-key.pem"
 ANTHROPIC_VERSION = "2023-06-01"
 
 _CHAT, _RESPONSES, _MESSAGES = "openai_chat", "openai_responses", "anthropic_messages"
@@ -228,9 +237,24 @@ def _limit(budget: BudgetConfig, window: str, maximum: Mapping[Unit, int]) -> Li
 
 def webhooks(config: Config) -> tuple[Webhook, ...]:
     return tuple(
-        Webhook(w.id, w.url, webhook_key(w.secret.get_secret_value()), frozenset(w.events or Event))
+        Webhook(
+            w.id,
+            w.url,
+            webhook_key(w.secret.get_secret_value()),
+            frozenset(w.events or Event),
+            content=w.content,
+            links_for=w.links_for,
+        )
         for w in config.webhooks
     )
+
+
+def links(config: Config, engine: Engine, now_us: Callable[[], int]) -> Links | None:
+    """One-time links to approvals; None where no webhook carries any."""
+    public = config.server.public_url
+    if public is None or not any(webhook.links_for for webhook in config.webhooks):
+        return None
+    return Links(engine, public, config.operators, now_us)
 
 
 def prices(config: Config) -> PriceBook:
@@ -259,10 +283,45 @@ def encodings(config: Config) -> frozenset[str]:
     return frozenset([tokenizer_of(target.provider, target.model).encoding for target in targets])
 
 
+def receipts(config: Config) -> Receipts:
+    """What signs receipts. Blocks. Raises `KeyFileError` where the key that is configured can't be had."""
+    told = config.receipts
+    issuer = told.issuer or config.server.public_url or config.telemetry.service_name
+    return Receipts(signing_key(config), issuer, told.valid_s, told.window_s)
+
+
+def signing_key(config: Config) -> SigningKey | None:
+    """The key in the file that the config names, else beside the store's file or the config: made if need be.
+
+    None where nobody asked for one, and none can be made.
+    """
+    path = config.records.signing_key or _key_beside(config)
+    try:
+        key = load_or_make(path)
+    except KeyFileError as error:
+        if config.records.signing_key is not None:
+            raise
+        log.warning("there is no signing key, and so no receipt", reason=str(error))
+        return None
+    if open_to_others(path):
+        log.warning("the signing key can be read by others: chmod 600 it", file=str(path))
+    return key
+
+
+def _key_beside(config: Config) -> Path:
+    store = make_url(config.store.get_secret_value())
+    file = store.get_backend_name() == "sqlite" and store.database
+    return (Path(file).parent if file else config.path.parent) / KEY_FILE
+
+
 def rules(config: Config) -> Rules | None:
     """The policy in force, compiled. Raises `PolicyErrors`."""
     if config.policy is None:
         return None
     groups = {group for operator in config.operators for group in operator.groups}
     policy = load_policy(config.policy, groups)
-    return Rules(PolicyEngine(policy), policy.sha256, policy.file.policy.mode, policy.file.on_deny)
+    file = policy.file
+    answerable = frozenset(
+        [name for name, entry in file.approvals.items() if who_may_approve(config.operators, entry.approvers)]
+    )
+    return Rules(PolicyEngine(policy), policy.sha256, file.policy.mode, file.on_deny, answerable)

@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 from sqlalchemy import Engine
@@ -18,6 +19,7 @@ from llm_proxy.admission import Admission
 from llm_proxy.archive.lengths import newest_lengths
 from llm_proxy.archive.outbox import StoreOutbox
 from llm_proxy.archive.recall import Recalled, recall
+from llm_proxy.asking import Approvals, decided_in
 from llm_proxy.config import Config
 from llm_proxy.config.choices import Durability, Translation, Unpriced
 from llm_proxy.config.providers import LITELLM
@@ -29,19 +31,28 @@ from llm_proxy.exchange import Exchange
 from llm_proxy.identity.access import Access
 from llm_proxy.identity.keyring import Credential, Keyring
 from llm_proxy.identity.tokens import SignedTokens
+from llm_proxy.inspecting import Inspector
 from llm_proxy.intake import Reader
+from llm_proxy.offering import Offering
 from llm_proxy.outgoing import Composer
+from llm_proxy.pricing.book import PriceBook
 from llm_proxy.reactions.alerts import Alerts
 from llm_proxy.reactions.events import Announcer
 from llm_proxy.reactions.sender import Sender
+from llm_proxy.records.blobs import KEPT, ensure_salt
+from llm_proxy.records.classified import load_classified
 from llm_proxy.records.engine import open_engine
 from llm_proxy.records.ids import now_us, uuid7
 from llm_proxy.records.migrate import upgrade
+from llm_proxy.records.policy_rows import ClassifiedRow
 from llm_proxy.records.purge import Purge
 from llm_proxy.records.responses import StoredResponse, find_response
+from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.standing import StandingReader, issued_keys
+from llm_proxy.records.unseen import load_unseen
 from llm_proxy.records.writer import Writer
 from llm_proxy.recovery import Recovery
+from llm_proxy.reloading import PolicyWatch
 from llm_proxy.runs.desk import RunDesk
 from llm_proxy.runs.lookup import RunLookup
 from llm_proxy.runs.tree import RunTree
@@ -57,6 +68,7 @@ from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.transport import headers_from, open_transport
 from llm_proxy.topup import TopUps
 from llm_proxy.turns import Turns
+from llm_proxy.unseen import MOST, UnseenTurns
 from llm_proxy.upstream.http import HttpProvider
 from llm_proxy.upstream.litellm import LiteLLMProvider
 from llm_proxy.upstream.provider import Provider, Upstreams
@@ -88,6 +100,8 @@ class Worker:
         self.services: Services
         self.tokens: SignedTokens
         self.counter: TokenCounter
+        self.policy: PolicyWatch | None = None
+        """None where the config names no policy."""
         self.failed = ""
         """Why the worker can't go on, empty while it can."""
         self._stack = AsyncExitStack()
@@ -113,6 +127,7 @@ class Worker:
         stack.push_async_callback(writer.stop)
         self.services = services = await self._services(stack, writer, limits, announcer)
         services.metrics.track_targets(services.fleet, services.routes, time.monotonic)
+        self.policy = await self._watch(announcer)
         self._export(stack, writer.id, services.metrics)
         recovery = Recovery(self.engine, writer, services.active, now_us, services.alerts)
         await services.standing.refresh()
@@ -134,6 +149,7 @@ class Worker:
         stack.push_async_callback(upstreams.close)
         metrics = Metrics()
         metrics.track_writer_queue(lambda: writer.queued)
+        metrics.track_commits(lambda: writer.commits)
         agents = wiring.agents(config)
         keyring = Keyring(agents, wiring.credentials(config))
         self.tokens = SignedTokens(wiring.issuers(config), agents, now_us, time.monotonic)
@@ -143,16 +159,7 @@ class Worker:
         stack.callback(lookup.close)
         runs = RunTree(lookup, access.shown, lambda: standing.ended, now_us)
         lengths = await self._lengths()
-        admission = Admission(
-            writer,
-            limits,
-            prices,
-            now_us,
-            refuse_unpriced=config.unpriced is Unpriced.REFUSE,
-            errors=errors,
-            lengths=lengths,
-            expecting=wiring.expecting(config),
-        )
+        admission = self._admission(writer, limits, prices, errors, lengths)
 
         async def over(exchange: Exchange, refused: Refused) -> ProxyError:
             return await runs.explained(exchange, admission.exceeded(refused, exchange))
@@ -162,10 +169,17 @@ class Worker:
             standing=standing,
             runs=runs,
             desk=RunDesk(runs, lookup, limits, writer, now_us, standing.refresh),
+            lookup=lookup,
+            unseen=UnseenTurns(self._unseen_now),
+            inspector=Inspector(
+                await asyncio.to_thread(self._kept_secret), writer.addresser.address, self._classified_now
+            ),
+            receipts=await asyncio.to_thread(wiring.receipts, config),
             routes=wiring.routes(config, prices),
             fleet=Fleet(),
             reader=Reader(writer.addresser, self.counter),
             admission=admission,
+            approvals=Approvals(decided_in(self.engine, now_us)),
             settler=Settler(prices, self.counter),
             errors=errors,
             lengths=lengths,
@@ -175,6 +189,7 @@ class Worker:
             upstreams=upstreams,
             stored=self._stored,
             recall=self._recall,
+            offering=Offering(),
             composer=Composer(Seals(), strict=config.translation is Translation.STRICT),
             metrics=metrics,
             rules=wiring.rules(config),
@@ -187,6 +202,37 @@ class Worker:
             max_body=config.server.max_body_mb << 20,
             strict=config.records.durability is Durability.STRICT,
         )
+
+    def _admission(
+        self,
+        writer: Writer,
+        limits: LimitBook,
+        prices: PriceBook,
+        errors: TokenErrors,
+        lengths: ReplyLengths | None,
+    ) -> Admission:
+        return Admission(
+            writer,
+            limits,
+            prices,
+            now_us,
+            refuse_unpriced=self.config.unpriced is Unpriced.REFUSE,
+            errors=errors,
+            lengths=lengths,
+            expecting=wiring.expecting(self.config),
+            environment=self.config.server.environment,
+        )
+
+    async def _watch(self, announcer: Announcer) -> PolicyWatch | None:
+        """What keeps the policy in force the one in its file; the first is on record when it returns."""
+        config, services = self.config, self.services
+        rules, path = services.rules, config.policy
+        if rules is None or path is None:
+            return None
+        watch = PolicyWatch(services, rules, path, partial(wiring.rules, config), announcer)
+        services.metrics.track_policy(watch.state)
+        await watch.begin()
+        return watch
 
     async def _lengths(self) -> ReplyLengths | None:
         """How long replies were lately, where the hold of a model's streams goes by that."""
@@ -215,6 +261,18 @@ class Worker:
         with self.engine.connect() as connection:
             return recall(connection, agent_id, response)
 
+    def _kept_secret(self) -> bytes:
+        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+            return ensure_salt(connection, KEPT)
+
+    def _unseen_now(self, run: RunKey) -> dict[str, bytes]:
+        with self.engine.connect() as connection:
+            return load_unseen(connection, run, MOST)
+
+    def _classified_now(self, run: RunKey) -> list[ClassifiedRow]:
+        with self.engine.connect() as connection:
+            return load_classified(connection, run)
+
     def _issued(self, hashes: Sequence[str]) -> list[Credential]:
         with self.engine.connect() as connection:
             return [Credential(*row) for row in issued_keys(connection, hashes)]
@@ -228,7 +286,10 @@ class Worker:
 
     def _sender(self) -> Sender:
         services, webhooks = self.services, wiring.webhooks(self.config)
-        return Sender(self.engine, services.writer.id, webhooks, now_us, random.random, services.metrics)
+        links = wiring.links(self.config, self.engine, now_us)
+        return Sender(
+            self.engine, services.writer.id, webhooks, now_us, random.random, services.metrics, links=links
+        )
 
     def _export(self, stack: AsyncExitStack, holder: str, metrics: Metrics) -> None:
         telemetry = self.config.telemetry
@@ -264,6 +325,9 @@ class Worker:
                 purge = Purge(self.engine, self.services.writer.id, now_us)
                 group.create_task(purge.run(), name="purge")
                 group.create_task(standing.run(), name="standing")
+                group.create_task(self.services.approvals.run(), name="approvals")
+                if self.policy is not None:
+                    group.create_task(self.policy.run(), name="policy")
                 group.create_task(self.tokens.keep_fresh(), name="issuers")
                 group.create_task(sharing.run(), name="sharing")
                 group.create_task(measured.run(), name="token errors")

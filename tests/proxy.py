@@ -66,7 +66,7 @@ def _keeping_no_connection(url: str) -> Engine:
 class ProxyProcess:
     """The server process, or several with `workers`. `config` and `policy` are written as files to `folder`.
 
-    The test reads the store directly; `read_from` is another URL of it.
+    The test reads the store directly; `read_from` is another URL of it. Its log may hold errors `may_say`.
     """
 
     def __init__(
@@ -78,11 +78,12 @@ class ProxyProcess:
         workers: int = 1,
         store_may_fail: bool = False,
         read_from: str | None = None,
+        may_say: frozenset[str] = frozenset(),
     ) -> None:
         self._file = folder / "proxy.yaml"
         self._log = folder / "proxy.log"
         self._workers = workers
-        self._may_say = EXPECTED_ERRORS if store_may_fail else frozenset[str]()
+        self._may_say = may_say | (EXPECTED_ERRORS if store_may_fail else frozenset[str]())
         self._process: asyncio.subprocess.Process | None = None
         self.port = free_port()
         self.store: str = config.get("store", f"sqlite:///{folder / 'store.db'}")

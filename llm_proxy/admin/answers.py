@@ -9,12 +9,13 @@ from fastapi.exceptions import RequestValidationError
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from llm_proxy.admin.errors import ErrorBody, ErrorFacts, NotFound, Unclear
+from llm_proxy.admin.errors import Conflict, ErrorBody, ErrorFacts, NotFound, Unclear
 from llm_proxy.errors import STATUS, Kind, ProxyError
 
 log = structlog.get_logger("llm_proxy.admin")
 
 NOT_FOUND = "not_found"
+CONFLICT = "conflict"
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -22,6 +23,7 @@ def answer_errors(app: FastAPI) -> None:
     app.add_exception_handler(ProxyError, _proxy_error)
     app.add_exception_handler(NotFound, _not_found)
     app.add_exception_handler(Unclear, _unclear)
+    app.add_exception_handler(Conflict, _conflict)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(SQLAlchemyError, _store)
@@ -41,6 +43,10 @@ def _not_found(_: Request, error: Exception) -> Response:
 
 def _unclear(_: Request, error: Exception) -> Response:
     return _answer(400, Kind.INVALID_REQUEST.value, str(error))
+
+
+def _conflict(_: Request, error: Exception) -> Response:
+    return _answer(409, CONFLICT, str(error))
 
 
 def _invalid(_: Request, error: Exception) -> Response:

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from llm_proxy.admin.answers import answer_errors
+from llm_proxy.admin.approval_links import ApprovalLinks
 from llm_proxy.admin.routes import Admin, schemas
 from llm_proxy.telemetry.metrics import CONTENT_TYPE
 from llm_proxy.version import VERSION
@@ -33,7 +34,10 @@ def admin_app(worker: Worker) -> FastAPI:
     async def ready() -> JSONResponse:
         reasons = [reason for reason in (worker.failed, _store(worker)) if reason]
         status = "not ready" if reasons else "ready"
-        return JSONResponse({"status": status, "reasons": reasons}, 503 if reasons else 200)
+        told: dict[str, Any] = {"status": status, "reasons": reasons}
+        if worker.policy is not None and worker.policy.problem:
+            told["warnings"] = ["the policy file can't be used, the one before stays in force: see the log"]
+        return JSONResponse(told, 503 if reasons else 200)
 
     @app.get("/metrics", tags=["health"])
     async def metrics() -> Response:
@@ -41,6 +45,7 @@ def admin_app(worker: Worker) -> FastAPI:
 
     _ = (here, live, ready, metrics)
     app.include_router(Admin(worker).router())
+    ApprovalLinks(worker).add_to(app)
     answer_errors(app)
     _describe(app)
     return app

@@ -11,17 +11,21 @@ import structlog
 from llm_proxy.config import Config
 from llm_proxy.config.choices import Role
 from llm_proxy.config.credentials import KeyDigest
+from llm_proxy.config.values import ADMIN_TOKEN
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.identity.headers import Headers, credential
 from llm_proxy.identity.keyring import hash_key
 
 log = structlog.get_logger("llm_proxy.admin")
 
-ADMIN_TOKEN = "admin_token"  # noqa: S105 (the name under which it stands in records)
 READERS = frozenset({Role.ADMIN, Role.INVESTIGATOR, Role.SPEND_READER})
 """May see listings, which hold no content."""
 CONTENT_READERS = frozenset({Role.ADMIN, Role.INVESTIGATOR})
 ADMINS = frozenset({Role.ADMIN})
+APPROVERS = frozenset({Role.ADMIN, Role.APPROVER})
+"""May decide approvals that name them, and say that a person looked at a run."""
+APPROVAL_READERS = APPROVERS | {Role.INVESTIGATOR}
+"""May see what waits for a person, with its content."""
 
 
 @dataclass(frozen=True, slots=True)

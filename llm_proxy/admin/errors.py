@@ -13,8 +13,12 @@ class Unclear(Exception):
     """The question has more than one answer, or can't be acted on as it was put."""
 
 
+class Conflict(Exception):
+    """It can't be done as things stand by now. The message says how they stand."""
+
+
 class ErrorFacts(msgspec.Struct, frozen=True):
-    """`code` is a `Kind`, or `not_found`; `message` says what to do."""
+    """`code` is a `Kind`, `not_found` or `conflict`; `message` says what to do."""
 
     code: str
     message: str

@@ -11,22 +11,28 @@ from sqlalchemy import Connection
 
 from llm_proxy.admin import (
     agents,
+    approvals,
     budgets,
     fleet,
     keys,
+    policy,
+    policy_shown,
     prices,
     reading,
     reconciling,
+    run_events,
     runs,
     shapes,
     shown,
     spend,
     webhooks,
 )
+from llm_proxy.admin.approval_paths import ApprovalPaths
 from llm_proxy.admin.changes import Changes
 from llm_proxy.admin.door import CONTENT_READERS, READERS, Door
 from llm_proxy.admin.endpoints import Filter, Id, Limit, answer, holds
 from llm_proxy.admin.errors import ErrorBody
+from llm_proxy.admin.policy_paths import PolicyPaths
 from llm_proxy.admin.price_paths import PricePaths
 from llm_proxy.admin.run_paths import RunPaths
 from llm_proxy.admin.spend_paths import SpendPaths
@@ -34,6 +40,7 @@ from llm_proxy.admin.webhook_paths import WebhookPaths
 from llm_proxy.archive.listings import knows_key, list_calls, list_refusals
 from llm_proxy.config.choices import Role
 from llm_proxy.records.view import Status
+from llm_proxy.runs.effects import effects_of
 from llm_proxy.worker import Worker
 
 SHAPES: dict[str, Any] = {
@@ -52,6 +59,14 @@ SHAPES: dict[str, Any] = {
     "RunLine": shapes.RunLine,
     "RunEnding": runs.RunEnding,
     "RunShown": shapes.RunShown,
+    "RunEventWish": run_events.RunEventWish,
+    "RunEventShown": run_events.RunEventShown,
+    "ApprovalLines": list[approvals.ApprovalLine],
+    "ApprovalShown": approvals.ApprovalShown,
+    "ApprovalWord": approvals.ApprovalWord,
+    "PolicyShown": policy_shown.PolicyShown,
+    "CallExplanation": policy.CallExplanation,
+    "Simulated": policy.Simulated,
     "CallLines": list[shapes.CallLine],
     "CallShown": shapes.CallShown,
     "RefusalLines": list[shapes.RefusalLine],
@@ -102,6 +117,8 @@ class Admin:
         Changes(self._worker).add_to(add)
         WebhookPaths(self._worker).add_to(add)
         RunPaths(self._worker).add_to(add)
+        ApprovalPaths(self._worker).add_to(add)
+        PolicyPaths(self._worker).add_to(add)
         PricePaths(self._worker).add_to(add)
         SpendPaths(self._worker).add_to(add)
         add("GET", "/runs", self.runs, "RunLines", READERS)
@@ -137,7 +154,8 @@ class Admin:
         with self._reading() as connection:
             found = reading.find_run(connection, run_id, agent)
             stands = runs.stands(self._config, connection, found, self._now())
-            return answer(shown.run_shown(found, stands, reading.run_steps(connection, found, limit)))
+            steps = reading.run_steps(connection, found, limit)
+            return answer(shown.run_shown(found, stands, steps, effects_of(connection, found.stored.key)))
 
     def calls(
         self, limit: Limit = 50, agent: Filter = None, run: Filter = None, status: Status | None = None

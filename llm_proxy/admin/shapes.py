@@ -12,7 +12,17 @@ import msgspec
 from llm_proxy.admin.story import NewMessage
 from llm_proxy.archive.listings import CallRow, RefusalRow
 from llm_proxy.chat.reply import ChoiceReply
-from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
+from llm_proxy.records.view import (
+    Attempt,
+    CostLabel,
+    Decision,
+    Problem,
+    ProviderUse,
+    Status,
+    ToolResultView,
+    Withheld,
+)
+from llm_proxy.runs.effects import Effect
 from llm_proxy.runs.status import RunStatus, Use
 from llm_proxy.runs.wish import Trigger
 
@@ -80,6 +90,14 @@ class DecisionShown(Decision, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class ResultShown(ToolResultView, frozen=True, kw_only=True, omit_defaults=False):
+    pass
+
+
+class WithheldShown(Withheld, frozen=True, kw_only=True, omit_defaults=False):
+    pass
+
+
+class ProviderUseShown(ProviderUse, frozen=True, kw_only=True, omit_defaults=False):
     pass
 
 
@@ -165,6 +183,10 @@ class CallOutline(msgspec.Struct, frozen=True, kw_only=True):
     problem: ProblemShown | None
     decisions: tuple[DecisionShown, ...]
     results: tuple[ResultShown, ...]
+    withheld: tuple[WithheldShown, ...]
+    """What it declared and the model was not offered."""
+    provider_tools: tuple[ProviderUseShown, ...]
+    """What the provider ran itself, where a policy is in force."""
     reply: ReplyShown | None
     """What the model emitted."""
     released_differs: bool
@@ -210,4 +232,6 @@ class RunShown(RunStands, frozen=True, kw_only=True):
     cost_micro_usd: int
     limits: tuple[Use, ...]
     """What binds the run: its envelope, those above it, and the limits per run."""
+    effects: tuple[Effect, ...]
+    """Side effects that the agent and its tools reported."""
     calls: tuple[StepShown, ...]

@@ -16,6 +16,7 @@ from llm_proxy.admin.shapes import (
     ChoiceShown,
     DecisionShown,
     ProblemShown,
+    ProviderUseShown,
     RefusalLine,
     ReplyShown,
     ResultShown,
@@ -23,6 +24,7 @@ from llm_proxy.admin.shapes import (
     RunShown,
     StepShown,
     UsageShown,
+    WithheldShown,
 )
 from llm_proxy.admin.story import Step, received_reply
 from llm_proxy.archive.listings import CallRow, RefusalRow, RunRow
@@ -30,6 +32,7 @@ from llm_proxy.chat.events import Usage
 from llm_proxy.chat.reply import Reply
 from llm_proxy.records.times import iso
 from llm_proxy.records.view import CallView
+from llm_proxy.runs.effects import Effect
 from llm_proxy.runs.status import Standing
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -90,10 +93,10 @@ def step_shown(step: Step) -> StepShown:
     return StepShown(**_outline(step.call, step.received), new_messages=step.new)
 
 
-def run_shown(run: RunRow, stands: Standing, steps: list[Step]) -> RunShown:
+def run_shown(run: RunRow, stands: Standing, steps: list[Step], effects: tuple[Effect, ...] = ()) -> RunShown:
     told = asdict(run_line(run, stands))
     calls = tuple(map(step_shown, steps))
-    return RunShown(call_count=told.pop("calls"), calls=calls, limits=stands.uses, **told)
+    return RunShown(call_count=told.pop("calls"), calls=calls, limits=stands.uses, effects=effects, **told)
 
 
 def pretty(value: object) -> str:
@@ -111,6 +114,8 @@ def _outline(call: CallView, received: Reply | None) -> Mapping[str, Any]:
         "started_at": iso(call.started_us),
         "problem": _as(ProblemShown, call.problem) if call.problem else None,
         "decisions": tuple(_as(DecisionShown, decision) for decision in call.decisions),
+        "withheld": tuple(_as(WithheldShown, one) for one in call.withheld),
+        "provider_tools": tuple(_as(ProviderUseShown, use) for use in call.provider_tools),
         "results": tuple(_as(ResultShown, result) for result in call.results),
         "reasoning_withheld": call.reasoning_withheld,
         "reply": _reply(call.reply),

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from sqlalchemy import Connection
 
 from llm_proxy.archive.content import addresses, as_sent, rebuild
-from llm_proxy.archive.pieces import fold_pieces
+from llm_proxy.archive.pieces import fold_pieces, fold_rounds
+from llm_proxy.chat.reply import Reply
 from llm_proxy.journal import NOTHING_RELEASED
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
-from llm_proxy.records.view import CallView, CostLabel, Decision, Piece, Status
+from llm_proxy.records.view import CallView, CostLabel, Decision, Piece, ProviderUse, Status
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.spans import splice
 
@@ -32,6 +33,7 @@ class _Evidence:
     opened: bodies.Opened | None = None
     closed: bodies.Closed | None = None
     decisions: list[Decision] = field(default_factory=list[Decision])
+    provider_tools: list[ProviderUse] = field(default_factory=list[ProviderUse])
 
 
 def call_views(connection: Connection, ids: Iterable[str], *, content: bool = True) -> list[CallView]:
@@ -70,6 +72,8 @@ def _add(evidence: _Evidence, kind: str, at_us: int, body: bytes) -> None:
             evidence.opened, evidence.closed, evidence.at_us = both.opened, both.closed, at_us
         case RecordKind.VERDICTS:
             evidence.decisions += bodies.read_verdicts(body).decisions
+        case RecordKind.PROVIDER_TOOLS:
+            evidence.provider_tools += bodies.read_provider_tools(body).uses
         case _:
             return
 
@@ -81,7 +85,7 @@ def _needed(found: Iterable[_Evidence]) -> set[bytes]:
             needed |= addresses(evidence.opened.content)
         if evidence.closed is not None:
             needed |= addresses(evidence.closed.sent)
-            pieces = (piece.emitted for piece in evidence.closed.pieces)
+            pieces = (piece.emitted for piece in (*evidence.closed.pieces, *evidence.closed.rounds))
             hexes = (evidence.closed.emitted, evidence.closed.released, *pieces)
             needed |= {bytes.fromhex(hex_) for hex_ in hexes if hex_ and hex_ != NOTHING_RELEASED}
     return needed
@@ -93,10 +97,8 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
     body = rebuild(opened.content, blobs) if content else None
     emitted = blobs.get(bytes.fromhex(closed.emitted)) if closed.emitted else None
     pieces = tuple(_piece(piece, blobs) for piece in closed.pieces) if content else ()
-    reply = None
-    if emitted is not None or pieces:
-        last = Piece(dialect=closed.upstream or opened.dialect, emitted=emitted, chars=0)
-        reply = fold_pieces(pieces, last, stream=opened.stream)
+    rounds = tuple(_piece(piece, blobs) for piece in closed.rounds) if content else ()
+    last = Piece(dialect=closed.upstream or opened.dialect, emitted=emitted, chars=0)
     return CallView(
         id=evidence.call_id,
         run_id=evidence.run_id,
@@ -136,6 +138,8 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         problem=closed.problem,
         decisions=tuple(evidence.decisions),
         results=opened.results,
+        withheld=opened.withheld,
+        provider_tools=tuple(evidence.provider_tools),
         policy=opened.policy,
         held=opened.held,
         topped_up=closed.topped_up,
@@ -143,9 +147,28 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         sent=(rebuild(closed.sent, blobs) if content else None) or as_sent(body, closed.edits),
         emitted=emitted,
         pieces=pieces,
+        rounds=rounds,
         released=_released(closed, emitted, blobs) if content else None,
-        reply=reply,
+        masked=_masked(evidence),
+        reply=_reply(pieces, rounds, last, stream=opened.stream),
     )
+
+
+def _reply(
+    pieces: tuple[Piece, ...], rounds: tuple[Piece, ...], last: Piece, *, stream: bool
+) -> Reply | None:
+    """What was said, over all rounds; None where nothing came, or it isn't kept."""
+    if last.emitted is None and not (pieces or rounds):
+        return None
+    reply = fold_pieces(pieces, last, stream=stream)
+    return fold_rounds(rounds, reply, stream=stream) if rounds else reply
+
+
+def _masked(evidence: _Evidence) -> bool:
+    opened, closed = evidence.opened, evidence.closed
+    contents = [opened.content if opened else None, closed.sent if closed else None]
+    in_reply = closed is not None and closed.masked
+    return in_reply or any(c and c.masked for c in contents) or any(d.masked for d in evidence.decisions)
 
 
 def _piece(piece: bodies.Piece, blobs: dict[bytes, bytes]) -> Piece:

@@ -22,18 +22,35 @@ def addresses(content: Content | None) -> set[bytes]:
     """The blobs that `content` needs."""
     if content is None:
         return set()
-    found = {bytes.fromhex(id_) for _, id_ in content.holes}
+    found = {bytes.fromhex(id_) for _, id_ in (*content.cuts, *content.holes)}
     if content.whole:
         found.add(bytes.fromhex(content.whole))
     return found
 
 
 def rebuild(content: Content | None, blobs: Blobs) -> bytes | None:
-    """The body exactly as it was received; None where a piece of it is no longer kept."""
+    """The body exactly as it was received, unless it's masked; None where a piece of it is no longer kept."""
     if content is None:
         return None
     if content.whole:
         return blobs.get(bytes.fromhex(content.whole))
+    if content.holes:
+        return _by_lengths(content, blobs)
+    envelope = content.envelope.encode()
+    pieces: list[bytes] = []
+    used = 0
+    for at, id_ in content.cuts:
+        filling = blobs.get(bytes.fromhex(id_))
+        if filling is None:
+            return None
+        pieces += (envelope[used:at], filling)
+        used = at
+    pieces.append(envelope[used:])
+    return b"".join(pieces)
+
+
+def _by_lengths(content: Content, blobs: Blobs) -> bytes | None:
+    """A body whose holes are told by their places in the body itself."""
     envelope = content.envelope.encode()
     pieces: list[bytes] = []
     size = used = 0

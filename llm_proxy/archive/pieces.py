@@ -10,6 +10,7 @@ from llm_proxy.archive.content import fold
 from llm_proxy.chat.reply import ChoiceReply, Reply
 from llm_proxy.chat.seam import after
 from llm_proxy.records.view import Piece
+from llm_proxy.rounds import STRIDE
 from llm_proxy.wire.dialects import DIALECTS
 
 
@@ -32,6 +33,30 @@ def fold_pieces(pieces: Sequence[Piece], last: Piece, *, stream: bool) -> Reply 
         return Reply(choices=(so_far,))
     whole = _joined(so_far, _choice(reply), _new(so_far.text, last, reply))
     return structs.replace(reply, choices=(whole,))
+
+
+def fold_rounds(rounds: Sequence[Piece], last: Reply | None, *, stream: bool) -> Reply | None:
+    """All that the model said in one call, what it was denied included; None where a part is no longer kept.
+
+    Calls are numbered as the verdicts on them are. The end and the usage are those of the last reply.
+    """
+    whole = ChoiceReply(index=0)
+    replies = [_reply(piece, stream=stream) for piece in rounds]
+    for number, reply in enumerate([*replies, last]):
+        if reply is None:
+            return None
+        choice = _choice(reply)
+        numbered = [structs.replace(call, index=call.index + number * STRIDE) for call in choice.calls]
+        texts = [text for text in (whole.text, choice.text) if text]
+        whole = structs.replace(
+            choice,
+            text="\n\n".join(texts),
+            reasoning=(*whole.reasoning, *choice.reasoning),
+            calls=(*whole.calls, *numbered),
+            server_tools=(*whole.server_tools, *choice.server_tools),
+        )
+    assert last is not None
+    return structs.replace(last, choices=(whole,))
 
 
 def _reply(piece: Piece, *, stream: bool) -> Reply | None:

@@ -265,6 +265,11 @@ class Assembly:
             for i, call in sorted(choice.calls.items())
         )
 
+    def server_tools(self) -> tuple[ServerToolUse, ...]:
+        """Every tool that the provider ran itself so far, in order."""
+        choices = sorted(self._choices.items())
+        return tuple([use for _, choice in choices for _, use in sorted(choice.server_tools.items())])
+
     def seals(self) -> list[str]:
         """The signatures and encrypted reasoning that came."""
         return [

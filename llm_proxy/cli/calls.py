@@ -111,4 +111,5 @@ def _attempt(attempt: Attempt) -> str:
     key = f", API key {attempt.api_key}" if attempt.api_key else ""
     status = f", status {attempt.status}" if attempt.status else ""
     resumed = ", going on with a cut reply" if attempt.resumed else ""
+    resumed += f", asked again ({attempt.replan}) after its calls were denied" if attempt.replan else ""
     return f"{attempt.target} ({attempt.provider} {attempt.model}){key}{resumed}, {took}{status}: {outcome}"

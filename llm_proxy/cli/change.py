@@ -11,12 +11,15 @@ from typing import Protocol
 from sqlalchemy.exc import SQLAlchemyError
 
 from llm_proxy.admin.agents import AgentStanding, Reason
-from llm_proxy.admin.errors import NotFound, Unclear
+from llm_proxy.admin.approvals import ApprovalShown, ApprovalWord
+from llm_proxy.admin.errors import Conflict, NotFound, Unclear
 from llm_proxy.admin.keys import KeyIssued, KeyRotated, KeyRotation, KeyWish
 from llm_proxy.admin.reading import KeyLine
+from llm_proxy.admin.run_events import RunEventShown, RunEventWish
 from llm_proxy.admin.runs import RunEnding
 from llm_proxy.admin.shapes import RunLine
 from llm_proxy.admin.webhooks import DeliveryLine
+from llm_proxy.approving import Word
 from llm_proxy.cli.offline import Offline
 from llm_proxy.cli.output import NOT_FOUND, stop
 from llm_proxy.cli.remote import NotRunning, Remote, RemoteRefusal, Unreachable
@@ -48,6 +51,10 @@ class Change(Protocol):
 
     def test_webhook(self, webhook: str) -> DeliveryLine: ...
 
+    def decide(self, approval_id: str, decision: Word, wish: ApprovalWord) -> ApprovalShown: ...
+
+    def report_event(self, run_id: str, wish: RunEventWish) -> RunEventShown: ...
+
 
 @contextmanager
 def changing(option: Path | None, url: str | None) -> Generator[Change]:
@@ -55,12 +62,12 @@ def changing(option: Path | None, url: str | None) -> Generator[Change]:
     config = load(option)
     try:
         yield _open(config, url, os.environ)
-    except NotFound as error:
+    except (NotFound, Conflict) as error:
         stop(error, NOT_FOUND)
     except (Unclear, NewerStore, Unreachable) as error:
         stop(error)
     except RemoteRefusal as error:
-        stop(error, NOT_FOUND if error.status == 404 else 2)
+        stop(error, NOT_FOUND if error.status in (404, 409) else 2)
     except ProxyError as error:
         stop(error.message)
     except (SQLAlchemyError, OSError) as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -13,9 +13,11 @@ from rich.text import Text
 from llm_proxy.admin.story import NewMessage, Step
 from llm_proxy.chat.events import ReasoningKind
 from llm_proxy.chat.reply import OPAQUE, ReasoningPart, Reply, ToolCall
+from llm_proxy.cli.effects import Row, effect_rows
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.text import clean, clip, cost, duration, line
-from llm_proxy.records.view import Attempt, CallView, Decision, Status
+from llm_proxy.records.view import Attempt, CallView, Decision, ProviderUse, Status, Withheld
+from llm_proxy.runs.effects import Effect
 from routing.failures import FailureKind
 
 _LABEL = 10
@@ -31,7 +33,8 @@ _STATUS_STYLE: dict[Status, str] = {
 }
 _USUAL_ENDS = frozenset({"stop", "tool_call", "tool_calls"})
 
-Row = tuple[str, Text]
+_ACTION = "execute_tool"
+"""The operation of what no model proposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +50,14 @@ BRIEF = Cut(prompt=600, result=280, words=2_000)
 WHOLE = Cut(prompt=10**9, result=10**9, words=10**9)
 
 
-def call_entry(step: Step, number: int, run_started_us: int, cut: Cut = BRIEF) -> RenderableType:
-    """One call, with a bar down its side."""
+def call_entry(
+    step: Step, number: int, run_started_us: int, cut: Cut = BRIEF, effects: Sequence[Effect] = ()
+) -> RenderableType:
+    """One call, with a bar down its side; `effects` are those that its tool calls had, by report."""
     body = Table.grid(padding=(0, 1, 0, 0))
     body.add_column(width=_LABEL, no_wrap=True, style="dim")
     body.add_column(overflow="fold")
-    for label, text in _rows(step, cut):
+    for label, text in (*_rows(step, cut), *effect_rows(step.call, effects)):
         body.add_row(label, text)
     return Group(_call_line(step.call, number, run_started_us), Gutter(body, "│ "), Gutter(Text(), "│ "))
 
@@ -63,7 +68,7 @@ def _call_line(call: CallView, number: int, run_started_us: int) -> Text:
         ("● ", _STATUS_STYLE[call.status]),
         (f"{number}", "bold"),
         (f"  +{duration(offset)}  ", "dim"),
-        (line(call.model) or "no model", "bold"),
+        (line(call.model) or ("action" if call.operation == _ACTION else "no model"), "bold"),
     )
     if call.target:
         text.append(f" → {line(call.target)}")
@@ -97,6 +102,7 @@ def _rows(step: Step, cut: Cut) -> Iterator[Row]:
     unknown = {result.tool_call_id for result in call.results if not result.known}
     for message in step.new:
         yield _came_in(message, cut, known=message.tool_call_id not in unknown)
+    yield from [("withheld", _withheld(tool)) for tool in call.withheld]
     for attempt in sorted(call.attempts, key=lambda attempt: attempt.started_s):
         if attempt.failure:
             yield "tried", _failed_try(attempt)
@@ -106,6 +112,9 @@ def _rows(step: Step, cut: Cut) -> Iterator[Row]:
         yield "thinks", Text("the provider counts reasoning tokens and gives none of its words", "dim")
     if call.reply is not None:
         yield from _said(call.reply, call.decisions, cut)
+    elif call.operation == _ACTION:
+        yield from _asked(call.decisions, cut)
+    yield from [("used", _unasked(use)) for use in call.provider_tools if use.rule]
     if step.received is not None:
         yield "received", _received(step.received, call.reply)
     spent = _spent(call)
@@ -121,6 +130,13 @@ def _rows(step: Step, cut: Cut) -> Iterator[Row]:
         )
 
 
+def _asked(decisions: Iterable[Decision], cut: Cut) -> Iterator[Row]:
+    """Of an action that no model proposed."""
+    for decision in decisions:
+        text = Text.assemble((line(decision.tool), "bold"), _arguments(decision.arguments, cut), "\n")
+        yield "asks", _verdict(text, decision)
+
+
 def _came_in(message: NewMessage, cut: Cut, *, known: bool) -> Row:
     if message.tool_call_id:
         text = Text.assemble((line(message.tool) or "unknown tool", "bold"), " → ")
@@ -132,6 +148,16 @@ def _came_in(message: NewMessage, cut: Cut, *, known: bool) -> Row:
     if message.role in ("system", "developer"):
         said.stylize("dim")
     return line(message.role)[:_LABEL] or "message", said
+
+
+def _unasked(use: ProviderUse) -> Text:
+    return Text.assemble((line(use.tool), "bold"), ", run by the provider: ", (line(use.rule), "yellow"))
+
+
+def _withheld(tool: Withheld) -> Text:
+    verb = "would be withheld" if tool.shadow else "was not offered"
+    text = Text.assemble((line(tool.tool), "bold"), f" {verb}, by rule ", (line(tool.rule), "bold yellow"))
+    return text.append(f": {line(tool.why)}", "dim") if tool.why else text
 
 
 def _failed_try(attempt: Attempt) -> Text:

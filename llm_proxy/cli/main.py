@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llm_proxy.cli import agents, calls, db, importing, keys, routes, runs, webhooks
+from llm_proxy.cli import agents, approvals, calls, db, importing, keys, policy, routes, runs, webhooks
 from llm_proxy.cli.budgets import budgets
 from llm_proxy.cli.check import check
 from llm_proxy.cli.demo import demo
@@ -65,6 +65,8 @@ app.command()(spend)
 app.command()(budgets)
 app.command()(reconcile)
 app.command()(refusals)
+app.add_typer(approvals.app, name="approvals")
+app.add_typer(policy.app, name="policy")
 app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(db.app, name="db")
 app.add_typer(importing.app, name="import")

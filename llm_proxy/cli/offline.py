@@ -7,15 +7,17 @@ import logging
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
 from sqlalchemy import Engine
 
 from llm_proxy import wiring
-from llm_proxy.admin import agents, keys, reading, runs, webhooks
-from llm_proxy.admin.door import ADMIN_TOKEN
+from llm_proxy.admin import agents, approvals, keys, reading, run_events, runs, webhooks
 from llm_proxy.admin.shapes import RunLine
+from llm_proxy.approving import Word
 from llm_proxy.config import Config
+from llm_proxy.config.values import ADMIN_TOKEN
 from llm_proxy.identity import issuing
 from llm_proxy.identity.issuing import NewKey, Via
 from llm_proxy.identity.keyring import new_key
@@ -100,6 +102,27 @@ class Offline:
         with self._engine() as engine:
             return webhooks.send_test(self._config, engine, webhook, now_us())
 
+    def decide(
+        self, approval_id: str, decision: Word, wish: approvals.ApprovalWord
+    ) -> approvals.ApprovalShown:
+        with self._engine() as engine:
+            with engine.connect() as connection:
+                found = approvals.find(connection, approval_id)
+            job = approvals.word(
+                self._config, found, decision, wish, now_us(), by=ADMIN_TOKEN, via=Via.CLI_OFFLINE
+            )
+            approvals.heard(self._commit(engine, job), approval_id)
+            with engine.connect() as connection:
+                return approvals.approval_shown(self._config, connection, now_us(), approval_id)
+
+    def report_event(self, run_id: str, wish: run_events.RunEventWish) -> run_events.RunEventShown:
+        with self._engine() as engine:
+            with engine.connect() as connection:
+                key = run_events.meant(connection, run_id, wish)
+            job, shown = run_events.happening(key, wish, now_us(), by=ADMIN_TOKEN, via=Via.CLI_OFFLINE)
+            self._commit(engine, job)
+        return shown
+
     def _order(self, wish: keys.KeyWish) -> NewKey:
         return keys.order(self._config, wish, now_us(), new_key, lambda: secrets.token_hex(6))
 
@@ -116,20 +139,21 @@ class Offline:
         finally:
             engine.dispose()
 
-    def _commit(self, engine: Engine, job: Job) -> None:
+    def _commit(self, engine: Engine, job: Job) -> Any:
         # What goes wrong is raised and said once; the writer's log would say it again on standard output.
         before = structlog.get_config()
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
         try:
-            asyncio.run(_write(engine, job, Announcer(wiring.webhooks(self._config))))
+            return asyncio.run(_write(engine, job, Announcer(wiring.webhooks(self._config))))
         finally:
             structlog.configure(**before)
 
 
-async def _write(engine: Engine, job: Job, announcer: Announcer) -> None:
+async def _write(engine: Engine, job: Job, announcer: Announcer) -> Any:
+    """The job's value."""
     writer = Writer(engine, uuid7(now_us()), now_us, announce=announcer)
     await writer.start()
     try:
-        await writer.submit(job)
+        return await writer.submit(job)
     finally:
         await writer.stop()

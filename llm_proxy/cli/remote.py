@@ -10,12 +10,15 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from llm_proxy.admin.agents import AgentStanding, Reason
+from llm_proxy.admin.approvals import ApprovalShown, ApprovalWord
 from llm_proxy.admin.errors import ErrorBody
 from llm_proxy.admin.keys import KeyIssued, KeyRotated, KeyRotation, KeyWish
 from llm_proxy.admin.reading import KeyLine
+from llm_proxy.admin.run_events import RunEventShown, RunEventWish
 from llm_proxy.admin.runs import RunEnding
 from llm_proxy.admin.shapes import RunLine
 from llm_proxy.admin.webhooks import DeliveryLine
+from llm_proxy.approving import Word
 
 T = TypeVar("T")
 
@@ -91,6 +94,15 @@ class Remote:
 
     def test_webhook(self, webhook: str) -> DeliveryLine:
         return self._post(f"/admin/webhooks/{quote(webhook, safe='')}/test", b"", DeliveryLine)
+
+    def decide(self, approval_id: str, decision: Word, wish: ApprovalWord) -> ApprovalShown:
+        path = f"/admin/approvals/{quote(approval_id, safe='')}/{decision}"
+        return self._post(path, msgspec.json.encode(wish), ApprovalShown)
+
+    def report_event(self, run_id: str, wish: RunEventWish) -> RunEventShown:
+        return self._post(
+            f"/admin/runs/{quote(run_id, safe='')}/events", msgspec.json.encode(wish), RunEventShown
+        )
 
     def _post(self, path: str, body: bytes, kind: type[T]) -> T:
         status, answer = self._send("POST", path, body, self._headers)

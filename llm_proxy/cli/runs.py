@@ -1,4 +1,4 @@
-"""`llm-proxy runs`: what agents did, run by run, and ends a run."""
+"""`llm-proxy runs`: what agents did, run by run; ends a run, and notes that a person looked at one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import typer
 from rich.text import Text
 
 from llm_proxy.admin.reading import find_run, run_steps
+from llm_proxy.admin.run_events import RunEventWish
 from llm_proxy.admin.runs import RunEnding, run_lines, stands
 from llm_proxy.admin.shapes import RunLine
 from llm_proxy.admin.shown import run_shown
+from llm_proxy.approving import CHECKPOINT
 from llm_proxy.cli.change import changing
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, UrlOption
 from llm_proxy.cli.output import NOT_FOUND, Column, console, print_json, print_table, stop
@@ -19,6 +21,7 @@ from llm_proxy.cli.store import NO_RECORDS, load, reading
 from llm_proxy.cli.text import line, moment, money
 from llm_proxy.cli.timeline import run_timeline
 from llm_proxy.records.ids import now_us
+from llm_proxy.runs.effects import effects_of
 from llm_proxy.runs.status import RunStatus
 
 app = typer.Typer(help="Runs: what agents did, and why.", no_args_is_help=True)
@@ -72,10 +75,11 @@ def show(
         found = find_run(connection, run, agent)
         standing = stands(loaded, connection, found, now_us())
         steps = run_steps(connection, found, limit)
+        effects = effects_of(connection, found.stored.key)
     if as_json:
-        print_json(run_shown(found, standing, steps))
+        print_json(run_shown(found, standing, steps, effects))
     else:
-        console().print(run_timeline(found, loaded.agents.get(found.agent_id), steps, standing))
+        console().print(run_timeline(found, loaded.agents.get(found.agent_id), steps, standing, effects))
 
 
 @app.command()
@@ -98,6 +102,34 @@ def end(
         print_json(ended)
     else:
         typer.echo(f"Run {ended.run_id} of agent {ended.agent_id} is ended since {moment(ended.ended_us)}.")
+
+
+@app.command()
+def checkpoint(
+    run: Annotated[str, typer.Argument(metavar="RUN")],
+    reason: Annotated[str, typer.Option(help="What was looked at, for the record.", show_default=False)],
+    agent: AgentOption = None,
+    event: Annotated[
+        str, typer.Option(metavar="EVENT", help="The event's name, as the policy requires it.")
+    ] = CHECKPOINT,
+    url: UrlOption = None,
+    config: ConfigOption = None,
+    *,
+    as_json: JsonOption = False,
+) -> None:
+    """Say that a person looked at a run, for rules that require it (`require: {event: …}`).
+
+    Needs $LLM_PROXY_TOKEN: the token of an operator with role approver or admin, or the admin token.
+    """
+    with changing(config, url) as change:
+        shown = change.report_event(run, RunEventWish(reason=reason, event=event, agent=agent))
+    if as_json:
+        print_json(shown)
+    else:
+        typer.echo(
+            f"{shown.event} is on record for run {shown.run_id} of agent {shown.agent_id} "
+            f"since {moment(shown.at_us)}."
+        )
 
 
 def _row(run: RunLine) -> list[str | Text]:

@@ -11,23 +11,34 @@ from rich.text import Text
 
 from llm_proxy.admin.story import Step
 from llm_proxy.archive.listings import RunRow
-from llm_proxy.cli.entry import Row, call_entry
+from llm_proxy.cli.effects import Row, by_cause, effect_line
+from llm_proxy.cli.entry import call_entry
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.run_stands import standing_facts
 from llm_proxy.cli.text import count, duration, line, moment, money
 from llm_proxy.config import AgentConfig
+from llm_proxy.runs.effects import Effect
 from llm_proxy.runs.status import Standing
 
 
 def run_timeline(
-    run: RunRow, agent: AgentConfig | None, steps: list[Step], stands: Standing | None = None
+    run: RunRow,
+    agent: AgentConfig | None,
+    steps: list[Step],
+    stands: Standing | None = None,
+    effects: tuple[Effect, ...] = (),
 ) -> RenderableType:
     """The whole report of one run; `agent` is None where the config no longer has it.
 
-    `stands` is whether it may go on, where that was read.
+    `stands` is whether it may go on, where that was read. Each of `effects` stands with what caused it.
     """
-    entries = (call_entry(step, number, run.started_us) for number, step in enumerate(steps, 1))
-    return Gutter(Group(_heading(run, agent, stands), Text(), *entries, _totals(run, steps)))
+    caused, others = by_cause(steps, effects)
+    entries = (
+        call_entry(step, number, run.started_us, effects=caused.get(step.call.id, ()))
+        for number, step in enumerate(steps, 1)
+    )
+    told = (Text.assemble(("reported  ", "dim"), effect_line(effect)) for effect in others)
+    return Gutter(Group(_heading(run, agent, stands), Text(), *entries, *told, _totals(run, steps)))
 
 
 def _heading(run: RunRow, agent: AgentConfig | None, stands: Standing | None) -> RenderableType:

@@ -126,3 +126,7 @@ class WebhookConfig(Section):
     url: Address
     secret: Annotated[ApiKey, AfterValidator(usable_secret)]
     events: Items[Annotated[Text, AfterValidator(known_event)]] = ()
+    content: bool = False
+    """Whether events of approvals hold the arguments."""
+    links_for: Items[Text] = ()
+    """Operators for each of whom `approval.requested` carries a link that decides once, as that operator."""

@@ -80,6 +80,7 @@ def errors_between(entries: Entries, document: Document) -> Iterator[Issue]:
     yield from _twice(document, _ids(data, "budgets"), "rename one budget")
     yield from _twice(document, _ids(data, "operators"), "keep one entry")
     yield from _twice(document, _ids(data, "webhooks"), "rename one webhook")
+    yield from _links(document, data)
     yield from _shared_keys(document, entries)
     names = tuple(name for name, _ in models)
     default = data.get("default_model")
@@ -104,6 +105,22 @@ def _issuers(document: Document, identity: Yaml, agents: tuple[str, ...]) -> Ite
             if isinstance(agent, str) and agent not in agents:
                 message = f"no agent is named {agent!r}: {nearest(agent, agents)}"
                 yield document.issue(("identity", "issuers", n, "agents", value), message)
+
+
+def _links(document: Document, data: Mapping[str, Yaml]) -> Iterator[Issue]:
+    """Whom webhooks carry links for."""
+    operators = tuple(name for _, name in _ids(dict(data), "operators"))
+    server = data.get("server")
+    public = server.get("public_url") if isinstance(server, dict) else None
+    for n, webhook in _numbered(data.get("webhooks")):
+        wanted = _numbered(webhook.get("links_for") if isinstance(webhook, dict) else None)
+        if wanted and public is None:
+            message = "needs server.public_url: links begin with the address where people reach the proxy"
+            yield document.issue(("webhooks", n, "links_for"), message)
+        for at, name in wanted:
+            if isinstance(name, str) and name not in operators:
+                message = f"no operator is named {name!r}: {nearest(name, operators)}"
+                yield document.issue(("webhooks", n, "links_for", at), message)
 
 
 def _ids(parent: Yaml, key: str, under: KeyPath = (), name: str = "id") -> Iterator[tuple[KeyPath, str]]:

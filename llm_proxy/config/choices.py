@@ -109,6 +109,12 @@ class Event(StrEnum):
     KEY_CHANGED = "key.changed"
     KEY_REVOKED = "key.revoked"
     RUN_ENDED = "run.ended"
+    POLICY_CHANGED = "policy.changed"
+    """A changed policy file came into force, or could not: once per process."""
+    APPROVAL_REQUESTED = "approval.requested"
+    """A tool call waits for a person."""
+    APPROVAL_DECIDED = "approval.decided"
+    """It was approved or denied, or its time ran out."""
 
 
 def only(*built: StrEnum) -> AfterValidator:

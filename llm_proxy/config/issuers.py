@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Self, cast
@@ -10,7 +9,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, model_validator
 
-from llm_proxy.config.places import ExistingFile, place_of
+from llm_proxy.config.places import ExistingFile, is_loopback, place_of
 from llm_proxy.config.shapes import EntryName, Float, Items, Section, Table, Text
 from llm_proxy.identity.jwks import DEFAULT_ALGORITHMS, Algorithm, read_key_file
 
@@ -73,18 +72,11 @@ def _key_set_url(url: str) -> str:
         raise ValueError("is not a valid address: write https://host/path or file:PATH") from error
     if parts.scheme not in ("http", "https") or not host or not usable or not url.isprintable() or " " in url:
         raise ValueError("must be an https:// address or file:PATH")
-    if parts.scheme == "http" and not _is_loopback(host):
+    if parts.scheme == "http" and not is_loopback(host):
         raise ValueError("must be https: over http anyone on the way could put keys in its place")
     if "@" in parts.netloc or parts.fragment:
         raise ValueError("must hold no user, password or #fragment: jwks_token is for what needs a token")
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _token_file(value: object, info: ValidationInfo) -> Path | None:

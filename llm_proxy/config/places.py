@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, cast
 from urllib.parse import urlsplit
@@ -68,6 +69,25 @@ def _address(url: str) -> str:
     return url.rstrip("/")
 
 
+def _public(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+        raise ValueError(
+            "must be https://: what it leads to is secret; only this machine itself does without"
+        )
+    if parts.query:
+        raise ValueError("must hold no ?query: leave it out")
+    return url
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what goes to `host` stays on this machine."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 _POSTGRES = ("postgres", "postgresql", "postgresql+psycopg")
 
 
@@ -106,5 +126,6 @@ def _sqlite(rest: str) -> str:
 ExistingFile = Annotated[Path | None, BeforeValidator(_existing_file)]
 KeyFile = Annotated[Path | None, BeforeValidator(_key_file)]
 Address = Annotated[str, AfterValidator(_address)]
+PublicUrl = Annotated[str, AfterValidator(_address), AfterValidator(_public)]
 StoreUrl = Annotated[SecretStr, BeforeValidator(_store)]
 """Secret as a whole: a password may stand before the host or in the query."""

@@ -25,7 +25,7 @@ from llm_proxy.config.choices import (
 )
 from llm_proxy.config.credentials import ApiKey, Key, OptionalKey, Secret
 from llm_proxy.config.issuers import IdentityConfig
-from llm_proxy.config.places import Address, ExistingFile, KeyFile, StoreUrl
+from llm_proxy.config.places import Address, ExistingFile, KeyFile, PublicUrl, StoreUrl
 from llm_proxy.config.providers import LITELLM, check_provider
 from llm_proxy.config.shapes import (
     EntryName,
@@ -38,7 +38,7 @@ from llm_proxy.config.shapes import (
     Table,
     Text,
 )
-from llm_proxy.config.values import at_least_one
+from llm_proxy.config.values import at_least_one, name_of_a_person
 from llm_proxy.yamlpos import Issue
 
 
@@ -49,6 +49,8 @@ class ServerConfig(Section):
     port: Annotated[Int, Field(ge=0, le=65_535)] = 4000
     """0 takes a free port."""
     admin_token: OptionalKey = None
+    public_url: PublicUrl | None = None
+    """Where people reach the proxy from outside; links in events begin with it."""
     max_body_mb: Annotated[Int, Field(ge=1, le=1024)] = 32
     environment: Text = "prod"
     drain_s: Annotated[Float, Field(ge=0, le=86_400)] = 20
@@ -57,9 +59,21 @@ class ServerConfig(Section):
 class RecordsConfig(Section):
     durability: Durability = Durability.STRICT
     content: Annotated[Content, only(Content.FULL)] = Content.FULL
+    mask_secrets: bool = True
+    """API keys, tokens and private keys are masked in what is kept of prompts, replies and arguments."""
     retention_days: Annotated[Int, Field(ge=1, le=36_500)] = 90
     signing_key: KeyFile = None
-    """The file of the Ed25519 key, which may not exist yet."""
+    """The file of the Ed25519 key, which is made where it doesn't exist yet. Absent, it is beside the store."""
+
+
+class ReceiptsConfig(Section):
+    """The signed statements by which tools know that an action was released."""
+
+    issuer: Text = ""
+    """Who signs, by the receipt's word; empty is server.public_url, else telemetry.service_name."""
+    valid_s: Annotated[Int, Field(ge=1, le=3_600)] = 120
+    window_s: Annotated[Int, Field(ge=1, le=86_400)] = 900
+    """How long after its release a call can get a receipt."""
 
 
 class TelemetryConfig(Section):
@@ -174,7 +188,7 @@ class AgentConfig(Section):
 class OperatorConfig(Section):
     """A person; never an agent."""
 
-    id: Name
+    id: Annotated[Name, AfterValidator(name_of_a_person)]
     groups: Items[Text] = ()
     roles: Items[Role] = ()
     token: OptionalKey = None
@@ -187,6 +201,7 @@ class ConfigFile(Section):
     store: StoreUrl = SecretStr("sqlite:///llm-proxy.db")
     """SQLAlchemy's form; a relative SQLite file is relative to the current directory."""
     records: RecordsConfig = RecordsConfig()
+    receipts: ReceiptsConfig = ReceiptsConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     unpriced: Unpriced = Unpriced.REFUSE
     identity: IdentityConfig = IdentityConfig()

@@ -40,7 +40,7 @@ def warnings(config: ConfigFile, document: Document, price_of: PriceOf | None = 
 def _without_effect(config: ConfigFile, document: Document) -> Iterator[Issue]:
     """Keys that are read and checked, and that nothing acts on yet: who sets one must know."""
     message = "is checked and has no effect in this version"
-    records = config.records.model_fields_set & {"retention_days", "signing_key"}
+    records = config.records.model_fields_set & {"retention_days"}
     for key in sorted(records):
         yield document.issue(("records", key), message)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from budgets import Unit
+from llm_proxy.config.approvers import DECIDERS
 from llm_proxy.config.budgeting import BudgetConfig, DowngradeConfig
 from llm_proxy.config.choices import Event
 from llm_proxy.config.credentials import SHORT_CHARS
 from llm_proxy.config.listed import Prices
 from llm_proxy.config.names import matches, meets, nearest
+from llm_proxy.config.places import is_loopback
 from llm_proxy.config.schema import AgentConfig, ConfigFile
 from llm_proxy.yamlpos import Document, Issue
 
@@ -132,16 +133,23 @@ def _too_small(
 def _webhooks(config: ConfigFile, document: Document) -> Iterator[Issue]:
     for n, webhook in enumerate(config.webhooks):
         parts = urlsplit(webhook.url)
-        if parts.scheme == "http" and not _local(parts.hostname or ""):
+        if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             message = "is not https: events pass readable to everybody on the way"
             yield document.issue(("webhooks", n, "url"), message)
         if len(webhook.secret.get_secret_value()) < SHORT_CHARS:
             message = f"is shorter than {SHORT_CHARS} characters and can be guessed: use a longer one"
             yield document.issue(("webhooks", n, "secret"), message)
+    yield from _idle_links(config, document)
 
 
-def _local(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _idle_links(config: ConfigFile, document: Document) -> Iterator[Issue]:
+    """Links of people who may not decide, and of webhooks that hear of no approval."""
+    roles = {operator.id: operator.roles for operator in config.operators}
+    for n, webhook in enumerate(config.webhooks):
+        if webhook.links_for and webhook.events and Event.APPROVAL_REQUESTED not in webhook.events:
+            message = f"carries no link: list {Event.APPROVAL_REQUESTED} under events"
+            yield document.issue(("webhooks", n, "links_for"), message)
+        for at, name in enumerate(webhook.links_for):
+            if not DECIDERS.intersection(roles[name]):
+                message = f"{name!r} has neither role approver nor admin, and gets no link"
+                yield document.issue(("webhooks", n, "links_for", at), message)

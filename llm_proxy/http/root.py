@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 
 from llm_proxy.http.asgi import App, Receive, Scope, Send, respond
+from llm_proxy.http.well_known import JWKS
 
 MODELS = "/v1/models"
 RUNS = "/v1/runs"
+ACTIONS = "/v1/actions/"
+"""What stands below it and isn't served is no path to pass on."""
 _STORED = re.compile(r"/v1/responses/resp_[A-Za-z0-9_-]{1,200}")
 """One stored response: it holds what a model said, so it's judged like any reply."""
 
@@ -17,12 +20,20 @@ class Root:
     """Dispatches requests. The model routes go around FastAPI's routing, which costs more than they do."""
 
     def __init__(
-        self, model_routes: Mapping[str, App], models: App, stored: App, runs: App, other: App, rest: App
+        self,
+        model_routes: Mapping[str, App],
+        models: App,
+        stored: App,
+        runs: App,
+        keys: App,
+        other: App,
+        rest: App,
     ) -> None:
         self._model_routes = dict(model_routes)
         self._models = models
         self._stored = stored
         self._runs = runs
+        self._keys = keys
         self._other = other
         self._rest = rest
 
@@ -38,8 +49,10 @@ class Root:
             await self._models(scope, receive, send)
         elif method == "GET" and _STORED.fullmatch(path):
             await self._stored(scope, receive, send)
-        elif path == RUNS or path.startswith(RUNS + "/"):
+        elif path == RUNS or path.startswith((RUNS + "/", ACTIONS)):
             await self._runs(scope, receive, send)
+        elif path == JWKS and method in ("GET", "HEAD"):
+            await self._keys(scope, receive, send)
         elif path == "/" and method in ("GET", "HEAD"):
             # Agents' SDKs probe the base URL before they use it.
             await respond(send, 200, [(b"content-type", b"application/json")], b'{"name":"llm-proxy"}')

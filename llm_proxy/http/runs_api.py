@@ -1,4 +1,4 @@
-"""`/v1/runs` as a raw ASGI endpoint: an agent opens a run under an envelope, asks how it stands, ends it."""
+"""`/v1/runs` as a raw ASGI endpoint: an agent opens a run, asks how it stands, reports, ends it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import structlog
 from llm_proxy.errors import Kind, ProxyError, failed_inside
 from llm_proxy.exchange import Exchange
 from llm_proxy.http.asgi import HeaderList, Receive, Scope, Send, respond
-from llm_proxy.http.body import ClientGone, read_body
+from llm_proxy.http.body import ClientGone, read_small
+from llm_proxy.http.run_reports import RunReports, no_run
 from llm_proxy.http.sinks import respond_error
 from llm_proxy.identity.caller import Caller
 from llm_proxy.identity.headers import Headers, checked_id, read_hints
 from llm_proxy.identity.issuing import Via
 from llm_proxy.records.ids import uuid7
 from llm_proxy.records.runstate import RunKey
+from llm_proxy.runs.effects import read_effect
 from llm_proxy.runs.view import RunView
 from llm_proxy.runs.wish import read_end_wish, read_run_wish
 from llm_proxy.services import Services
+from llm_proxy.wire.action import PATH as CHECK
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 
 PATH = "/v1/runs"
-_END = "/end"
+_END, _EFFECTS, _RECEIPTS = "/end", "/effects", "/receipts/"
 MAX_BODY = 65_536
 
 log = structlog.get_logger("llm_proxy.http")
@@ -43,6 +46,7 @@ class RunsApi:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._reports = RunReports(services)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         now = self._services.now_us()
@@ -61,7 +65,7 @@ class RunsApi:
         headers: HeaderList = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         await respond(send, status, headers, msgspec.json.encode(answer))
 
-    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, RunView]:
+    async def _answer(self, scope: Scope, receive: Receive) -> tuple[int, msgspec.Struct]:
         services = self._services
         headers: Headers = dict(scope["headers"])
         caller = await services.access.identify(headers)
@@ -69,18 +73,25 @@ class RunsApi:
         rest: str = scope["path"].removeprefix(PATH)
         match scope["method"]:
             case "POST" if rest == "":
-                body = await _body(receive, headers)
+                body = await read_small(receive, headers, MAX_BODY)
                 return 201, await self._open(caller, headers, body)
             case "POST" if rest.startswith("/") and rest.endswith(_END) and len(rest) > len(_END) + 1:
-                body = await _body(receive, headers)
+                body = await read_small(receive, headers, MAX_BODY)
                 return 200, await self._end(caller, rest[1 : -len(_END)], body)
+            case "POST" if rest.startswith("/") and rest.endswith(_EFFECTS) and len(rest) > len(_EFFECTS) + 1:
+                wish = read_effect(await read_small(receive, headers, MAX_BODY))
+                return 201, await self._reports.effect(caller, rest[1 : -len(_EFFECTS)], wish)
+            case "GET" if rest.startswith("/") and _RECEIPTS in rest[1:]:
+                run_id, _, tool_call_id = rest[1:].rpartition(_RECEIPTS)
+                return 200, await self._reports.receipt(caller, run_id, tool_call_id)
             case "GET" if len(rest) > 1 and rest.startswith("/"):
                 return 200, await self._run(caller, rest[1:])
             case method:
                 raise ProxyError(
                     Kind.UNSUPPORTED_FEATURE,
                     f"{method} {scope['path'][:200]} is not served. Served: POST {PATH}, GET {PATH}/{{id}}, "
-                    f"POST {PATH}/{{id}}/end.",
+                    f"POST {PATH}/{{id}}/end, POST {PATH}/{{id}}/effects, "
+                    f"GET {PATH}/{{id}}/receipts/{{tool_call_id}}, POST {CHECK}.",
                     status=404,
                     retryable=False,
                 )
@@ -95,12 +106,7 @@ class RunsApi:
         desk = self._services.desk
         found = await desk.view(key) if await desk.may_see(caller, key) else None
         if found is None:
-            raise ProxyError(
-                Kind.INVALID_REQUEST,
-                f"No run {run_id!r} of agent {caller.agent.id!r} is recorded, or this key may not see it.",
-                status=404,
-                retryable=False,
-            )
+            raise no_run(caller, run_id)
         return found
 
     async def _end(self, caller: Caller, run_id: str, body: bytes) -> RunView:
@@ -109,12 +115,3 @@ class RunsApi:
         key = RunKey(found.agent_id, found.run_id)
         await self._services.desk.end(key, why=wish.why.strip(), by=caller.key_id, via=Via.RUNS)
         return await self._run(caller, run_id)
-
-
-async def _body(receive: Receive, headers: Headers) -> bytes:
-    try:
-        return await read_body(receive, headers, MAX_BODY)
-    except ProxyError as error:
-        if error.kind is Kind.BODY_TOO_LARGE:
-            error.message = f"The body is over {MAX_BODY >> 10} KiB: send less."
-        raise

@@ -137,6 +137,7 @@ def reply_headers(exchange: Exchange) -> HeaderList:
         (b"x-served-by", exchange.target.encode()),
         (b"x-overhead-ms", b"%.3f" % exchange.overhead_ms),
         *_dropped(exchange),
+        *([(b"x-receipts", exchange.receipts.encode())] if exchange.receipts else ()),
         *exchange.reply_headers,
         *_limits(exchange),
     ]

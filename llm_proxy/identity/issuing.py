@@ -24,6 +24,10 @@ class Via(StrEnum):
     CLI_OFFLINE = "cli-offline"
     RUNS = "runs"
     """By an agent, through `/v1/runs`."""
+    POLICY = "policy"
+    """By the policy in force: too many calls were denied."""
+    LINK = "link"
+    """By the one-time link of an event."""
 
 
 class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ from llm_proxy.policy import names
 from llm_proxy.policy.args_schema import doubtful_keywords
 from llm_proxy.policy.crosscheck import tool_globs
 from llm_proxy.policy.globs import matches
-from llm_proxy.policy.schema import Ban, Decision, Effect, OnDeny, PolicyFile, Prerequisite, Tier, Tool
+from llm_proxy.policy.schema import Ban, Decision, Effect, PolicyFile, Tier, Tool
 from llm_proxy.yamlpos import Document, Issue, KeyPath
 
 GROUP = "group:"
@@ -46,28 +46,11 @@ def _tool_warnings(name: str, tool: Tool) -> _Found:
 
 def _not_yet(file: PolicyFile) -> _Found:
     """What is parsed and checked, and enforced in a later release."""
-    if file.on_deny is OnDeny.REPLAN:
-        yield ("on_deny",), "replan acts as replace in this release: the model is not asked again"
-    if file.approvals or any(_may_ask(file)):
-        key: KeyPath = ("approvals",) if file.approvals else ()
-        yield (
-            key,
-            f"approvals can't be given in this release: what would ask is denied as {names.NO_APPROVER}",
-        )
-    if file.redact:
-        yield (
-            ("redact",),
-            "redaction is not applied in this release: values pass and are recorded as they are",
-        )
-    caps = {("caps", "day"): file.caps.day.model_fields_set, ("caps", "sums"): file.caps.sums}
-    for path, given in caps.items():
-        if given:
-            yield path, "is not counted in this release: only the caps of a run bind"
-    for n, step in enumerate(file.sequence):
-        if isinstance(step, Prerequisite) and step.require.event is not None:
+    for n, entry in enumerate(file.redact):
+        if "record" in entry.places:
             yield (
-                ("sequence", n, "require", "event"),
-                f"nothing reports events in this release, so {step.otherwise} applies each time",
+                ("redact", n, "in"),
+                "redaction is not applied to records in this release: they keep values as they came",
             )
 
 
@@ -85,9 +68,11 @@ def _may_ask(file: PolicyFile) -> Iterator[bool]:
 
 
 def _approvers(file: PolicyFile, groups: Collection[str] | None) -> _Found:
-    needed = {tool.approval or "default" for tool in file.tools.values() if tool.tier is Tier.HUMAN_APPROVAL}
-    if file.approvals and "default" in needed and "default" not in file.approvals:
-        yield ("approvals",), "has no 'default', and tools without an approval of their own need one"
+    by_default = not file.tools or any(tool.approval is None for tool in file.tools.values())
+    if by_default and "default" not in file.approvals and any(_may_ask(file)):
+        key: KeyPath = ("approvals",) if file.approvals else ()
+        denied = f"what they would ask is denied as {names.NO_APPROVER}"
+        yield key, f"approvals have no 'default' for tools without an approval of their own: {denied}"
     if groups is None:
         return
     for name, approval in file.approvals.items():

@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol, TypeAlias, cast
 from cel_expr_python import cel
 
 from llm_proxy.policy.canonical import Json
-from llm_proxy.policy.checked import builds_list_in_loop
+from llm_proxy.policy.checked import read_tree
+from llm_proxy.policy.costs import too_costly
 from llm_proxy.yamlpos import hint
 
 Fact: TypeAlias = "Json | datetime | dict[str, list[str]] | list[str]"
@@ -153,7 +154,7 @@ class Conditions:
         self._env = _CEL.NewEnv(variables=variables)
 
     def compile(self, text: str) -> Condition:
-        """Raises ConditionError for wrong syntax, unknown names, wrong types and nested `map`/`filter`."""
+        """Raises ConditionError for wrong syntax, unknown names, wrong types and what costs too much."""
         try:
             expression = self._env.compile(text)
         except (RuntimeError, TypeError, ValueError) as error:
@@ -161,8 +162,8 @@ class Conditions:
         if expression.return_type() != _T.BOOL:
             found = str(getattr(expression.return_type(), "name", lambda: "something else")()).lower()
             raise ConditionError([Mistake(1, 1, f"must be true or false, and is of type {found}")])
-        if builds_list_in_loop(expression.serialize()):
-            raise ConditionError([Mistake(1, 1, "has a map or filter inside another macro: too costly")])
+        if costly := [Mistake(1, 1, why) for why in too_costly(read_tree(expression.serialize()))]:
+            raise ConditionError(costly)
         return Condition(expression)
 
     def activation(self, facts: Facts) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from llm_proxy.policy.schema import Decision, Effect
 
@@ -80,14 +81,15 @@ def _nothing_said() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Everything one `decide` may look at. `sums` are by the id of `caps.sums`, before this reply."""
+    """Everything one `decide` may look at. `sums` are by the id of `caps.sums`, before this reply, in the
+    unit of the field."""
 
     agent: AgentFacts
     user: UserFacts
     run: RunFacts
     now_s: float
     day: DayFacts = DayFacts()
-    sums: Mapping[str, float] = field(default_factory=dict[str, float])
+    sums: Mapping[str, float | Decimal] = field(default_factory=dict[str, float | Decimal])
     user_text: Callable[[], str] = _nothing_said
     """What the user wrote in this run; called at most once a decision, only where a rule asks."""
     env: str = ""

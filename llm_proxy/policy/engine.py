@@ -18,9 +18,9 @@ from llm_proxy.policy.conditions import Fact, Facts
 from llm_proxy.policy.context import Context
 from llm_proxy.policy.globs import matches
 from llm_proxy.policy.identity import folded, proven
-from llm_proxy.policy.limits import cap_findings, frozen, repeated, sequence_findings
+from llm_proxy.policy.limits import Use, cap_findings, frozen, repeated, sequence_findings, uses
 from llm_proxy.policy.schema import Decision, Effect, Tier, Trust, UnknownResults
-from llm_proxy.policy.verdict import Proposed, ResultLabel, Verdict, without_approver
+from llm_proxy.policy.verdict import Judgement, Proposed, ResultLabel, Verdict, without_approver
 
 __all__ = ["Decision", "PolicyEngine", "Proposed", "ResultLabel", "Verdict", "without_approver"]
 
@@ -36,14 +36,26 @@ class PolicyEngine:
 
     def decide(self, calls: Sequence[Proposed], context: Context) -> tuple[Verdict, ...]:
         """One verdict per call, in their order. Never raises: whatever fails denies every call."""
+        return self.judge(calls, context).verdicts
+
+    def judge(self, calls: Sequence[Proposed], context: Context) -> Judgement:
+        """As `decide`, with what was found on the way."""
         if len(calls) > MAX_CALLS:
             why = f"the reply proposes {len(calls)} calls; the limit is {MAX_CALLS}"
-            return tuple(_outright(names.BAD_ARGS, why) for _ in calls)
+            return Judgement(tuple(_outright(names.BAD_ARGS, why) for _ in calls))
         try:
-            return _Judgement(self.policy, calls, context).verdicts()
+            judgement = _Judgement(self.policy, calls, context)
+            return Judgement(judgement.verdicts(), judgement.identity())
         except Exception as error:  # noqa: BLE001 (a call that the engine can't judge must not pass)
             why = f"the policy engine failed with {type(error).__name__}"
-            return tuple(_outright(names.RULE_ERROR, why) for _ in calls)
+            return Judgement(tuple(_outright(names.RULE_ERROR, why) for _ in calls))
+
+    def uses(self, calls: Sequence[Proposed]) -> tuple[tuple[Use, ...], ...]:
+        """What each call adds to counters by day and to sums, where it's released."""
+        caps = self.policy.file.caps
+        if not caps.counted or len(calls) > MAX_CALLS:
+            return ((),) * len(calls)
+        return tuple(uses(caps, read_action(call, self.policy)) for call in calls)
 
     def result_label(self, tool: str | None, known: bool) -> ResultLabel:  # noqa: FBT001 (as callers say it)
         """What a result brings into the run. `known`: we released the call it answers, to this run."""
@@ -71,6 +83,11 @@ class _Judgement:
 
     def verdicts(self) -> tuple[Verdict, ...]:
         return tuple(self._verdict(n, action) for n, action in enumerate(self._actions))
+
+    def identity(self) -> tuple[bool, ...]:
+        if not self._policy.reads_identity:
+            return ()
+        return tuple(self._identity_proven(action) for action in self._actions)
 
     def _verdict(self, n: int, action: Action) -> Verdict:
         findings = list(self._before_rules(action))

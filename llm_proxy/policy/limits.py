@@ -7,8 +7,10 @@ history meet a prerequisite; a sibling never does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from decimal import Decimal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from itertools import chain
 
 from llm_proxy.policy import names
 from llm_proxy.policy.actions import Action, Finding, fits, same
@@ -16,10 +18,56 @@ from llm_proxy.policy.canonical import Json
 from llm_proxy.policy.context import Context, Done, RunFacts
 from llm_proxy.policy.globs import matches
 from llm_proxy.policy.schema import Ban, Caps, Decision, Freeze, Prerequisite, Sum
+from llm_proxy.policy.vocabulary import Per
+
+DAY_CALLS, DAY_WRITES = "day.calls", "day.writes"
+MOST = 9_000_000_000_000
+"""The largest amount of a sum: its millionths fit 64 bits."""
+_MILLIONTH = Decimal("0.000001")
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """What a released call adds to one counter. `amount` is in millionths for a sum."""
+
+    cap: str
+    """`day.calls`, `day.writes`, or `sum:` and the sum's id."""
+    per: Per
+    amount: int
+
+
+def uses(caps: Caps, action: Action) -> tuple[Use, ...]:
+    """The counters beyond the run's own history that a call adds to; none for one that can't be read."""
+    if action.refused:
+        return ()
+    found: list[Use] = []
+    if caps.day.calls is not None:
+        found.append(Use(DAY_CALLS, Per.AGENT_DAY, 1))
+    if caps.day.writes is not None and action.is_write:
+        found.append(Use(DAY_WRITES, Per.AGENT_DAY, 1))
+    for entry in caps.sums:
+        part = amount(action.arguments, entry.field) if matches(entry.tool, action.tool.name) else None
+        if part is not None:
+            found.append(Use(names.sum_(entry.id), entry.per, int(part / _MILLIONTH)))
+    return tuple(found)
+
+
+def bites(caps: Caps, replies: Sequence[Sequence[Use]], used: Mapping[str, int]) -> bool:
+    """Whether any of a reply's calls would pass a cap by day or a sum, all before it counted as done."""
+    most = {DAY_CALLS: caps.day.calls, DAY_WRITES: caps.day.writes}
+    sums = {names.sum_(entry.id): int(Decimal(str(entry.max)) / _MILLIONTH) for entry in caps.sums}
+    total = dict(used)
+    for one in chain.from_iterable(replies):
+        total[one.cap] = total.get(one.cap, 0) + one.amount
+        limit = sums.get(one.cap, most.get(one.cap))
+        if limit is not None and total[one.cap] > limit:
+            return True
+    return False
 
 
 def frozen(freeze: Freeze | None, run: RunFacts) -> Iterator[Finding]:
-    if freeze is None:
+    """What a freeze of the run alone says. A frozen agent doesn't come as far as this."""
+    if freeze is None or freeze.scope != "run":
         return
     denied = max(run.denials, sum(done.decision is Decision.DENY for done in run.history))
     if denied >= freeze.on.denials_per_run:
@@ -112,24 +160,26 @@ def cap_findings(
 def _sum_findings(
     entry: Sum, action: Action, earlier: Sequence[Action], context: Context
 ) -> Iterator[Finding]:
-    amount = _amount(action.arguments, entry.field)
-    if amount is None:
+    asked = amount(action.arguments, entry.field)
+    if asked is None:
         why = f"{entry.field} is not a number of 0 or more, so it can't be summed"
         yield Finding(Decision.DENY, names.sum_(entry.id), why, why)
         return
-    siblings = (_amount(a.arguments, entry.field) for a in earlier if matches(entry.tool, a.tool.name))
-    used = Decimal(repr(context.sums.get(entry.id, 0.0))) + sum(part for part in siblings if part is not None)
-    most = Decimal(repr(entry.max))
-    if used + amount > most:
+    siblings = (amount(a.arguments, entry.field) for a in earlier if matches(entry.tool, a.tool.name))
+    used = Decimal(str(context.sums.get(entry.id, 0))) + sum(part for part in siblings if part is not None)
+    most = Decimal(str(entry.max))
+    if used + asked > most:
         why = f"{entry.field} would pass {most.normalize():f} per {entry.per}"
         yield Finding(entry.then, names.sum_(entry.id), why, f"The sum of {why}")
 
 
-def _amount(arguments: dict[str, Json], field: str) -> Decimal | None:
-    """The number at a dotted path. A negative one has no amount: it would make room in the sum."""
+def amount(arguments: dict[str, Json], field: str) -> Decimal | None:
+    """The number at a dotted path, in whole millionths, rounded up. A negative one has no amount: it would
+    make room in the sum. Nor has one that no counter can hold.
+    """
     value: Json = arguments
     for key in field.split("."):
         value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= MOST:
         return None
-    return Decimal(repr(value))
+    return Decimal(repr(value)).quantize(_MILLIONTH, ROUND_CEILING)

@@ -17,6 +17,17 @@ FROZEN = "frozen"
 RULE_ERROR = "rule-error"
 POSTURE = "posture"
 NO_APPROVER = "no-approver"
+PROVIDER_RUN = "provider-run"
+UNDECLARED_SERVER_TOOL = "undeclared-server-tool"
+APPROVED = "approved"
+APPROVAL_PENDING = "approval-pending"
+APPROVAL_DENIED = "approval-denied"
+APPROVAL_EXPIRED = "approval-expired"
+
+ANSWERS = frozenset({NO_APPROVER, APPROVED, APPROVAL_PENDING, APPROVAL_DENIED, APPROVAL_EXPIRED})
+"""What becomes of an ask; the rule that asked is then the first hit."""
+UNANSWERED = frozenset({APPROVAL_PENDING, APPROVAL_EXPIRED})
+"""Nobody said no: these are no denials that freeze."""
 
 BUILT_IN = frozenset(
     {
@@ -30,7 +41,9 @@ BUILT_IN = frozenset(
         FROZEN,
         RULE_ERROR,
         POSTURE,
-        NO_APPROVER,
+        PROVIDER_RUN,
+        UNDECLARED_SERVER_TOOL,
+        *ANSWERS,
     }
 )
 
@@ -58,7 +71,7 @@ def own_rules(file: PolicyFile) -> tuple[str, ...]:
 
 def possible(file: PolicyFile) -> Iterator[str]:
     """Every name that a verdict of this policy may carry."""
-    yield from BUILT_IN - {NO_APPROVER, ENVELOPE}
+    yield from BUILT_IN - ANSWERS - {ENVELOPE, PROVIDER_RUN, UNDECLARED_SERVER_TOOL}
     yield from own_rules(file)
     yield from (tier(value) for value in Tier if value is not Tier.PROHIBITED)
     yield from {check(argument) for tool in file.tools.values() for argument in tool.check}

@@ -12,12 +12,15 @@ from pydantic import Field, JsonValue, field_validator, model_validator
 from llm_proxy.policy.case_schema import Case
 from llm_proxy.policy.vocabulary import (
     Decision,
+    Declare,
+    Detector,
     Effect,
     Label,
     Mode,
     Name,
     OnDeny,
     Per,
+    Replacement,
     Restriction,
     Sink,
     Strict,
@@ -33,6 +36,7 @@ __all__ = [
     "Caps",
     "Case",
     "Decision",
+    "Declare",
     "Destination",
     "Effect",
     "Freeze",
@@ -71,6 +75,8 @@ class Posture(Strict):
 class Input(Strict):
     max_args_bytes: int = Field(default=65_536, ge=2, le=1_048_576)
     max_depth: int = Field(default=16, ge=1, le=64)
+    max_result_bytes: int = Field(default=1_048_576, ge=1, le=268_435_456)
+    """Of one tool result's content, as it stands in the request."""
 
 
 class Labels(Strict):
@@ -204,7 +210,7 @@ class Sum(Strict):
     field: Annotated[str, Field(pattern=r"^[^.]+(\.[^.]+)*$", max_length=256)]
     """An argument holding a number, dotted where it is nested."""
     per: Per
-    max: float = Field(ge=0)
+    max: float = Field(ge=0, le=9_000_000_000_000)
     then: Restriction = Decision.DENY
 
 
@@ -212,6 +218,11 @@ class Caps(Strict):
     run: RunCaps = RunCaps()
     day: DayCaps = DayCaps()
     sums: tuple[Sum, ...] = ()
+
+    @property
+    def counted(self) -> bool:
+        """Whether anything is counted beyond the run's own history."""
+        return bool(self.sums) or self.day != DayCaps()
 
 
 class Grant(Strict):
@@ -235,14 +246,27 @@ class Redaction(Strict):
     )
     tool: ToolGlob = "*"
     field: Annotated[str, Field(pattern=r"^\$(\.[^.\s]+)+$", max_length=256)] | None = None
-    detect: Literal["card_number", "iban", "email", "phone"] | None = None
+    detect: Detector | None = None
     sensitivity: Label | None = None
-    replacement: Literal["token", "last4", "mask", "remove"] = Field(alias="with")
+    """In replies: users of this clearance and above may read it."""
+    replacement: Replacement = Field(alias="with")
 
     @model_validator(mode="after")
     def _one_way(self) -> Redaction:
         if (self.field is None) == (self.detect is None):
             raise ValueError("needs exactly one of field and detect")
+        if self.replacement == "last4" and self.detect in ("email", "secret"):
+            raise ValueError(f"with: last4 says too much of a {self.detect}: use token, mask or remove")
+        if "reply" not in self.places:
+            if self.sensitivity is not None:
+                raise ValueError("sensitivity is for replies: add reply to `in`, or leave it out")
+        elif self.field is not None:
+            if self.sensitivity is None:
+                raise ValueError("a field in replies needs sensitivity: who is cleared to read it")
+            if self.replacement in ("token", "last4"):
+                raise ValueError("a field in replies takes mask or remove, since only its hash is kept")
+        elif self.tool != "*":
+            raise ValueError("a detector in replies can't be kept to a tool: leave tool out")
         return self
 
 
@@ -251,8 +275,17 @@ class FreezeOn(Strict):
 
 
 class Freeze(Strict):
+    """`agent`: the agent is frozen, until a person thaws it. `run`: the run may call no tool, or must ask."""
+
     on: FreezeOn
     then: Restriction = Decision.DENY
+    scope: Literal["agent", "run"] = "agent"
+
+    @model_validator(mode="after")
+    def _asking_in_a_run(self) -> Freeze:
+        if self.then is Decision.ASK and self.scope == "agent":
+            raise ValueError("asks for a whole agent, which can only be frozen: give it 'scope: run'")
+        return self
 
 
 class PolicyFile(Strict):
@@ -261,6 +294,9 @@ class PolicyFile(Strict):
     policy: Header
     posture: Posture = Posture()
     on_deny: OnDeny = OnDeny.REPLAN
+    max_replans: int = Field(default=2, ge=0, le=5)
+    """How often one call may have its model asked again."""
+    declare: Declare = Declare.FILTER
     input: Input = Input()
     labels: Labels = Labels()
     destinations: dict[Name, Destination] = Field(default_factory=dict)
@@ -271,6 +307,8 @@ class PolicyFile(Strict):
     approvals: dict[Name, Approval] = Field(default_factory=dict)
     redact: tuple[Redaction, ...] = ()
     freeze: Freeze | None = None
+    receipts: bool = False
+    """Whole replies carry receipts of the calls that they release, in a header."""
     tests: tuple[Case, ...] = ()
 
     def rank(self, label: str | None) -> int:

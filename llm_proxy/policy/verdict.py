@@ -35,6 +35,15 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Judgement:
+    """One verdict per call. `identity`: whether each call's `call.identity_from_user` held; empty where no
+    rule looks at it, or the calls could not be read."""
+
+    verdicts: tuple[Verdict, ...]
+    identity: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ResultLabel:
     """What a tool result does to a run: its sensitivity can only rise to this rank."""
 
@@ -52,11 +61,30 @@ def without_approver(verdict: Verdict) -> Verdict:
     if verdict.why:
         why += f" ({verdict.why})"
     tell = verdict.tell_model or "This action needs a person's approval, and nobody can give one here"
-    return replace(
-        verdict,
-        decision=Decision.DENY,
-        rule=names.NO_APPROVER,
-        why=why,
-        tell_model=tell,
-        hits=(verdict.rule, *verdict.hits),
-    )
+    return answered(verdict, Decision.DENY, names.NO_APPROVER, why, tell)
+
+
+def approved(verdict: Verdict, approval_id: str) -> Verdict:
+    """An ask that a grant lets through."""
+    return answered(verdict, Decision.ALLOW, names.APPROVED, f"approved as {approval_id}", "")
+
+
+def unapproved(verdict: Verdict, rule: str, approval_id: str) -> Verdict:
+    """An ask to which nobody said yes. `rule` says how that came: pending, denied, expired."""
+    match rule:
+        case names.APPROVAL_PENDING:
+            why = f"NOT EXECUTED, waiting for approval {approval_id}"
+            tell = "Go on without it, or make exactly this call again later: once approved it is let through"
+        case names.APPROVAL_EXPIRED:
+            why = f"nobody decided approval {approval_id} in time"
+            tell = "It was not executed. Make the call again if it is still needed"
+        case _:
+            why = f"a person denied approval {approval_id}"
+            tell = "It was not executed. Do not try it again; do something else"
+    return answered(verdict, Decision.DENY, rule, why, tell)
+
+
+def answered(verdict: Verdict, decision: Decision, rule: str, why: str, tell_model: str) -> Verdict:
+    """What became of an ask: `rule` decides, and the one that asked is the first hit."""
+    hits = (verdict.rule, *verdict.hits)
+    return replace(verdict, decision=decision, rule=rule, why=why, tell_model=tell_model, hits=hits)

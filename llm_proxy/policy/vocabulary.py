@@ -62,6 +62,13 @@ class OnDeny(StrEnum):
     ERROR = "error"
 
 
+class Declare(StrEnum):
+    """Whether tools that an agent may never call are kept from the model."""
+
+    FILTER = "filter"
+    PASS = "pass"
+
+
 class UnknownResults(StrEnum):
     LABEL = "label"
     REJECT = "reject"
@@ -75,6 +82,8 @@ class Per(StrEnum):
     USER_DAY = "user-day"
 
 
+Detector = Literal["card_number", "iban", "email", "phone", "secret"]
+Replacement = Literal["token", "last4", "mask", "remove"]
 Restriction = Literal[Decision.ASK, Decision.DENY]
 
 

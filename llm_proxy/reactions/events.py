@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from llm_proxy.config.choices import Event
+from llm_proxy.reactions.approvals import APPROVALS, told
 from llm_proxy.records.evidence import DeliveryRow, Draft, RecordKind
 from llm_proxy.records.ids import uuid7
 from llm_proxy.records.times import iso
@@ -21,12 +22,18 @@ TEST = "webhook.test"
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """Where events go. `secret` are the bytes that sign them."""
+    """Where events go. `secret` are the bytes that sign them.
+
+    With `content` they hold the arguments of tool calls; `links_for` are operators who get a link of their
+    own to decide an approval with.
+    """
 
     id: str
     url: str
     secret: bytes = field(repr=False)
     events: frozenset[str] = frozenset(Event)
+    content: bool = False
+    links_for: tuple[str, ...] = ()
 
 
 class Message(msgspec.Struct, frozen=True):
@@ -44,6 +51,8 @@ EVENT_OF: Mapping[RecordKind, Event] = {
     RecordKind.KEY_CHANGED: Event.KEY_CHANGED,
     RecordKind.KEY_REVOKED: Event.KEY_REVOKED,
     RecordKind.RUN_ENDED: Event.RUN_ENDED,
+    RecordKind.APPROVAL_REQUESTED: Event.APPROVAL_REQUESTED,
+    RecordKind.APPROVAL_DECIDED: Event.APPROVAL_DECIDED,
 }
 """Records that are events as they stand. `budget.reached` is one of two, and says itself which."""
 
@@ -74,17 +83,32 @@ class Announcer:
 
     def deliveries(self, event: str, data: Mapping[str, object], now_us: int) -> tuple[DeliveryRow, ...]:
         """A row for each webhook that wants `event`; all of them carry one id."""
-        wanting = [webhook.id for webhook in self._webhooks if event in webhook.events]
-        return addressed(wanting, event, data, now_us) if wanting else ()
+        wanting = [webhook for webhook in self._webhooks if event in webhook.events]
+        if not wanting:
+            return ()
+        if event not in APPROVALS:
+            return addressed([webhook.id for webhook in wanting], event, data, now_us)
+        id_ = uuid7(now_us)
+        return tuple(
+            row
+            for content in (False, True)
+            for row in addressed(
+                [webhook.id for webhook in wanting if webhook.content is content],
+                event,
+                told(data, content=content),
+                now_us,
+                id_,
+            )
+        )
 
 
 NOBODY = Announcer(())
 
 
 def addressed(
-    webhooks: Iterable[str], event: str, data: Mapping[str, object], now_us: int
+    webhooks: Iterable[str], event: str, data: Mapping[str, object], now_us: int, id_: str | None = None
 ) -> tuple[DeliveryRow, ...]:
-    """`event` on its way to each of the named webhooks, due at once."""
+    """`event` on its way to each of the named webhooks, due at once. Under a new id unless one is given."""
     body = msgspec.json.encode(Message(event, iso(now_us), data)).decode()
-    id_ = uuid7(now_us)
+    id_ = id_ or uuid7(now_us)
     return tuple(DeliveryRow(id_, webhook, event, body, now_us, now_us) for webhook in webhooks)

@@ -17,7 +17,9 @@ import structlog
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from llm_proxy.config.choices import Event
 from llm_proxy.reactions.events import Webhook
+from llm_proxy.reactions.links import Links
 from llm_proxy.reactions.queue import Due, Queue, Tried
 from llm_proxy.reactions.schedule import DELAYS_S, next_try_us, rest_s
 from llm_proxy.reactions.signing import signed_headers
@@ -51,14 +53,17 @@ class Sender:
         random: Callable[[], float],
         counts: Counts,
         *,
+        links: Links | None = None,
         delays: tuple[float, ...] = DELAYS_S,
     ) -> None:
+        """Without `links` no event carries any."""
         self._queue = Queue(engine)
         self._lease = Lease(engine, "webhooks", holder, now_us)
         self._webhooks = tuple(webhooks)
         self._now_us = now_us
         self._random = random
         self._counts = counts
+        self._links = links
         self._delays = delays
         self._leads = False
 
@@ -94,6 +99,8 @@ class Sender:
                     ids = [webhook.id for webhook in self._webhooks]
                     if not await asyncio.to_thread(self._queue.tidy, ids, self._now_us()):
                         tidy_at = clock() + _TIDY_S  # else there may be more
+                    if self._links is not None:
+                        await asyncio.to_thread(self._links.tidy)
             except (SQLAlchemyError, OSError) as error:
                 self._leads = False
                 log.warning("webhooks wait for the store", error=type(error).__name__)
@@ -141,7 +148,10 @@ class Sender:
         self, http: aiohttp.ClientSession, webhook: Webhook, due: Due
     ) -> tuple[str, float | None, bool]:
         """Why it failed, empty where it didn't; what the endpoint asks to wait; whether it wants no more."""
-        body, now_s = due.body.encode(), time()
+        try:
+            body, now_s = await self._body(webhook, due), time()
+        except (SQLAlchemyError, OSError) as error:
+            return f"its links can't be stored: {type(error).__name__}", None, False
         headers = {
             "content-type": "application/json",
             **signed_headers(webhook.secret, due.id, int(now_s), body),
@@ -157,6 +167,12 @@ class Sender:
             return f"no answer within {TIMEOUT_S:g} s", None, False
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return f"{type(error).__name__}", None, False
+
+    async def _body(self, webhook: Webhook, due: Due) -> bytes:
+        """What is sent; the links in it are good from now on."""
+        if self._links is None or not webhook.links_for or due.event != Event.APPROVAL_REQUESTED:
+            return due.body.encode()
+        return (await asyncio.to_thread(self._links.signed, due.body, webhook.links_for)).encode()
 
     async def _note(self, tried: Sequence[Tried]) -> None:
         """Writes what came of them, however long the store is away: else they'd be sent again and again."""

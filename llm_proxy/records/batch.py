@@ -15,6 +15,7 @@ from llm_proxy.records.chain import Row, link
 from llm_proxy.records.counters import CounterKey, load_counters
 from llm_proxy.records.evidence import NOTHING, BlobDraft, DeliveryRow, Draft, Evidence
 from llm_proxy.records.large import LARGE, write_large
+from llm_proxy.records.policy_rows import Counted
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState, load_runs
 from llm_proxy.records.statements import Statements
 from llm_proxy.records.tables import calls
@@ -32,6 +33,18 @@ class Found(msgspec.Struct, frozen=True):
     """What each of the job's `counters` has used by now."""
     seen: Any = None
     """What the job's `look` returned."""
+    planned: Any = None
+    """The `memo` of what the job planned."""
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What a job does to the ledger, now that it knows how its run and its counters stand."""
+
+    ops: tuple[Op, ...] = ()
+    counted: tuple[Counted, ...] = ()
+    """What it adds to its counters where every operation goes well: other jobs of the batch see it so."""
+    memo: Any = None
+    """For `then`."""
 
 
 class Wrote(msgspec.Struct, frozen=True):
@@ -51,6 +64,7 @@ class Job:
     results. `calls` are ids of which `then` must know whether they are still open. `counters` are those of
     the policy that it adds to: they stay as `then` sees them until the transaction ends. `look` reads more;
     what it reads must not be written by another job of the batch, such as rows of the job's own `run`.
+    `plan`, as pure as `then`, says the operations where they depend on all that.
     """
 
     then: Callable[[Found], Wrote]
@@ -60,6 +74,7 @@ class Job:
     calls: tuple[str, ...] = ()
     counters: tuple[CounterKey, ...] = ()
     look: Callable[[Connection], Any] | None = None
+    plan: Callable[[Found], Planned] | None = None
 
 
 Announce = Callable[[Draft], tuple[DeliveryRow, ...]]
@@ -100,26 +115,22 @@ def run_batch(
     """Runs `jobs` in the open transaction of `connection`; the caller commits."""
     states = _run_states(connection, jobs)
     stale = [j.expect is not None and j.run is not None and states[j.run].revision != j.expect for j in jobs]
-    ops = [op for job, old in zip(jobs, stale, strict=True) if not old for op in job.ops]
+    known = _known(connection, jobs, states, stale)
+    ops = [op for job, found in zip(jobs, known, strict=True) for op in _ops(job, found)]
     results = iter(ledger.apply(connection, ops, now_us) if ops else ())
     unclosed = _still_open(connection, jobs)
-    counted = load_counters(connection, {key for job in jobs for key in job.counters})
     done = Done()
     pieces: list[Evidence] = []
-    for job, old in zip(jobs, stale, strict=True):
-        mine = () if old else tuple(next(results) for _ in job.ops)
+    for job, found in zip(jobs, known, strict=True):
+        mine = tuple(next(results) for _ in _ops(job, found))
+        still_open = frozenset(unclosed.intersection(job.calls))
+        planned = found.planned.memo if found is not None and found.planned is not None else None
         state = states[job.run] if job.run else UNKNOWN
         wrote = job.then(
-            Found(
-                mine,
-                state,
-                frozenset(unclosed.intersection(job.calls)),
-                {key: counted[key] for key in job.counters},
-                job.look(connection) if job.look is not None and not old else None,
-            )
+            Found(mine, state, still_open)
+            if found is None
+            else msgspec.structs.replace(found, results=mine, open=still_open, planned=planned)
         )
-        for row in wrote.evidence.counted:
-            counted[CounterKey(*row[:3])] += row.used
         if unclosed:
             unclosed.difference_update(close.id for close in wrote.evidence.closes)
         done.values.append(wrote.value)
@@ -128,6 +139,39 @@ def run_batch(
     done.blobs = _store(connection, pieces, statements, codec)
     statements.write(connection, pieces)
     return done
+
+
+def _known(
+    connection: Connection, jobs: list[Job], states: dict[RunKey, RunState], stale: list[bool]
+) -> list[Found | None]:
+    """What each job knows before the ledger's part, with what it plans in `planned`; None for stale ones.
+
+    One after the other, so that each sees what the jobs before it add to the counters.
+    """
+    counted = load_counters(connection, {key for job in jobs for key in job.counters})
+    known: list[Found | None] = []
+    for job, old in zip(jobs, stale, strict=True):
+        if old:
+            known.append(None)
+            continue
+        state = states[job.run] if job.run else UNKNOWN
+        used = {key: counted[key] for key in job.counters}
+        seen = job.look(connection) if job.look is not None else None
+        found = Found((), state, counted=used, seen=seen)
+        if job.plan is not None:
+            planned = job.plan(found)
+            for row in planned.counted:
+                counted[CounterKey(*row[:3])] += row.used
+            found = msgspec.structs.replace(found, planned=planned)
+        known.append(found)
+    return known
+
+
+def _ops(job: Job, found: Found | None) -> tuple[Op, ...]:
+    if found is None:
+        return ()
+    planned: Planned | None = found.planned
+    return job.ops if planned is None else planned.ops
 
 
 def _announced(evidence: Evidence, announce: Announce) -> Evidence:

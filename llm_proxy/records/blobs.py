@@ -21,6 +21,8 @@ from llm_proxy.records.prepared import select_in, upsert
 from llm_proxy.records.tables import salts
 
 DAY_US = 86_400_000_000
+KEPT = 2**31 - 1
+"""The `epoch` of a salt of no day, never deleted: it makes the keys of redaction's tokens and hashes."""
 _SAMPLE = 1 << 18
 _WORTH = 0.6
 _SMALL = 160
@@ -54,7 +56,7 @@ class Addresser:
         self.epoch = epoch
         self._salt = salt
         self._remember = remember
-        self._stored: OrderedDict[bytes, None] = OrderedDict()
+        self._stored: OrderedDict[bytes, bool] = OrderedDict()
 
     def roll(self, epoch: int, salt: bytes) -> None:
         """Begins a new day."""
@@ -74,20 +76,26 @@ class Addresser:
             into.append(BlobDraft(id_, self.epoch, content))
         return id_
 
-    def fresh(self, content: bytes, at_us: int, into: list[BlobDraft]) -> bytes:
-        """The address of content that is stored anew each time, such as a reply.
+    def is_masked(self, id_: bytes) -> bool:
+        """Whether what is stored under `id_` is known to be masked."""
+        return self._stored.get(id_, False)
+
+    def fresh(
+        self, content: bytes, at_us: int, into: list[BlobDraft], masked: bytes | None = None
+    ) -> bytes:
+        """The address of content that is stored anew each time, such as a reply; as `masked`, where that is given.
 
         It begins with the time, so that the index grows at one end; the rest is the salted hash.
         """
         id_ = (at_us // 1000).to_bytes(6, "big") + self.address(content)[:26]
-        into.append(BlobDraft(id_, self.epoch, content))
+        into.append(BlobDraft(id_, self.epoch, content if masked is None else masked, masked is not None))
         return id_
 
     def committed(self, drafts: list[BlobDraft]) -> None:
         """Remembers what a commit stored. Called only after it."""
         for draft in drafts:
             if draft.epoch == self.epoch:
-                self._stored[draft.id] = None
+                self._stored[draft.id] = draft.masked
         while len(self._stored) > self._remember:
             self._stored.popitem(last=False)
 

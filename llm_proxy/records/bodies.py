@@ -8,19 +8,23 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.chat.events import Usage
-from llm_proxy.records.view import Attempt, Decision, Problem, ToolResultView
+from llm_proxy.records.judged import Judged
+from llm_proxy.records.view import Attempt, Decision, Problem, ProviderUse, ToolResultView, Withheld
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A request's body: an envelope with holes, and the blob that fills each.
+    """A request's body: an envelope, and the blobs that belong in it.
 
-    `holes` are (position in the body, address), in order; a hole's length is that of its blob. Where the body
-    is not JSON, `whole` is the address of all of it.
+    `cuts` are (byte of the envelope, address), in order. Earlier versions wrote `holes` in their place: (position
+    in the body, address), a hole's length being that of its blob. Where the body is not JSON, `whole` is the
+    address of all of it. `masked`: something of it is not as it was.
     """
 
     envelope: str = ""
+    cuts: tuple[tuple[int, str], ...] = ()
     holes: tuple[tuple[int, str], ...] = ()
     whole: str = ""
+    masked: bool = False
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
@@ -60,13 +64,26 @@ class Opened(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The counters that the hold stands in: what the call used is in each of them."""
     policy: str = ""
     results: tuple[ToolResultView, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    """What it declared and the model was not offered."""
 
 
-class Verdicts(msgspec.Struct, frozen=True, kw_only=True):
+class Verdicts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`call.verdicts`: committed before any of the calls it allows is released."""
 
     decisions: tuple[Decision, ...]
     revision: int
+    context: Judged | None = None
+    """What the policy's verdicts rested on; None where none is in force."""
+
+
+class ProviderTools(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """`call.provider_tools`: what the provider ran itself for a reply, and the run's labels behind it."""
+
+    uses: tuple[ProviderUse, ...]
+    sensitivity: int = 0
+    untrusted: bool = False
+    revision: int = 0
 
 
 class Piece(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,9 +134,13 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     dropped: tuple[str, ...] = ()
     pieces: tuple[Piece, ...] = ()
     """Of a cut reply, in order: what came before `emitted`."""
+    rounds: tuple[Piece, ...] = ()
+    """Replies whose calls were all denied, in order: the model was told so and asked again."""
     emitted: str = ""
     released: str = ""
     """Empty where it's what was emitted; `-` where nothing of the reply was released."""
+    masked: bool = False
+    """Something of the reply, or of the rounds and pieces before it, is not as it was."""
     left_out: tuple[tuple[int, int], ...] = ()
     """With an empty `released`: the slices of what was emitted that were not released."""
 
@@ -147,9 +168,26 @@ class Reached(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class PolicyLoaded(msgspec.Struct, frozen=True, kw_only=True):
+    """`policy.loaded`: a policy file came into force in one process, or could not (`error`)."""
+
+    file: str
+    """Its name, without the folder."""
+    sha256: str
+    """Of its bytes; empty where it couldn't be read."""
+    id: str = ""
+    version: str = ""
+    mode: str = ""
+    before: str = ""
+    """The SHA-256 of the policy that was in force; empty at start-up."""
+    in_force: bool = True
+    error: str = ""
+
+
 encode = msgspec.json.Encoder().encode
 read_opened = msgspec.json.Decoder(Opened).decode
 read_closed = msgspec.json.Decoder(Closed).decode
 read_refused = msgspec.json.Decoder(Refused).decode
+read_provider_tools = msgspec.json.Decoder(ProviderTools).decode
 read_verdicts = msgspec.json.Decoder(Verdicts).decode
 read_reached = msgspec.json.Decoder(Reached).decode

@@ -29,6 +29,8 @@ class RecordKind(StrEnum):
     CALL_CLOSED = "call.closed"
     CALL_REFUSED = "call.refused"
     VERDICTS = "call.verdicts"
+    PROVIDER_TOOLS = "call.provider_tools"
+    """The provider ran tools itself for a reply."""
     KEY_ISSUED = "key.issued"
     KEY_REVOKED = "key.revoked"
     KEY_CHANGED = "key.changed"
@@ -87,11 +89,12 @@ class Draft(NamedTuple):
 
 
 class BlobDraft(NamedTuple):
-    """Content to be stored under `id`, unless it's there."""
+    """Content to be stored under `id`, unless it's there. `id` is that of the content before it was `masked`."""
 
     id: bytes
     epoch: int
     content: bytes
+    masked: bool = False
 
 
 class CallOpen(NamedTuple):
@@ -206,12 +209,15 @@ class ToolCallRow(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """A tool result came in for a call that was released."""
+    """A tool result (`result` its digest) came in for a call that was released; the order is the UPDATE's."""
 
     answered_us: int
+    result: str
     agent_id: str
     run_id: str
-    tool_call_id: str
+    call_id: str
+    choice: int
+    position: int
 
 
 class ResponseRow(NamedTuple):

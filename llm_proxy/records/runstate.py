@@ -27,6 +27,11 @@ class JudgedCall(msgspec.Struct, frozen=True, gc=False):
     digest: str
     at_us: int
     answered_us: int | None
+    result: str | None = None
+    """SHA-256 (hex) of what answered it; None where nothing did, or an earlier version took it in."""
+    call_id: str = ""
+    choice: int = 0
+    position: int = 0
 
 
 class Mark(IntFlag):
@@ -57,7 +62,10 @@ _labels = msgspec.json.Decoder(tuple[str, ...])
 
 
 _RUN = "agent_id, run_id, revision, started_us, role_at_start, sensitivity, untrusted, labels, denials, marks"
-_CALL = "agent_id, run_id, tool_call_id, tool, decision, effect, digest, at_us, answered_us"
+_CALL = (
+    "agent_id, run_id, tool_call_id, tool, decision, effect, digest, at_us, answered_us, result, "
+    "call_id, choice, position"
+)
 
 
 def load_runs(connection: Connection, keys: set[RunKey]) -> dict[RunKey, RunState]:

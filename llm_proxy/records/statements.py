@@ -37,7 +37,7 @@ class Statements:
         self.run_update = self._run_update()
         self.tool_call = self._insert(t.tool_calls, e.ToolCallRow._fields)
         self.answered = self._update(
-            t.tool_calls, e.Answered._fields, keys=("agent_id", "run_id", "tool_call_id")
+            t.tool_calls, e.Answered._fields, keys=("agent_id", "run_id", "call_id", "choice", "position")
         )
         self.response = self._response()
         self.key = self._insert(t.keys, e.KeyRow._fields)
@@ -59,7 +59,7 @@ class Statements:
         self.run_event = self._replacing(pt.run_events, p.RunEventRow, ("agent_id", "run_id", "name"))
         self.effect = self._insert(pt.effects, p.EffectRow._fields)
         self.unseen = self._replacing(pt.unseen, p.UnseenRow, ("agent_id", "run_id", "key"))
-        self.classified = self._insert(pt.classified, p.ClassifiedRow._fields, ignore=True)
+        self.classified = self._rising()
         self.head = self._update(t.writers, ("seen_us", "head_seq", "head_hash", "writer"), keys=("writer",))
 
     def write(self, connection: Connection, pieces: list[e.Evidence]) -> None:
@@ -221,6 +221,18 @@ class Statements:
         statement = upsert(table, self._dialect).values({name: bindparam(name) for name in row._fields})
         told = {name: statement.excluded[name] for name in row._fields if name not in keys}
         return self._prepare(statement.on_conflict_do_update(index_elements=keys, set_=told), row._fields)
+
+    def _rising(self) -> Prepared:
+        """Inserts a value that came into a run; where it is there, the higher rank stands, with its rule."""
+        table, names = pt.classified, p.ClassifiedRow._fields
+        statement = upsert(table, self._dialect).values({name: bindparam(name) for name in names})
+        new = statement.excluded
+        statement = statement.on_conflict_do_update(
+            index_elements=["agent_id", "run_id", "token"],
+            set_={"sensitivity": new.sensitivity, "rule": new.rule},
+            where=table.c.sensitivity < new.sensitivity,
+        )
+        return self._prepare(statement, names)
 
     def _refusal(self) -> Insert:
         statement = upsert(t.refusals, self._dialect).values(

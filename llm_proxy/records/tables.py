@@ -166,6 +166,7 @@ tool_calls = Table(
     Column("digest", String(64), nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Column("answered_us", BigInteger),
+    Column("result", String(64)),
 )
 
 responses = Table(

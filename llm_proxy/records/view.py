@@ -42,6 +42,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_event_s: float | None = None
     resumed: bool = False
     """It was asked to go on with what the agent had received of a reply that was cut."""
+    replan: int = 0
+    """It was told that all it wanted to call was denied, the how manieth time."""
     status: int | None = None
     failure: str = ""
     """Empty when it succeeded, else a `routing.failures.FailureKind` value."""
@@ -58,7 +60,9 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool: str
     arguments: str
     decision: str
-    """allow | deny (an ask that nobody could answer is a deny by rule `no-approver`)."""
+    """allow | deny; `ask` in shadow only, where what would have asked a person passed. In force an ask
+    becomes an allow by rule `approved`, or a deny by `approval-denied`, `-expired`, `-pending` or
+    `no-approver`; the rule that asked is then the first hit."""
     rule: str = ""
     why: str = ""
     tell_model: str = ""
@@ -66,12 +70,41 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     hits: tuple[str, ...] = ()
     policy: str = ""
     """SHA-256 (hex) of the policy file that judged; empty where no policy is in force."""
+    digest: str = ""
+    """Of the exact action: SHA-256 of the canonical `[tool, arguments]`; empty where nothing read it."""
     shadow: bool = False
+    approval: str = ""
+    """The approval that let the call through, or that it waits for."""
+    custom: bool = False
+    """`arguments` is a freeform tool's text: what was judged is `{"input": text}`."""
+    masked: bool = False
+    """Something of `arguments` is not as it was judged."""
+    received: str = ""
+    """The digest of what the agent got, where a redaction wrote the arguments anew."""
 
     @property
     def released(self) -> bool:
         """Whether the call reached the agent: allowed, or judged in shadow."""
         return self.decision == "allow" or self.shadow
+
+
+class Withheld(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool that the request declared and the model was not offered, and the rule that says so."""
+
+    tool: str
+    rule: str
+    why: str = ""
+    shadow: bool = False
+    """It was offered all the same: the policy is in shadow."""
+
+
+class ProviderUse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A tool that the provider ran itself, under a policy: seen in the reply, too late to stop."""
+
+    tool: str
+    id: str = ""
+    rule: str = ""
+    """Why it should not have run; empty where it was declared and let through."""
 
 
 class ToolResultView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,8 +113,16 @@ class ToolResultView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     tool_call_id: str
     tool: str = ""
     digest: str = ""
+    """SHA-256 (hex) of what it says, as received."""
     known: bool = True
     """False where no such call was ever released to this run."""
+    bytes: int = 0
+    """Of its content, as it stood in the request."""
+    label: str = ""
+    """The sensitivity that it brought into the run."""
+    untrusted: bool = False
+    redacted: dict[str, int] = {}
+    """How many values of it each rule replaced before it went upstream, by the rule's id."""
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -150,6 +191,10 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problem: Problem | None = None
     decisions: tuple[Decision, ...] = ()
     results: tuple[ToolResultView, ...] = ()
+    withheld: tuple[Withheld, ...] = ()
+    """What it declared and the model was not offered."""
+    provider_tools: tuple[ProviderUse, ...] = ()
+    """What the provider ran itself, where a policy is in force."""
     policy: str = ""
     held: dict[str, int] = {}
     """What the budgets held for it before it was sent, by unit: its worst case, or what was expected."""
@@ -163,10 +208,14 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The reply's body, or its whole event stream, exactly as the model's server sent it."""
     pieces: tuple[Piece, ...] = ()
     """What earlier targets had sent of the reply, where it was cut and `emitted` goes on with it."""
+    rounds: tuple[Piece, ...] = ()
+    """Replies whose calls were all denied, before `emitted`: the model was told so and asked again."""
     released: bytes | None = None
     """What the agent received, where it differed from `emitted`."""
+    masked: bool = False
+    """Secrets, or what a policy says, are masked in its content: that is not byte for byte what went by."""
     reply: Reply | None = None
-    """`emitted`, and the `pieces` before it, folded into typed parts."""
+    """`emitted`, and the `pieces` and `rounds` before it, folded into typed parts."""
 
     @property
     def reasoning_withheld(self) -> bool:

@@ -72,6 +72,8 @@ class Writer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stopping = False
         self.healthy = True
+        self.commits = 0
+        """Transactions since the start."""
         self.addresser: Addresser
 
     async def start(self) -> None:
@@ -150,6 +152,7 @@ class Writer:
             self._failed(taken, error)
         else:
             self.healthy = True
+            self.commits += 1
             self._answer(taken, done)
 
     def _commit_in_turn(self, jobs: list[Job]) -> Done:

@@ -11,6 +11,7 @@ from llm_proxy.identity.caller import Agent
 from llm_proxy.identity.issuing import NewKey, Via, issued
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Draft, Evidence, RecordKind, RunEnd, RunOpen, column
+from llm_proxy.records.inherited import NONE, begun_with, from_above
 from llm_proxy.records.runstate import UNKNOWN, RunKey
 from llm_proxy.runs import envelope as envelopes
 from llm_proxy.runs.envelope import Envelope
@@ -79,9 +80,9 @@ def open_run(new: NewRun) -> Job:
     evidence = Evidence(records=(_opened(new), record), runs=(_row(new),), keys=(key,))
 
     def then(found: Found) -> Wrote:
-        return Wrote(True, evidence) if found.run == UNKNOWN else Wrote(False)
+        return Wrote(True, begun_with(evidence, found.seen or NONE)) if found.run == UNKNOWN else Wrote(False)
 
-    return Job(then, run=RunKey(new.agent.id, new.run_id))
+    return Job(then, run=RunKey(new.agent.id, new.run_id), look=from_above(new.parent))
 
 
 def end_runs(asked: RunKey, unended: Sequence[RunKey], now_us: int, *, why: str, by: str, via: Via) -> Job:

@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from budgets import LimitBook
 from budgets.amounts import MICRO
 from llm_proxy.records.runstate import RunKey
+from llm_proxy.runs.effects import MOST_SHOWN, Effect, effects_of
 from llm_proxy.runs.placed import iso
 from llm_proxy.runs.rows import StoredRun, children, sum_calls
 from llm_proxy.runs.status import RunStatus, Use, standing
@@ -65,6 +66,8 @@ class RunView(msgspec.Struct, frozen=True, kw_only=True):
     """Its own, less those of the runs below it."""
     cost_usd: float
     cost_micro_usd: int
+    effects: tuple[Effect, ...] = ()
+    """Side effects that were reported, the last hundred."""
 
 
 def view_of(connection: Connection, book: LimitBook, key: RunKey, now_us: int) -> RunView | None:
@@ -96,6 +99,7 @@ def view_of(connection: Connection, book: LimitBook, key: RunKey, now_us: int) -
         calls=Calls(total=sums.total, open=sums.open, refused=sums.refused, failed=sums.failed),
         cost_usd=sums.cost_micro_usd / MICRO,
         cost_micro_usd=sums.cost_micro_usd,
+        effects=effects_of(connection, key, MOST_SHOWN),
     )
 
 

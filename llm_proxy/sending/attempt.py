@@ -213,6 +213,7 @@ class Attempting:
             first_event_s=None if self._first is None else round(self._first, 6),
             status=self._status,
             resumed=self.outgoing.resumes is not None,
+            replan=len(self._exchange.rounds),
             failure=kind.value if kind else "",
             detail=detail,
         )

@@ -15,6 +15,7 @@ from prometheus_client import (
 
 from llm_proxy.chat.events import Usage
 from llm_proxy.records.view import Attempt, CallView, Decision
+from llm_proxy.telemetry.policy import PolicyGauge, PolicyState
 from llm_proxy.telemetry.tally import Distribution, Tally
 from llm_proxy.telemetry.targets import TargetGauges
 from routing.fleet import Fleet
@@ -81,6 +82,9 @@ class Metrics:
         self._budget_events = self._counter(
             "budget_events", "Levels of limits that were reached, refusals, downgrades", "limit", "event"
         )
+        self._reload_failures = self._counter(
+            "policy_reload_failures", "Changed policy files that could not be used"
+        )
         self._deliveries = self._counter(
             "webhook_deliveries",
             "Tries at webhooks: delivered, to be retried, given up",
@@ -103,6 +107,7 @@ class Metrics:
         self._open = 0
         self._gauge("in_flight", "Calls being served").set_function(lambda: self._open)
         self._queue = self._gauge("writer_queue_depth", "Writes waiting for the store")
+        self._commits = self._gauge("writer_commits", "Transactions that the writer has committed")
         self._spans = self._counter("otlp_spans", "Spans by what became of them", "outcome")
         self._retries = self._counter("otlp_retries", "Export requests to be tried again", "why")
         self._unsent = self._gauge("otlp_unsent", "Records that the exporter has not passed yet")
@@ -158,10 +163,22 @@ class Metrics:
         """`depth` is asked at every scrape."""
         self._queue.set_function(depth)
 
+    def track_commits(self, commits: Callable[[], float]) -> None:
+        """`commits`, of the writer since its start, is asked at every scrape."""
+        self._commits.set_function(commits)
+
     def track_targets(self, fleet: Fleet, routes: RouteTable, clock: Callable[[], float]) -> None:
         """Each scrape tells how the routes' targets stand, by the fleet's own clock. Called once."""
         targets = (target for route in routes.routes() for target in route.targets)
         self._registry.register(TargetGauges(self._worker, fleet, targets, clock))
+
+    def track_policy(self, state: Callable[[], PolicyState]) -> None:
+        """`state` is asked at every scrape. Called once."""
+        self._registry.register(PolicyGauge(self._worker, state))
+
+    def policy_refused(self) -> None:
+        """A changed policy file could not be used."""
+        self._reload_failures.add(())
 
     def budget_event(self, limit: str, event: str) -> None:
         """A limit reached a level, refused a call, or had another model asked."""

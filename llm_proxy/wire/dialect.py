@@ -11,7 +11,10 @@ import msgspec
 from llm_proxy.chat.events import Event, Frame
 from llm_proxy.chat.prompt import Prompt, Written
 from llm_proxy.errors import ProxyError
+from llm_proxy.wire.declared import Declarations
+from llm_proxy.wire.onward import Onwards
 from llm_proxy.wire.request import MessageFacts, WireRequest
+from llm_proxy.wire.results import ResultAt
 from llm_proxy.wire.spans import Edit, Span
 from llm_proxy.wire.sse import SseFrame
 
@@ -78,6 +81,17 @@ class Signed(msgspec.Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Declares:
+    """How requests declare tools. `read` raises `ProxyError`."""
+
+    keys: frozenset[str]
+    """The top-level keys that say something of it."""
+    items: Callable[[WireRequest], list[tuple[int, bytes]]]
+    """Messages that declare tools, each with its place from the end (-1)."""
+    read: Callable[[WireRequest], Declarations]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Translation:
     """What makes a dialect one side of a translation. The readers of requests raise `ProxyError`."""
 
@@ -133,10 +147,16 @@ class Dialect:
     error_frame: Callable[[ProxyError], bytes]
     signed: Callable[[bytes], tuple[Signed, ...]]
     """The sealed reasoning of one message, in order; none where the dialect has no such thing."""
+    results_at: Callable[[bytes], tuple[ResultAt, ...]] | None = None
+    """The tool results of one message, by where they stand; None where the dialect has none."""
     unsealed: Callable[[WireRequest, Sequence[Edit]], list[Edit]] | None = None
     """What else has to change where these edits take sealed reasoning out of a request."""
     translation: Translation | None = None
     """None where the dialect is only served as it is."""
+    declares: Declares | None = None
+    """None where requests declare no tools."""
+    onwards: Onwards | None = None
+    """How one reply goes on in another; None where replies hold no calls."""
     passes: frozenset[bytes] = frozenset()
     """The caller's headers (lower case) that go upstream where the dialect stays the same."""
 

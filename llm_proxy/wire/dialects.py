@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from llm_proxy.wire.action import ACTION
 from llm_proxy.wire.anthropic_messages import ANTHROPIC_MESSAGES, COUNT_TOKENS
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
@@ -22,5 +23,6 @@ DIALECTS: Mapping[str, Dialect] = {
         OPENAI_COMPLETIONS,
         OPENAI_EMBEDDINGS,
         PASSTHROUGH,
+        ACTION,
     )
 }

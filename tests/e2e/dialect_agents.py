@@ -16,7 +16,7 @@ import openai
 from tests.proxy import KEY, ProxyProcess
 
 PARAMETERS = {"type": "object", "properties": {"id": {"type": "string"}}}
-FUNCTIONS = ("crm_read", "kb_search", "mail_send")
+FUNCTIONS = ("crm_read", "kb_search", "mail_send", "mail_draft", "refund", "wire")
 CUSTOM = ("scratch", "shell_run")
 
 

@@ -52,5 +52,7 @@ def test_the_nouns_are_there() -> None:
         *("keys issue", "keys list", "keys rotate", "keys revoke"),
         *("runs list", "runs show", "runs end", "calls list", "calls show", "import litellm"),
         *("routes", "routes explain", "prices", "spend", "budgets", "reconcile"),
+        *("policy test", "policy show", "policy explain", "policy simulate", "policy diff", "policy learn"),
         *("webhooks list", "webhooks deliveries", "webhooks redeliver", "webhooks test"),
+        *("approvals list", "approvals show", "approvals approve", "approvals deny", "runs checkpoint"),
     }

@@ -34,7 +34,7 @@ async def test_a_call_that_cannot_step_down_is_refused_under_the_limits_it_was_b
         def exceeded(self, *_: object) -> ProxyError:
             return ProxyError(Kind.BUDGET_EXCEEDED, "of-m has no room")
 
-    async def readied(_: object, exchange: Exchange) -> Any:
+    async def readied(_: object, exchange: Exchange, rules: object) -> Any:
         assert exchange.model == "small"
         exchange.bounds = ()
         raise ProxyError(Kind.UNSUPPORTED_FEATURE, "small can't be asked this")

@@ -224,11 +224,11 @@ SHELL: Json = {"id": "sh_1", "type": "shell_call", "call_id": "call_s", "action"
         ),
         (
             {"type": "computer_call", "call_id": "c", "action": None, "actions": [{"type": "wait"}]},
-            ("c", "computer", '[{"type":"wait"}]'),
+            ("c", "computer", '{"actions":[{"type":"wait"}]}'),
         ),
         (
             {"type": "computer_call", "call_id": "c", "action": {"type": "wait"}, "actions": []},
-            ("c", "computer", '{"action":{"type":"wait"},"actions":[]}'),
+            ("c", "computer", '{"type":"wait"}'),
         ),
         (
             {"type": "tool_search_call", "call_id": "c", "execution": "client", "arguments": {"q": 1}},

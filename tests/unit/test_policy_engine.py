@@ -128,7 +128,8 @@ def test_a_rule_that_fails_denies(when: str) -> None:
 
 
 def test_running_out_of_iterations_denies() -> None:
-    rule = "rules: [{id: slow, then: ask, when: 'args.l.all(x, args.l.all(y, x + y >= 0))'}]\n"
+    many = " && ".join(["args.l.all(x, x >= 0)"] * 20)
+    rule = f"rules: [{{id: slow, then: ask, when: '{many}'}}]\n"
     verdict = judge("web_fetch", {"url": "https://api.example.com", "l": list(range(900))}, rule)
     assert (verdict.decision, verdict.rule, verdict.hits) == (DENY, "rule-error", ("slow",))
 

@@ -121,7 +121,7 @@ def test_siblings_add_up() -> None:
 
 
 def test_denials_freeze_a_run() -> None:
-    freeze = "freeze: {on: {denials_per_run: 2}}\n"
+    freeze = "freeze: {on: {denials_per_run: 2}, scope: run}\n"
     refused = done("wipe", Effect.WRITE, decision=DENY, completed=False)
     assert judge("crm_read", {}, freeze, ran(denials=1)).decision is ALLOW
     assert judge("crm_read", {}, freeze, ran(denials=2)).rule == "frozen"

@@ -135,7 +135,7 @@ def test_a_missing_file_is_an_issue(tmp_path: Path) -> None:
         ("redact: [{id: r, in: [record], with: token}]\n", "exactly one of field and detect"),
         ("redact: [{id: r, in: [recrod], detect: iban, with: token}]\n", "did you mean 'record'?"),
         (
-            "redact: [{id: r, in: [record], detect: iban, with: token, sensitivity: top}]\n",
+            "redact: [{id: r, in: [reply], detect: iban, with: token, sensitivity: top}]\n",
             "'top' is not one of labels.sensitivity",
         ),
         ("tests: [{name: t, call: {tool: nope}, expect: {decision: deny}}]\n", "'nope' is not registered"),
@@ -206,11 +206,13 @@ def test_all_mistakes_are_reported_together_in_file_order() -> None:
 @pytest.mark.parametrize(
     ("extra", "words"),
     [
-        ("on_deny: replan\n", "on_deny: replan acts as replace"),
         ("redact: [{id: r, in: [record], detect: iban, with: token}]\n", "redaction is not applied"),
         ("on_deny: error\nrules: [{id: a, then: ask, when: 'true'}]\n", "denied as no-approver"),
         ("approvals: {default: {approvers: ['group:g']}}\n", "the group 'g' has no members"),
-        ("approvals: {other: {approvers: ['group:g']}}\n", "denied as no-approver"),
+        (
+            "approvals: {other: {approvers: ['group:g']}}\nrules: [{id: a, then: ask, when: 'true'}]\n",
+            "denied as no-approver",
+        ),
         (
             "sequence: [{id: s, after: {tool: 'x_*'}, forbid: {tool: 'w*'}}]\n",
             "'x_*' matches no registered tool",
@@ -218,10 +220,6 @@ def test_all_mistakes_are_reported_together_in_file_order() -> None:
         (
             "caps: {sums: [{id: s, tool: 'x*', field: a, per: run, max: 1}]}\n",
             "'x*' matches no registered tool",
-        ),
-        (
-            "sequence: [{id: s, before: {tool: 'w*'}, require: {event: e}, otherwise: deny}]\n",
-            "nothing reports events in this release, so deny applies",
         ),
     ],
 )

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from llm_proxy.wire.anthropic_messages import (
     count_tokens,
+    declared,
     edit,
     edit_stream,
     errors,
     message,
     reply,
     request,
+    results,
     signed,
     stream,
     upstream,
 )
 from llm_proxy.wire.anthropic_messages.count_tokens import count_body
+from llm_proxy.wire.anthropic_messages.onward import ONWARDS
 from llm_proxy.wire.anthropic_messages.translation import TRANSLATION
-from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.dialect import Declares, Dialect
 
 __all__ = ["ANTHROPIC_MESSAGES", "COUNT_TOKENS", "count_body"]
 
 _DECLARED = frozenset({"tools", "system", "output_config", "output_format"})
 _PASSES = frozenset({b"anthropic-beta", b"anthropic-version"})
+_DECLARES = Declares(keys=declared.KEYS, items=declared.declaring_messages, read=declared.read_declared)
 
 ANTHROPIC_MESSAGES = Dialect(
     name="anthropic_messages",
@@ -41,9 +45,12 @@ ANTHROPIC_MESSAGES = Dialect(
     error_body=errors.error_body,
     error_frame=errors.error_frame,
     signed=signed.signed,
+    results_at=results.results_at,
     unsealed=signed.unsealed,
     passes=_PASSES,
     translation=TRANSLATION,
+    declares=_DECLARES,
+    onwards=ONWARDS,
 )
 
 COUNT_TOKENS = Dialect(
@@ -64,5 +71,7 @@ COUNT_TOKENS = Dialect(
     error_body=errors.error_body,
     error_frame=errors.error_frame,
     signed=signed.signed,
+    results_at=results.results_at,
     passes=_PASSES,
+    declares=_DECLARES,
 )

@@ -96,7 +96,7 @@ class _StreamEdit:
         elif number is not None:
             self.out.append(render(to_object({**members(sse.data), "index": b"%d" % number}), sse.event))
         elif event.index == self._gone[0] and event.type == "content_block_start":
-            self.out += _note_frames(self._note_at, note_of(self._denied, self._gone), named=bool(sse.event))
+            self.out += note_frames(self._note_at, note_of(self._denied, self._gone), named=bool(sse.event))
 
 
 def _is_readable(sse: SseFrame) -> bool:
@@ -112,7 +112,7 @@ def _ending_turn(frame: Frame, sse: SseFrame) -> bytes:
     return render(to_object(top), sse.event)
 
 
-def _note_frames(index: int, note: str, *, named: bool) -> list[bytes]:
+def note_frames(index: int, note: str, *, named: bool) -> list[bytes]:
     return [
         render(_encode({"type": type_, "index": index, **more}), type_ if named else "")
         for type_, more in (

@@ -225,7 +225,7 @@ def _tool_events(index: int, block: schema.Block, raw: bytes) -> list[Event]:
         arguments = "{}" if isinstance(block.input, msgspec.UnsetType) else bytes(block.input).decode()
         return [CallDelta(0, index, id_, schema.call_name(name, block.toolset_name or ""), arguments)]
     if type_.endswith("tool_use"):
-        return [ServerTool(0, index, name, id_, raw)]
+        return [ServerTool(0, index, schema.server_call_name(name, block.server_name or ""), id_, raw)]
     if type_.endswith("_tool_result"):
         return [ServerTool(0, index, type_, block.tool_use_id or "", raw)]
     return []

@@ -9,7 +9,9 @@ from __future__ import annotations
 import msgspec
 
 from llm_proxy.wire.lenient import NONE
+from llm_proxy.wire.toolids import fitting
 
+LONGEST_NAME = 64
 _PROVIDERS_OWN = frozenset({"server_tool_use", "mcp_tool_use"})
 
 
@@ -25,6 +27,7 @@ class Block(msgspec.Struct, gc=False):
     name: str | None = None
     input: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     toolset_name: str | None = None
+    server_name: str | None = None
     tool_use_id: str | None = None
 
 
@@ -113,6 +116,11 @@ class Body(msgspec.Struct, gc=False):
 def is_call(type_: str) -> bool:
     """Whether a block of this type asks the caller to run a tool; a kind not known yet is taken to."""
     return type_.endswith("tool_use") and type_ not in _PROVIDERS_OWN
+
+
+def server_call_name(name: str, server: str) -> str:
+    """A tool that the provider ran, as the policy knows it: `crm__get` where that is an MCP server's."""
+    return fitting(f"{server}__{name}", LONGEST_NAME) if server else name
 
 
 def call_name(name: str, toolset: str) -> str:

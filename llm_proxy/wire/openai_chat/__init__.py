@@ -2,8 +2,21 @@
 
 from __future__ import annotations
 
-from llm_proxy.wire.dialect import Dialect
-from llm_proxy.wire.openai_chat import edit, edit_stream, errors, message, reply, request, skim, upstream
+from llm_proxy.wire.declared import nowhere_else
+from llm_proxy.wire.dialect import Declares, Dialect
+from llm_proxy.wire.openai_chat import (
+    declared,
+    edit,
+    edit_stream,
+    errors,
+    message,
+    reply,
+    request,
+    results,
+    skim,
+    upstream,
+)
+from llm_proxy.wire.openai_chat.onward import ONWARDS
 from llm_proxy.wire.openai_chat.translation import TRANSLATION
 
 OPENAI_CHAT = Dialect(
@@ -24,6 +37,9 @@ OPENAI_CHAT = Dialect(
     error_body=errors.error_body,
     error_frame=errors.error_frame,
     signed=message.signed,
+    results_at=results.results_at,
     passes=frozenset({b"openai-beta"}),
     translation=TRANSLATION,
+    declares=Declares(keys=declared.KEYS, items=nowhere_else, read=declared.read_declared),
+    onwards=ONWARDS,
 )

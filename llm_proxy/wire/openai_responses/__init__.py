@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from llm_proxy.wire.dialect import Dialect
-from llm_proxy.wire.openai_responses import edit, edit_stream, errors, item, reader, reply, request, upstream
+from llm_proxy.wire.dialect import Declares, Dialect
+from llm_proxy.wire.openai_responses import (
+    declared,
+    edit,
+    edit_stream,
+    errors,
+    item,
+    reader,
+    reply,
+    request,
+    results,
+    upstream,
+)
+from llm_proxy.wire.openai_responses.onward import ONWARDS
 from llm_proxy.wire.openai_responses.translation import TRANSLATION
 
 OPENAI_RESPONSES = Dialect(
@@ -25,6 +37,9 @@ OPENAI_RESPONSES = Dialect(
     error_body=errors.error_body,
     error_frame=errors.error_frame,
     signed=item.signed,
+    results_at=results.results_at,
     passes=frozenset({b"openai-beta"}),
     translation=TRANSLATION,
+    declares=Declares(keys=declared.KEYS, items=declared.declaring_items, read=declared.read_declared),
+    onwards=ONWARDS,
 )

@@ -181,6 +181,7 @@ def matching(position: int, id_: str, ids: Mapping[int, str], taken: Collection[
 
 
 def _acts(item: schema.Called) -> bytes:
+    """What a built-in tool is to do: its one object, or an object of all that the item says."""
     given = {
         key: bytes(value)
         for key, value in (
@@ -189,9 +190,10 @@ def _acts(item: schema.Called) -> bytes:
             ("operation", item.operation),
             ("arguments", item.arguments),
         )
-        if bytes(value) != NULL
+        if bytes(value) not in (NULL, b"[]")
     }
-    return next(iter(given.values())) if len(given) == 1 else to_object(given)
+    alone = next(iter(given.values())) if len(given) == 1 else b""
+    return alone if alone.startswith(b"{") else to_object(given)
 
 
 def _number(text: str) -> tuple[str, str]:

@@ -68,18 +68,22 @@ def answers(request: WireRequest, denied: Iterable[tuple[str, bool, str]]) -> li
         _encode({"type": _CUSTOM_RESULT if custom else _RESULT, "call_id": id_, "output": note})
         for id_, custom, note in denied
     ]
-    if not results:
+    return around(request, results, ())
+
+
+def around(request: WireRequest, front: Sequence[bytes], back: Sequence[bytes]) -> list[Edit]:
+    """Edits that put items in front of the input and behind it, whatever form it has."""
+    if not (front or back):
         return []
-    front = b",".join(results)
     if "input" not in request.spans:
         _, end = list(request.spans.values())[-1]
-        return [(end, end, b',"input":[%b]' % front)]
+        return [(end, end, b',"input":' + to_array([*front, *back]))]
     start, end = request.spans["input"]
-    if request.message_spans and request.body[start] == ord("["):
-        first = request.message_spans[0][0]
-        return [(first, first, front + b",")]
-    said = b",".join(input_items(request.body))
-    return [(start, end, b"[%b]" % (front + b"," + said if said else front))]
+    if not (request.message_spans and request.body[start] == ord("[")):
+        return [(start, end, to_array([*front, *input_items(request.body), *back]))]
+    first, last = request.message_spans[0][0], request.message_spans[-1][1]
+    edits: list[Edit] = [(first, first, b",".join(front) + b",")] if front else []
+    return [*edits, (last, last, b"," + b",".join(back))] if back else edits
 
 
 def previous(body: bytes) -> str:

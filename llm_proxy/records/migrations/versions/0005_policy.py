@@ -13,6 +13,7 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("state_runs", sa.Column("marks", sa.Integer(), nullable=False, server_default="0"))
+    op.add_column("state_tool_calls", sa.Column("result", sa.String(64), nullable=True))
     op.create_table(
         "state_counts",
         _text("cap", 160),

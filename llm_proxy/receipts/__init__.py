@@ -1,0 +1,1 @@
+"""Receipts: signed statements that the policy released one exact action. `verify` is for tool servers."""

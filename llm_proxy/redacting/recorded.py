@@ -1,0 +1,141 @@
+"""What is kept of content: secrets, and what a policy has masked `in: [record]`, replaced.
+
+All of this is pure. A text in which nothing is found costs one quick look; only where something is found is
+it read string by string. Secrets are found in any bytes; the rest in what people and models said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from llm_proxy.policy.schema import PolicyFile
+from llm_proxy.redacting.detectors import find, holds_secret
+from llm_proxy.redacting.rules import Hit, Redaction, Rule, hits, merged, replaced
+from llm_proxy.redacting.shown import MASK
+from llm_proxy.redacting.strings import Said, Walk
+from llm_proxy.wire.results import ResultAt
+from llm_proxy.wire.spans import Edit, splice
+
+SECRETS = Rule("secrets", "*", (), "secret", "mask", None)
+"""What masks secrets without a policy."""
+EVERYWHERE = "*"
+
+_NAMES = frozenset(
+    {"id", "call_id", "tool_call_id", "tool_use_id", "item_id", "response_id", "previous_response_id", "type"}
+    | {"role", "object", "model", "name", "created", "created_at", "signature", "encrypted_content", "data"}
+    | {"system_fingerprint", "completed_at", "file_id", "file_data", "image_url", "url", "b64_json"}
+)
+"""Keys of what nobody says: a secret alone is masked there."""
+_VALUES = frozenset({"arguments", "input", "content", "output", "text"})
+"""Keys below which numbers are somebody's data."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordMask:
+    """One policy's, or that of no policy. `everywhere`: rules for all text; `results`: for those of some tools."""
+
+    key: bytes
+    everywhere: tuple[Rule, ...]
+    results: tuple[Rule, ...] = ()
+
+    def holds(self, data: bytes) -> bool:
+        """Whether there may be something to mask in bytes of any kind."""
+        if any(rule.detect == "secret" for rule in self.everywhere) and holds_secret(data):
+            return True
+        kinds = [rule.detect for rule in self.everywhere if rule.detect not in (None, "secret")]
+        if not kinds:
+            return False
+        text = data.decode("utf-8", "replace")
+        return "\\u" in text or any(find(kind, text) for kind in kinds if kind is not None)
+
+    def hits(self, text: str) -> list[Hit]:
+        return merged(hits(self.everywhere, text, self.key))
+
+    def text(self, text: str) -> str | None:
+        """`text` masked; None where there is nothing to mask."""
+        found = self.hits(text)
+        return replaced(text, found) if found else None
+
+    def string(self, said: Said) -> list[Hit]:
+        """What is to be masked in one string of a JSON text."""
+        return merged(hits(self.spoken(said), said.text, self.key))
+
+    def spoken(self, said: Said) -> Sequence[Rule]:
+        """The rules for a string where it stands."""
+        if said.is_number:
+            return self.everywhere if not _VALUES.isdisjoint(said.keys) else ()
+        if said.keys and said.keys[-1] in _NAMES:
+            return [rule for rule in self.everywhere if rule.detect == "secret"]
+        return self.everywhere
+
+    def json(self, text: str) -> list[tuple[int, int, str]]:
+        """What masks a JSON text, or one with values cut out: its strings, each by itself. Keys too."""
+        return [
+            (said.start, said.end, said.literal(replaced(said.text, found), text))
+            for said in Walk(text).strings()
+            if (found := self.string(said))
+        ]
+
+    def content(self, data: bytes) -> bytes | None:
+        """Masks a JSON value, or a body of another kind; None where there is nothing to mask."""
+        if not self.holds(data):
+            return None
+        text, code = decoded(data)
+        if not text.lstrip()[:1].startswith(("{", "[", '"')):
+            masked = self.text(text)
+            return None if masked is None else masked.encode(code, "replace")
+        edits = self.json(text)
+        out = spliced(text, edits).encode(code, "surrogatepass") if edits else data
+        out = self.swept(out)
+        return None if out == data else out
+
+    def swept(self, data: bytes) -> bytes:
+        """Without the secrets that stand in no string: in what breaks off or is no JSON after all."""
+        if not any(rule.detect == "secret" for rule in self.everywhere):
+            return data
+        text = data.decode("latin-1")
+        found = find("secret", text)
+        return replaced(text, [Hit(a, b, 0, MASK) for a, b in found]).encode("latin-1") if found else data
+
+    def of_tool(self, results: Sequence[ResultAt]) -> list[list[Edit]]:
+        """For each rule of some tools what it edits in a message with these results."""
+        return [self.result_edits(results, [rule]) for rule in self.results]
+
+    def result_edits(self, results: Iterable[ResultAt], rules: Sequence[Rule]) -> list[Edit]:
+        return [
+            slice_.edit(replaced(slice_.text, found))
+            for result in results
+            for slice_ in result.slices
+            if (found := merged(hits(rules, slice_.text, self.key)))
+        ]
+
+
+def record_mask(redaction: Redaction | None, secret: bytes, *, mask_secrets: bool) -> RecordMask | None:
+    """What is masked under a policy's rules; None where that is nothing."""
+    rules = redaction.records if redaction is not None else ()
+    everywhere = [rule for rule in rules if rule.detect is not None and rule.tool == EVERYWHERE]
+    results = [rule for rule in rules if rule.detect is None or rule.tool != EVERYWHERE]
+    if mask_secrets:
+        everywhere.append(SECRETS)
+    if not (everywhere or results):
+        return None
+    return RecordMask(redaction.key if redaction is not None else secret, tuple(everywhere), tuple(results))
+
+
+def decoded(data: bytes) -> tuple[str, str]:
+    """Bytes as text, and the code by which the same bytes come of it."""
+    try:
+        return data.decode(), "utf-8"
+    except UnicodeDecodeError:
+        return data.decode("latin-1"), "latin-1"
+
+
+def spliced(text: str, edits: Iterable[tuple[int, int, str]]) -> str:
+    """`text` with the edits made, which are apart."""
+    pieces: list[str] = []
+    at = 0
+    for start, end, new in sorted(edits):
+        pieces += (text[at:start], new)
+        at = end
+    return "".join([*pieces, text[at:]])

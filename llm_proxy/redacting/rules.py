@@ -1,0 +1,169 @@
+"""The `redact` rules of one policy, ready to use: what they find in a text, and the text with it replaced."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from llm_proxy.policy.globs import matches
+from llm_proxy.policy.schema import PolicyFile
+from llm_proxy.policy.vocabulary import Detector, Replacement
+from llm_proxy.redacting.detectors import find
+from llm_proxy.redacting.fields import Path, string_of, strings_in, values_at
+from llm_proxy.redacting.shown import key_of, shown
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One entry of `redact`. Exactly one of `field` and `detect` is given."""
+
+    id: str
+    tool: str
+    field: Path
+    detect: Detector | None
+    how: Replacement
+    rank: int | None
+    """In replies: the clearance from which on it may be read; None where nobody may."""
+
+    def fits(self, tool: str | None) -> bool:
+        """Whether it speaks for the results of `tool`; of a tool that nobody knows (None) all rules do."""
+        return tool is None or matches(self.tool, tool)
+
+
+class Hit(NamedTuple):
+    """A value in a text: where, by which rule (its place among those asked), and what stands for it."""
+
+    start: int
+    end: int
+    rule: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Redaction:
+    """The rules by the places that they are for. `key` is that of tokens and of kept values."""
+
+    key: bytes
+    results: tuple[Rule, ...] = ()
+    args: tuple[Rule, ...] = ()
+    records: tuple[Rule, ...] = ()
+    fields: tuple[Rule, ...] = ()
+    """Of replies, by field: their values are remembered where results bring them."""
+    detectors: tuple[Rule, ...] = ()
+    """Of replies, by what a value looks like."""
+    labels: tuple[str, ...] = ()
+
+    @property
+    def reads_results(self) -> bool:
+        return bool(self.results or self.fields)
+
+    @property
+    def guards_replies(self) -> bool:
+        return bool(self.fields or self.detectors)
+
+
+def redaction_of(file: PolicyFile, secret: bytes) -> Redaction:
+    """The rules of a policy; `secret` is the store's, from which the policy's own key is made."""
+
+    def rules(place: str) -> tuple[Rule, ...]:
+        return tuple(
+            Rule(
+                entry.id,
+                entry.tool,
+                tuple(entry.field.split(".")[1:]) if entry.field else (),
+                entry.detect,
+                entry.replacement,
+                None if entry.sensitivity is None else file.rank(entry.sensitivity),
+            )
+            for entry in file.redact
+            if place in entry.places
+        )
+
+    replies = rules("reply")
+    return Redaction(
+        key_of(secret, file.policy.id),
+        rules("tool_result"),
+        rules("tool_args"),
+        rules("record"),
+        tuple(rule for rule in replies if rule.field),
+        tuple(rule for rule in replies if rule.detect),
+        file.labels.sensitivity,
+    )
+
+
+def hits(rules: Sequence[Rule], text: str, key: bytes) -> list[Hit]:
+    """What each rule finds in `text`, rule by rule."""
+    return [hit for n, rule in enumerate(rules) for hit in _hits(n, rule, text, key)]
+
+
+def merged(found: Iterable[Hit]) -> list[Hit]:
+    """Hits without overlaps, in order: what overlaps is one hit, shown as the widest of it."""
+    out: list[Hit] = []
+    for hit in sorted(found):
+        if out and hit.start < out[-1].end:
+            last = out[-1]
+            wider = min(last, hit, key=lambda each: (each.start - each.end, each.rule))
+            out[-1] = Hit(last.start, max(last.end, hit.end), wider.rule, wider.text)
+        else:
+            out.append(hit)
+    return out
+
+
+def replaced(text: str, found: Sequence[Hit]) -> str:
+    """`text` with each of the hits, which are in order and apart, replaced."""
+    pieces: list[str] = []
+    at = 0
+    for hit in found:
+        pieces += (text[at : hit.start], hit.text)
+        at = hit.end
+    return "".join([*pieces, text[at:]])
+
+
+def redacted(rules: Sequence[Rule], text: str, key: bytes) -> tuple[str, list[Hit]]:
+    """`text` as the rules leave it, and what was replaced in it."""
+    found = merged(hits(rules, text, key))
+    return (replaced(text, found), found) if found else (text, found)
+
+
+def _hits(n: int, rule: Rule, text: str, key: bytes) -> Iterator[Hit]:
+    if rule.detect is None:
+        for start, end in values_at(text, rule.field):
+            yield _of_field(n, rule, text, start, end, key)
+        return
+    document = text.lstrip()[:1] in ("{", "[", '"')
+    for start, end in find(rule.detect, text):
+        said = shown(rule.how, text[start:end], rule.detect, key)
+        yield Hit(start, end, n, json.dumps(said) if document and _bare(text, start, end) else said)
+    if document and "\\u" in text:
+        yield from _escaped(n, rule, rule.detect, text, key)
+
+
+def _of_field(n: int, rule: Rule, text: str, start: int, end: int, key: bytes) -> Hit:
+    literal = text[start:end]
+    if rule.how == "remove":
+        return Hit(start, end, n, "null")
+    value = string_of(literal) if literal.startswith('"') else literal
+    return Hit(start, end, n, json.dumps(shown(rule.how, value, None, key), ensure_ascii=False))
+
+
+def _escaped(n: int, rule: Rule, kind: Detector, text: str, key: bytes) -> Iterator[Hit]:
+    """Values that stand in a JSON string with some of their characters escaped."""
+    for start, end in strings_in(text):
+        literal = text[start:end]
+        if "\\u" not in literal:
+            continue
+        said = string_of(literal)
+        if found := find(kind, said):
+            new = replaced(said, [Hit(a, b, n, shown(rule.how, said[a:b], kind, key)) for a, b in found])
+            yield Hit(start, end, n, json.dumps(new, ensure_ascii=False))
+
+
+def _bare(text: str, start: int, end: int) -> bool:
+    """Whether a JSON number stands there, in whose place a string has to be quoted."""
+    if not text[start:end].isdecimal():
+        return False
+    before, after = text[max(0, start - 64) : start].rstrip(), text[end : end + 64].lstrip()
+    structural = before.endswith(("[", ",")) or (before.endswith(":") and before[:-1].rstrip().endswith('"'))
+    return structural and after[:1] in (",", "}", "]", "")

@@ -1,0 +1,15 @@
+"""OpenAI chat completions, where a message's tool result stands."""
+
+from __future__ import annotations
+
+from llm_proxy.wire.results import ResultAt, members_at, nothing, result_at, text_at
+
+
+def results_at(raw: bytes) -> tuple[ResultAt, ...]:
+    """The result that a message of role `tool`, or `function` in the legacy form, is."""
+    message = members_at(raw)
+    key = {"tool": "tool_call_id", "function": "name"}.get(text_at(message, "role"), "")
+    id_ = text_at(message, key) if key else ""
+    if not id_:
+        return ()
+    return (result_at(raw, id_, message["content"][1]) if "content" in message else nothing(id_),)
