@@ -25,7 +25,7 @@ def tell(denied: frozenset[str]) -> list[dict[str, Any]]:
         if not calls:
             return replies
         messages.append({"role": "assistant", "content": "NOT EXECUTED", "tool_calls": calls})
-        messages += [{"role": "tool", "tool_call_id": c["id"], "content": "{}"} for c in calls]
+        messages += [{"role": "tool", "tool_call_id": c["id"], "content": '{"refunded": 1}'} for c in calls]
     raise AssertionError("the story does not end")
 
 
