@@ -31,6 +31,7 @@ POLICY = servers.PROXY_CONFIG.with_name("policy.yaml")
 TARGET_US, TARGET_MS = 150.0, 0.5
 NOW_S = 1_700_000_000.0
 HISTORY = 40
+_TOOLS = [{"type": "function", "function": {"name": "docs_search", "parameters": {"type": "object"}}}]
 
 
 def main() -> None:
@@ -118,7 +119,8 @@ class _Line:
     def call(self, text: str) -> float:
         """Milliseconds from the request to the stream's last byte. Every 20 calls begin a new run."""
         self._sent += 1
-        body = {"model": "mock-tools", "stream": True, "messages": [{"role": "user", "content": text}]}
+        messages = [{"role": "user", "content": text}]
+        body = {"model": "mock-tools", "stream": True, "messages": messages, "tools": _TOOLS}
         headers = {
             "authorization": f"Bearer {self._server.key}",
             "content-type": "application/json",

@@ -32,7 +32,7 @@ from llm_proxy.records.evidence import tool_call_key
 from llm_proxy.records.inherited import NONE, Inherited, begun_with, from_above
 from llm_proxy.records.runstate import RunKey, RunState
 from llm_proxy.records.times import iso
-from llm_proxy.records.view import Status
+from llm_proxy.records.view import Decision, Status
 from llm_proxy.sending.attempt import AnySink
 from llm_proxy.wire.action import ActionRequest
 
@@ -57,13 +57,19 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether a policy is in force; without one an action passes that budgets and lists of tools allow."""
     shadow: bool = False
     """The policy only watches: it would have denied this."""
+    repeated: bool = False
+    """It was judged before: this is that verdict, and nothing was counted."""
     approval_id: str = ""
     expires_at: str = ""
     receipt: str = ""
 
 
 class _Repeated(Exception):
-    """The run knows this very call by now: its verdict stands."""
+    """The run knows this very call by now: its verdict stands, if it's one of the policy in force."""
+
+    def __init__(self, call_id: str) -> None:
+        super().__init__(call_id)
+        self.call_id = call_id
 
 
 class Actions(Pipeline):
@@ -81,6 +87,7 @@ class Actions(Pipeline):
         await services.runs.place(exchange)
         services.admission.bind(exchange)
         exchange.intake = await services.reader.read(request, exchange.dialect, count=False)
+        await services.recorder.request(exchange, rules)
         services.active[exchange.id] = exchange.started_us
         try:
             state: RunState = await services.writer.submit(_opening(exchange, services.now_us()))
@@ -106,9 +113,12 @@ class Actions(Pipeline):
         id_ = asked.tool_call_id or f"act_{exchange.id}"
         call = ToolCall(choice=0, index=0, id=id_, name=asked.tool, arguments=request.arguments)
 
+        outdated: set[str] = set()
+
         def unless_known(state: RunState) -> None:
-            if rules is not None and _known(state, call, rules.engine.policy):
-                raise _Repeated
+            known = _known(state, call, rules.engine.policy) if rules is not None else None
+            if known is not None and known not in outdated:
+                raise _Repeated(known)
 
         judge = Judge(
             *(exchange, rules, state, of.writer, of.now_us, of.environment, of.turns, of.alerts),
@@ -117,19 +127,29 @@ class Actions(Pipeline):
             most_hold_s=asked.wait_s,
             each_round=unless_known,
         )
-        try:
-            await judge((call,))
-        except _Repeated:
-            pass
-        except ProxyError as error:
-            if error.kind is not Kind.POLICY_DENIED or not exchange.decisions:
-                raise  # `on_deny: error` is said here as any other denial
         key = _key(exchange)
-        judged, expires_us = await of.lookup.ask(lambda connection: _read(connection, key, id_))
-        return self._told(exchange, judged, expires_us, rules)
+        while True:
+            repeated = ""
+            try:
+                await judge((call,))
+            except _Repeated as known:
+                repeated = known.call_id
+            except ProxyError as error:
+                if error.kind is not Kind.POLICY_DENIED or not exchange.decisions:
+                    raise  # `on_deny: error` is said here as any other denial
+            judged, expires_us = await of.lookup.ask(lambda connection: _read(connection, key, id_))
+            if not repeated or _stands(judged.decision, rules):
+                return self._told(exchange, judged, expires_us, rules, repeated=bool(repeated))
+            outdated.add(repeated)
 
     def _told(
-        self, exchange: Exchange, judged: Committed, expires_us: int | None, rules: Rules | None
+        self,
+        exchange: Exchange,
+        judged: Committed,
+        expires_us: int | None,
+        rules: Rules | None,
+        *,
+        repeated: bool,
     ) -> Checked:
         decision = judged.decision
         passes = decision.released
@@ -146,6 +166,7 @@ class Actions(Pipeline):
             tool_call_id=decision.tool_call_id,
             judged=rules is not None,
             shadow=decision.shadow and decision.decision != Ruling.ALLOW,
+            repeated=repeated,
             approval_id=decision.approval,
             expires_at=iso(expires_us) if pending and expires_us is not None else "",
             receipt=self._services.receipts.receipt(judged, self._services.now_us()) or "",
@@ -177,11 +198,19 @@ def _key(exchange: Exchange) -> RunKey:
     return RunKey(exchange.caller.agent.id, exchange.run_id)
 
 
-def _known(state: RunState, call: ToolCall, policy: Policy) -> bool:
-    """Whether the newest call of that id is of the same action, and was judged for good: what was let through
-    once counts once, and so does a denial. One that waited for a person in vain is judged anew."""
+def _known(state: RunState, call: ToolCall, policy: Policy) -> str | None:
+    """Where the newest call of that id was judged, if it's of the same action and that was for good: what was
+    let through once counts once, and so does a denial. One that waited for a person in vain is judged anew.
+    """
     key = tool_call_key(call.id)
     last = next((judged for judged in reversed(state.history) if judged.tool_call_id == key), None)
     if last is None or last.decision == Ruling.ASK:
-        return False
-    return last.digest == read_action(Proposed(call.id, call.name, call.arguments), policy).digest
+        return None
+    same = last.digest == read_action(Proposed(call.id, call.name, call.arguments), policy).digest
+    return last.call_id if same else None
+
+
+def _stands(decision: Decision, rules: Rules | None) -> bool:
+    """Whether an earlier verdict is the answer still: one by another policy, or in shadow, may be another now."""
+    assert rules is not None  # without a policy no call is known
+    return decision.policy == rules.sha256 and (rules.shadow or not decision.shadow)

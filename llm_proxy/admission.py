@@ -11,7 +11,7 @@ from msgspec import structs
 
 from budgets import Bound, Held, Hold, LimitBook, OnExceed, Refused, Subject, Unit
 from llm_proxy import journal
-from llm_proxy.arrivals import inspect
+from llm_proxy.arrivals import inspect, kept_by_vendor
 from llm_proxy.counting.error import TokenErrors, error_key
 from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.errors import Kind, ProxyError
@@ -26,7 +26,7 @@ from llm_proxy.quote import ONE, Quote, Tries, counts_tokens, quote
 from llm_proxy.reactions.alerts import bound_of
 from llm_proxy.reactions.refusal import exceeded
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.inherited import NONE, Inherited, begun_with, from_above, labelled
+from llm_proxy.records.inherited import NOTHING, Inherited, begun_with, from_both, labelled
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState
 from llm_proxy.records.writer import Writer, unavailable
 from llm_proxy.wire.caching import asks_for_an_hour
@@ -44,7 +44,7 @@ class Admitted(msgspec.Struct, frozen=True):
     """The run as it stands now; None where it wasn't needed yet."""
     cap: int | None
     rejected: str
-    """The id of a tool result that the posture refuses, empty where there is none."""
+    """What the request holds that the posture refuses, empty where there is nothing."""
     tries: Tries = ONE
     """What is held: a second try is made only where it is."""
     begun: Quote | None = None
@@ -190,8 +190,14 @@ class Admission:
         redaction = exchange.redaction
         guards = redaction is not None and bool(redaction.fields)
         offer = exchange.offer if exchange.offer is not None and exchange.offer.pending else None
+        conversation = None if rules is None else _conversation(exchange)
         wants_run = rules is not None and bool(
-            exchange.arrived or guards or offer or request_has_tools(exchange)
+            exchange.arrived
+            or guards
+            or offer
+            or request_has_tools(exchange)
+            or conversation
+            or kept_by_vendor(exchange)
         )
         key = RunKey(exchange.caller.agent.id, exchange.run_id)
         begins = (key.agent_id, key.run_id) not in self._begun
@@ -203,9 +209,9 @@ class Admission:
                 return Wrote(smaller or result)
             assert isinstance(result, Held)
             exchange.held, exchange.floor, exchange.left = amount, floor, result.left
-            above = found.seen or NONE
+            above, over = found.seen or NOTHING
             before = begun(found.run, exchange, above)
-            came = inspect(exchange, before, rules, redaction, now)
+            came = inspect(exchange, before, rules, redaction, now, over)
             exchange.results, exchange.tools_of = tuple(came.views), came.tools
             cap = None if worst.capped or not _shrunk(worst) else worst.cap
             if offer is not None and rules is not None:
@@ -215,7 +221,7 @@ class Admission:
             admitted = Admitted(known, cap, came.rejected, worst.tries, worst if worst.start else None)
             return Wrote(admitted, came.joined(evidence, before, key))
 
-        look = from_above(parent_of(exchange)) if begins else None
+        look = from_both(parent_of(exchange) if begins else None, conversation)
         return Job(then=then, ops=(hold,), run=key if wants_run else None, look=look)
 
 
@@ -269,6 +275,14 @@ def parent_of(exchange: Exchange) -> RunKey | None:
     """The run right above the call's, where it has one that is more than a trace link."""
     above = exchange.lineage.ancestors
     return RunKey(above[0].agent, above[0].run) if above else None
+
+
+def _conversation(exchange: Exchange) -> RunKey | None:
+    """The other run of the agent whose conversation the call goes on with, or fetches a part of."""
+    stored = exchange.stored
+    if stored is None or exchange.caller is None or stored.run_id in ("", exchange.run_id):
+        return None
+    return RunKey(exchange.caller.agent.id, stored.run_id)
 
 
 def _unpriced(model: str) -> ProxyError:

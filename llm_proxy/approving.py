@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import Literal, NamedTuple
+from unicodedata import normalize
 
 import msgspec
 from sqlalchemy import Connection, select
@@ -151,7 +152,7 @@ class _Seen(NamedTuple):
 
 def _same(name: str) -> str:
     """Ids of people as they're compared: one address in two spellings is one person."""
-    return name.strip().casefold()
+    return normalize("NFKC", normalize("NFKC", name).casefold()).strip()
 
 
 def _too_late(approval: ApprovalRow, status: ApprovalStatus) -> Rejected:

@@ -2,11 +2,13 @@
 
 Call ids are unique in a reply, not in a run. So a result goes with the newest released call of its id that
 nothing has answered yet, unless it says what an earlier one of that id was answered with: then it is that
-result again. Anything else was made up, or never released here.
+result again. Anything else was made up, or never released here: so is a result without an id, and one of what the
+provider ran itself, whose own came with the reply.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from msgspec import structs
@@ -16,6 +18,7 @@ from llm_proxy.judging import Rules
 from llm_proxy.policy.verdict import ResultLabel
 from llm_proxy.records.advancing import run_update
 from llm_proxy.records.evidence import Answered, Evidence, tool_call_key
+from llm_proxy.records.inherited import NONE, Inherited
 from llm_proxy.records.policy_rows import ClassifiedRow
 from llm_proxy.records.runstate import JudgedCall, Mark, RunKey, RunState
 from llm_proxy.records.view import ToolResultView
@@ -35,36 +38,49 @@ class Arrivals:
     tools: dict[tuple[str, str], str | None] = field(default_factory=dict[tuple[str, str], str | None])
     """The tool of each result, by id and digest; None where it is no result of a released call."""
     rejected: str = ""
-    """The id of one that the posture refuses."""
+    """What the posture refuses, as its caller is told."""
 
     def joined(self, evidence: Evidence, before: RunState, key: RunKey) -> Evidence:
         """The opening record, with what the results changed in the run."""
         after = self.state
         if after is before:
             return evidence
+        labels = structs.replace(before, labels=after.labels)
         update = run_update(
-            before, key, sensitivity=after.sensitivity, untrusted=after.untrusted, marks=after.marks
+            labels, key, sensitivity=after.sensitivity, untrusted=after.untrusted, marks=after.marks
         )
         return structs.replace(
             evidence,
             run_updates=(update,),
             answered=tuple(self.answered),
-            classified=tuple(self.classified.values()),
+            classified=tuple(_highest([*evidence.classified, *self.classified.values()]).values()),
         )
 
 
 def inspect(
-    exchange: Exchange, state: RunState, rules: Rules | None, redaction: Redaction | None, now_us: int
+    exchange: Exchange,
+    state: RunState,
+    rules: Rules | None,
+    redaction: Redaction | None,
+    now_us: int,
+    over: Inherited = NONE,
 ) -> Arrivals:
-    """Takes in the results of a request that is being admitted. Pure, since a commit may be tried again."""
+    """Takes in the results of a request that is being admitted. Pure, since a commit may be tried again.
+
+    `over`: what another run has whose conversation the request goes on with.
+    """
     found = Arrivals(state)
     results = {(r.id, r.digest): r for message in exchange.arrived for r in message}
-    if rules is None or redaction is None or not results:
+    kept = kept_by_vendor(exchange)
+    if rules is None or redaction is None or not (results or kept or over != NONE):
         return found
     taking = _Taking(exchange, rules, redaction, now_us, found)
     for result in reversed(results.values()):  # the newest result is that of the newest call
         taking.take(result)
     found.views.reverse()
+    for name in kept:
+        taking.take_unread(name)
+    taking.take_over(over)
     taking.finish(state)
     return found
 
@@ -83,12 +99,11 @@ class _Taking:
         self._into = into
         self._history = list(into.state.history)
         self._sensitivity, self._untrusted = into.state.sensitivity, into.state.untrusted
+        self._labels = into.state.labels
 
     def take(self, result: Scanned) -> None:
         key = tool_call_key(result.id)
-        calls = [
-            n for n, call in enumerate(self._history) if call.tool_call_id == key and call.decision == "allow"
-        ]
+        calls = [n for n, call in enumerate(self._history) if key and _may_answer(call, key)]
         again = [n for n in calls if self._is_again(self._history[n], result)]
         waiting = [n for n in calls if self._history[n].answered_us is None]
         tool = self._history[(again or waiting or [-1])[-1]].tool if again or waiting else None
@@ -100,22 +115,50 @@ class _Taking:
         label = self._rules.engine.result_label(tool, known=tool is not None)
         self._sensitivity = max(self._sensitivity, label.sensitivity)
         self._untrusted = self._untrusted or label.untrusted
-        if label.rejected:
-            self._into.rejected = result.id
+        if label.rejected and not self._rules.shadow:
+            self._into.rejected = (
+                f"a result for tool call {result.id[:80]!r}, which was never released to the run"
+            )
         self._into.views.append(self._view(result, tool, label))
         self._classify(result, tool)
+
+    def take_unread(self, name: str) -> None:
+        """What only the model's vendor knows: whatever may have come into it is an unknown result."""
+        label = self._rules.engine.result_label(None, known=False)
+        self._sensitivity = max(self._sensitivity, label.sensitivity)
+        self._untrusted = True
+        if label.rejected and not self._rules.shadow:
+            self._into.rejected = f"{name[:80]!r}, of which only the model's vendor knows what it says"
+        view = ToolResultView(
+            tool_call_id=name,
+            digest="",
+            known=False,
+            label=self._redaction.labels[label.sensitivity],
+            untrusted=True,
+        )
+        self._into.views.append(view)
+
+    def take_over(self, over: Inherited) -> None:
+        """Labels and values of the run that the conversation comes from."""
+        self._sensitivity = max(self._sensitivity, over.sensitivity)
+        self._untrusted = self._untrusted or over.untrusted
+        self._labels = tuple(dict.fromkeys((*self._labels, *over.labels)))
+        into = self._into
+        into.classified = _highest([*into.classified.values(), *over.rows_of(*_of(self._run))])
 
     def finish(self, before: RunState) -> None:
         """Settles how the run stands now; the very same where nothing changed."""
         into = self._into
         marks = before.marks | (Mark.CLASSIFIED if into.classified else 0)
-        raised = self._sensitivity > before.sensitivity or (self._untrusted and not before.untrusted)
+        labels = self._sensitivity, self._untrusted, self._labels
+        raised = labels != (before.sensitivity, before.untrusted, before.labels)
         if into.answered or into.classified or raised:
             into.state = structs.replace(
                 before,
                 revision=before.revision + 1,
                 sensitivity=self._sensitivity,
                 untrusted=self._untrusted,
+                labels=self._labels,
                 marks=int(marks),
                 history=tuple(self._history),
             )
@@ -161,6 +204,26 @@ class _Taking:
                 row = ClassifiedRow(*_of(self._run), value.hash, rank, value.words, value.length, rule.id)
                 if value.hash not in into or into[value.hash].sensitivity < rank:
                     into[value.hash] = row
+
+
+def _may_answer(call: JudgedCall, key: str) -> bool:
+    return call.tool_call_id == key and call.decision == "allow" and not call.provider_run
+
+
+def kept_by_vendor(exchange: Exchange) -> tuple[str, ...]:
+    """Names of what the request goes on from that nobody here can read."""
+    kept = exchange.intake.kept if exchange.intake is not None else ()
+    stored = exchange.stored
+    return kept if stored is None or stored.run_id else (*kept, stored.id)
+
+
+def _highest(rows: Iterable[ClassifiedRow]) -> dict[bytes, ClassifiedRow]:
+    """One row for each value, by its token: that of the highest rank."""
+    found: dict[bytes, ClassifiedRow] = {}
+    for row in rows:
+        if row.token not in found or found[row.token].sensitivity < row.sensitivity:
+            found[row.token] = row
+    return found
 
 
 def _of(run: RunKey) -> tuple[str, str]:

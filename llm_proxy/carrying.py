@@ -13,7 +13,7 @@ from functools import partial
 from msgspec import structs
 
 from llm_proxy.admission import Admitted
-from llm_proxy.chat.events import CallDelta, Text, Usage
+from llm_proxy.chat.events import CallDelta, Event, Text, Usage
 from llm_proxy.chat.prompt import CallPart, ResultPart, TextPart
 from llm_proxy.chat.reply import Assembly, ToolCall
 from llm_proxy.continuing import Continuing
@@ -29,6 +29,7 @@ from llm_proxy.provider_tools import take_in
 from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.records.policy_rows import UnseenRow
 from llm_proxy.records.runstate import Mark, RunKey
+from llm_proxy.redacting.replies import masked
 from llm_proxy.resolving import plan_of
 from llm_proxy.room import held_again
 from llm_proxy.rounds import STRIDE, Round, parts_of, results_of, turn_of
@@ -313,8 +314,7 @@ def _unseen(exchange: Exchange, flow: Flow, released: Sequence[bytes], now_us: i
     places = [n for n, call in enumerate(flow.assembly.calls()) if (call.choice, call.index) in flow.noted]
     hidden = calls and len(proposed) == len(flow.assembly.calls())
     notes = [note for _, note in sorted(flow.noted.items())] if hidden else []
-    said = [event.text for event in flow.said() if isinstance(event, Text)]
-    own = "".join([*said, *flow.noted.values()])
+    own = _shown(exchange, [*flow.said(), *[Text(0, note) for note in flow.noted.values()]])
     unseen = Unseen(
         rounds=tuple([message for of in exchange.rounds for message in (of.turn, of.results)]),
         before=max(0, len("".join(text.split())) - len("".join(own.split()))) if exchange.rounds else 0,
@@ -327,13 +327,19 @@ def _unseen(exchange: Exchange, flow: Flow, released: Sequence[bytes], now_us: i
         )
         if hidden
         else (),
-        note="\n\n".join(notes),
+        note=_shown(exchange, [Text(0, "\n\n".join(notes))]),
     )
     body = encode(unseen)
     if len(body) > LONGEST or not (unseen.rounds or unseen.calls) or not (text.strip() or calls):
         return None
     assert exchange.caller is not None
     return UnseenRow(exchange.caller.agent.id, exchange.run_id, key_of(text, calls), body, now_us)
+
+
+def _shown(exchange: Exchange, events: Sequence[Event]) -> str:
+    """The words among `events`, as the caller may read them."""
+    seen = events if exchange.guard is None else masked(events, exchange.guard)
+    return "".join([event.text for event in seen if isinstance(event, Text)])
 
 
 def _about(exchange: Exchange) -> About:

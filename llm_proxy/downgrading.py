@@ -43,6 +43,7 @@ async def readied(services: Services, exchange: Exchange, rules: Rules | None) -
         count=counts_tokens(exchange.bounds) or sized(exchange, route),
         ways=ways_of(route),
     )
+    await services.recorder.request(exchange, rules)
     return route
 
 

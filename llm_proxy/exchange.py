@@ -21,10 +21,12 @@ from llm_proxy.identity.lineage import ALONE, Lineage
 from llm_proxy.intake import Intake
 from llm_proxy.offer import Offer
 from llm_proxy.pricing.price import NO_UNITS
+from llm_proxy.recorded import Ending, Taken
 from llm_proxy.records.policy_rows import UnseenRow
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
 from llm_proxy.redacting.masking import Guard
+from llm_proxy.redacting.recorded import RecordMask
 from llm_proxy.redacting.rules import Redaction
 from llm_proxy.redacting.scanned import Scanned
 from llm_proxy.resume import Resume
@@ -170,6 +172,14 @@ class Exchange:
     """The tool results in each message of the request."""
     tools_of: dict[tuple[str, str], str | None] = field(default_factory=dict[tuple[str, str], str | None])
     """The tool of each result, by id and digest; None where it is no result of a released call."""
+    record_mask: RecordMask | None = None
+    """What is masked of what is kept; None where nothing is."""
+    recorded: Taken | None = None
+    """The request as it is kept."""
+    request_masked: bool = False
+    """Something of the request is kept masked."""
+    ending: Ending | None = None
+    """What is kept at the call's end."""
     redactions: tuple[Edit, ...] = ()
     """What is redacted of the request before it goes upstream."""
     guard: Guard | None = None

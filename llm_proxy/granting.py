@@ -21,6 +21,9 @@ from llm_proxy.records.ids import uuid7
 from llm_proxy.records.policy_rows import ApprovalChange, ApprovalRow
 
 PREFIX = "apr_"
+MOST_PER_RUN = 20
+MOST_PER_AGENT = 200
+"""Approvals that may wait for people at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,14 +43,15 @@ class Matched:
 
 @dataclass(slots=True)
 class Matching:
-    """One round. `seen` is every approval of these actions in the run; `held` those that the reply waited
-    for already. With `over` it waits no more."""
+    """One round. `seen` is every approval of these actions in the run; `room` how many more may be opened;
+    `held` those that the reply waited for already. With `over` it waits no more."""
 
     exchange: Exchange
     policy: Policy
     answerable: Collection[str]
     calls: Sequence[Proposed]
     seen: tuple[ApprovalRow, ...]
+    room: int
     held: Collection[str]
     over: bool
     now_us: int
@@ -99,7 +103,7 @@ class Matching:
         return next((one for one in found if one.uses_left > self._used[one.id]), None)
 
     def _unanswered(self, n: int, verdict: Verdict) -> tuple[str, str]:
-        """How an ask without a grant stands: a rule, and an approval's id."""
+        """How an ask without a grant stands: a rule, and an approval's id, empty where none is opened."""
         asked = approval_for(self.policy, self.calls[n].name, self.answerable)
         assert asked is not None  # without an approver it's a denial by now
         bound = self._bound(n, verdict)
@@ -114,6 +118,8 @@ class Matching:
                     return names.APPROVAL_EXPIRED, one.id
                 case _:
                     continue
+        if len(self._opened) >= self.room:
+            return names.TOO_MANY_APPROVALS, ""
         row = self._row(n, verdict, *asked)
         self._opened.append(row)
         self._hold_s = max(self._hold_s, asked[1].hold_s)

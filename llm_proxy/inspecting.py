@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.judging import Rules
-from llm_proxy.policy.schema import Mode
 from llm_proxy.policy.vocabulary import Detector, Replacement
 from llm_proxy.records.evidence import tool_call_key
 from llm_proxy.records.policy_rows import ClassifiedRow
@@ -81,7 +80,7 @@ class Inspector:
         found = await self._messages(request, intake.messages, exchange.dialect, rules)
         most = rules.engine.policy.file.input.max_result_bytes
         for result in (result for message in found for result in message):
-            if result.size > most:
+            if result.size > most and not rules.shadow:
                 raise ProxyError(
                     Kind.POLICY_DENIED,
                     f"The result of tool call {result.id[:80]!r} holds {result.size} bytes; the policy takes "
@@ -92,7 +91,7 @@ class Inspector:
 
     async def prepare(self, exchange: Exchange, rules: Rules | None, state: RunState | None) -> None:
         """Settles how an admitted call is redacted: its request's edits, and what guards its reply."""
-        if rules is None or rules.mode is Mode.SHADOW:
+        if rules is None or rules.shadow:
             return
         redaction = self.redaction(rules)
         if redaction.results and state is not None and exchange.request is not None:
@@ -151,7 +150,9 @@ class Inspector:
                     else:
                         known = await asyncio.to_thread(_scanned, bytes(raw), dialect, memory.redaction)
                 except TooManyValues as error:
-                    raise _too_many(error.result) from error
+                    if not rules.shadow:
+                        raise _too_many(error.result) from error
+                    known = _valueless(bytes(raw), dialect, memory.redaction)
                 memory.messages[address] = known
                 if len(memory.messages) > _REMEMBERED:
                     memory.messages.popitem(last=False)
@@ -173,6 +174,12 @@ def _scanned(raw: bytes, dialect: Dialect, redaction: Redaction) -> tuple[Scanne
     if dialect.results_at is None:
         return ()
     return tuple([scan(result, redaction) for result in dialect.results_at(raw)])
+
+
+def _valueless(raw: bytes, dialect: Dialect, redaction: Redaction) -> tuple[Scanned, ...]:
+    """As `_scanned`, but no value of a classified field is kept: in shadow there may be any number."""
+    found = _scanned(raw, dialect, replace(redaction, fields=()))
+    return tuple([one._replace(values=((),) * len(redaction.fields)) for one in found])
 
 
 def _edits(

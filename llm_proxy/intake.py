@@ -13,6 +13,7 @@ from llm_proxy.counting.prompt import (
     Tally,
     around,
     bounded,
+    converses,
     exact,
     reads_more,
     runs_tools,
@@ -29,6 +30,9 @@ _REMEMBERED = 20_000
 _APART = 512
 """Bytes from which a top-level value (tools, a schema) is stored apart from the envelope, by its hash."""
 
+_NAMED = 20
+"""Items at the vendor that are named in the record, each once."""
+
 
 class Memo(NamedTuple):
     """What is remembered of one message or declaration. `tokens` holds what someone needed so far."""
@@ -39,6 +43,8 @@ class Memo(NamedTuple):
     bounded: int
     """Tokens of what is only a bound, pictures apart."""
     tokens: Tally
+    reference: str = ""
+    """The id of an item that its vendor keeps, in whose place it stands."""
 
 
 class Hole(NamedTuple):
@@ -70,6 +76,8 @@ class Intake(msgspec.Struct, frozen=True):
     """They were counted, and none of it is only a bound."""
     masked: bool = False
     """Something of it is stored already, and masked there."""
+    kept: tuple[str, ...] = ()
+    """What of the conversation stands at the vendor: ids of items, and `conversation`."""
 
     def counted_by(self, way: Tokenizer) -> int | None:
         """The prompt's tokens as one target counts; by any other way the most."""
@@ -128,11 +136,14 @@ class Reader:
         counted: Tally = {way: guessed + around(request, way) for way in ways}
         results: dict[str, None] = {}
         certain = bool(counted) and not (guessed or reads_more(request))
+        kept = ["conversation"] if converses(request, dialect) else []
         for memo in await self._known(request, taken, dialect, counted):
             certain = certain and memo.exact
             guessed += memo.bounded
             for way in counted:
                 counted[way] += memo.tokens[way]
+            if memo.reference:
+                kept.append(memo.reference)
             for result in memo.results:
                 results[result] = None
         return Intake(
@@ -144,7 +155,8 @@ class Reader:
             counted=counted,
             bounded=guessed if counted else 0,
             exact=certain,
-            masked=any([self._addresser.is_masked(hole.id) for hole in taken.holes()]),
+            masked=any(self._addresser.is_masked(hole.id) for hole in taken.holes()),
+            kept=tuple(dict.fromkeys(kept))[:_NAMED],
         )
 
     async def _known(self, request: WireRequest, taken: Cut, dialect: Dialect, ways: Tally) -> list[Memo]:
@@ -171,7 +183,7 @@ class Reader:
             known.tokens.update(tokens)
             return known
         ids = tuple([result.id for result in facts.results])
-        memo = self._memos[id_] = Memo(ids, exact(facts), bounded(facts), tokens)
+        memo = self._memos[id_] = Memo(ids, exact(facts), bounded(facts), tokens, facts.reference)
         if len(self._memos) > _REMEMBERED:
             self._memos.popitem(last=False)
         return memo

@@ -15,10 +15,22 @@ from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.facts import Facts
 from llm_proxy.granting import requested, used
-from llm_proxy.judging import Round, Rules, Settled, decided, denials, freezes, tool_call_rows, within_budget
+from llm_proxy.judging import (
+    Round,
+    Rules,
+    Settled,
+    decided,
+    denials,
+    freezes,
+    told,
+    tool_call_rows,
+    within_budget,
+)
+from llm_proxy.policy import names
 from llm_proxy.policy.permitted import Permitted
 from llm_proxy.policy.schema import Effect, OnDeny, Prerequisite
 from llm_proxy.reactions.alerts import SILENT, Alerts, with_records
+from llm_proxy.recording import recorded_arguments, recorded_decisions
 from llm_proxy.records import bodies
 from llm_proxy.records.advancing import run_update
 from llm_proxy.records.batch import Found, Job, Wrote
@@ -120,6 +132,7 @@ class Judge:
         self._each_round = each_round
         self._events: tuple[int, dict[str, int]] = (_NOT_LOADED, {})
         self._said: str | None = None
+        self._recorded: tuple[str | None, ...] = ()
 
     async def __call__(self, calls: tuple[ToolCall, ...]) -> dict[tuple[int, int], str]:
         """The notes that stand in place of denied calls, once every verdict is committed.
@@ -127,6 +140,7 @@ class Judge:
         Raises `ProxyError(policy_denied)` where the policy says `on_deny: error`.
         """
         hold = _Hold(over=self._approvals is None)
+        self._recorded = await recorded_arguments(self._exchange.record_mask, calls)
         while True:
             async with self._turns.of(self._run):
                 outcome = await self._judged(calls, hold)
@@ -210,9 +224,10 @@ class Judge:
         events = self._events[1] if self._events[0] == self._expect else {}
         facts = Facts(exchange, self._state, at_us, self._environment, self._user_text, events, {})
         turn = Round(calls, rules, permitted(exchange), facts, hold.ids, over=hold.over)
+        expect = None if rules is None else self._expect  # without rules no verdict rests on the run
 
         def then(found: Found) -> Wrote:
-            if found.run.revision != self._expect:
+            if expect is not None and found.run.revision != expect:
                 return Wrote(_Stale(found.run))
             settled: Settled = found.planned
             if settled.matched.waiting:
@@ -222,7 +237,7 @@ class Judge:
             return Wrote(judged, self._told(evidence, found.results, at_us))
 
         look = turn.look if turn.asks else None
-        return Job(then, (), self._run, self._expect, counters=turn.counters, look=look, plan=turn.plan)
+        return Job(then, (), self._run, expect, counters=turn.counters, look=look, plan=turn.plan)
 
     def _opening(self, settled: Settled) -> Evidence:
         """What opens the approvals that nobody asked for yet."""
@@ -251,11 +266,12 @@ class Judge:
         """The verdicts as they're committed, with all that they bring about."""
         exchange, rules, state, matched = self._exchange, self._rules, found.run, settled.matched
         verdicts = within_budget(matched.verdicts, settled, found.results)
-        decisions = decided(calls, verdicts, rules, matched.approvals)
+        decisions = told(decided(calls, verdicts, rules, matched.approvals), rules, exchange.guard)
         passed = [decision.released for decision in decisions]
         grants = [(calls[n].id, row) for n, row in matched.grants.items() if passed[n]]
         used_up, changes = used(grants, exchange, at_us)
-        body = bodies.Verdicts(decisions=decisions, revision=state.revision + 1, context=settled.judged)
+        kept = recorded_decisions(decisions, self._recorded)
+        body = bodies.Verdicts(decisions=kept, revision=state.revision + 1, context=settled.judged)
         run = self._run
         record = Draft(RecordKind.VERDICTS, at_us, exchange.id, run.run_id, run.agent_id, bodies.encode(body))
         opening, freeze = self._opening(settled), freezes(rules, exchange, state, decisions, at_us)
@@ -290,7 +306,7 @@ class Judge:
         self, decisions: tuple[Decision, ...], denied: dict[tuple[int, int], str]
     ) -> dict[tuple[int, int], str]:
         if denied and self._rules is not None and self._rules.on_deny is OnDeny.ERROR:
-            first = next(d for d in decisions if not released(d))
+            first = next(d for d in decisions if not released(d) and d.rule != names.SIBLING_DENIED)
             raise ProxyError(Kind.POLICY_DENIED, denial_note(first), retryable=False)
         return denied
 
@@ -302,8 +318,8 @@ def permitted(exchange: Exchange) -> Permitted:
 
 
 def judges(exchange: Exchange, rules: Rules | None) -> bool:
-    """Whether tool calls have to wait for a verdict."""
-    if rules is not None or not permitted(exchange).every:
+    """Whether tool calls have to wait for a verdict. A policy in shadow has nothing wait."""
+    if (rules is not None and not rules.shadow) or not permitted(exchange).every:
         return True
     return any(bound.limit.gate_caps for bound in exchange.bounds)
 
@@ -311,9 +327,10 @@ def judges(exchange: Exchange, rules: Rules | None) -> bool:
 def refuse_unjudged(exchange: Exchange, rules: Rules | None) -> None:
     """Raises `ProxyError(policy_denied)` for a path by which a tool call that has to be judged would pass."""
     tools = permitted(exchange)
-    if (rules is None and tools.every) or not (why := returns_calls(exchange.upstream_path)):
+    enforced = rules is not None and not rules.shadow
+    if (not enforced and tools.every) or not (why := returns_calls(exchange.upstream_path)):
         return
-    cause = "while a policy is in force" if rules else f"for {tools.whose}, whose tools are limited"
+    cause = "while a policy is in force" if enforced else f"for {tools.whose}, whose tools are limited"
     raise ProxyError(
         Kind.POLICY_DENIED,
         f"/v1{exchange.upstream_path} does not pass {cause}: {why}. Use /v1/chat/completions, "

@@ -7,25 +7,27 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import Connection
 
-from budgets import Amount, Refused, Result, Take, Taken
+from budgets import Amount, Refused, Result, Take, Taken, Unit
 from llm_proxy.chat.reply import ToolCall
 from llm_proxy.exchange import Exchange
 from llm_proxy.facts import Facts
-from llm_proxy.granting import Matched, Matching
+from llm_proxy.granting import MOST_PER_AGENT, MOST_PER_RUN, Matched, Matching
 from llm_proxy.identity import freezing
 from llm_proxy.identity.issuing import Via
 from llm_proxy.policy import names
+from llm_proxy.policy.actions import read_action
 from llm_proxy.policy.asking import approval_for
 from llm_proxy.policy.engine import PolicyEngine
 from llm_proxy.policy.limits import Use, bites
 from llm_proxy.policy.permitted import ALWAYS, Permitted
 from llm_proxy.policy.schema import Decision as Ruling
 from llm_proxy.policy.schema import Effect, Mode, OnDeny
-from llm_proxy.policy.verdict import Judgement, Proposed, Verdict, without_approver
+from llm_proxy.policy.verdict import Judgement, Proposed, Verdict, with_sibling, without_approver
 from llm_proxy.policy.vocabulary import Per
-from llm_proxy.records.approvals import of_actions
+from llm_proxy.records.approvals import of_actions, waiting
 from llm_proxy.records.batch import Found, Planned
 from llm_proxy.records.counters import CounterKey, subject_of
 from llm_proxy.records.evidence import Evidence, ToolCallRow, column, tool_call_key
@@ -33,6 +35,7 @@ from llm_proxy.records.judged import Judged
 from llm_proxy.records.policy_rows import ApprovalRow, Counted
 from llm_proxy.records.runstate import RunState
 from llm_proxy.records.view import Decision
+from llm_proxy.redacting.masking import Guard
 
 _encode = msgspec.json.Encoder().encode
 _DAY_US = 86_400_000_000
@@ -54,6 +57,14 @@ class Rules:
         return self.mode is Mode.SHADOW
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What people were asked: of a reply's actions in its run, and how many more they may be asked."""
+
+    rows: tuple[ApprovalRow, ...] = ()
+    room: int = 0
+
+
 UNJUDGED = Verdict(Ruling.ALLOW, "", "", "", Effect.READ, (), "")
 """What stands where no policy is loaded."""
 
@@ -67,6 +78,8 @@ class Settled:
     judged: Judged | None
     counted: tuple[tuple[Counted, ...], ...]
     """What each call adds to the policy's counters if it's released."""
+    whole: bool = False
+    """All calls or none: one take stands for all of them."""
 
 
 class Round:
@@ -100,9 +113,21 @@ class Round:
 
     @property
     def counters(self) -> tuple[CounterKey, ...]:
-        """Every counter that a call of these may add to."""
+        """Every counter that a call of these may add to, and the one under which approvals are opened."""
         keys = {self._key(use) for uses in self._uses for use in uses}
-        return tuple(sorted(keys))
+        return tuple(sorted(keys | {self._opening} if self.asks else keys))
+
+    @property
+    def _opening(self) -> CounterKey:
+        """It counts within a batch alone, and has whoever opens approvals of the agent go one by one."""
+        caller = self._facts.exchange.caller
+        assert caller is not None
+        return CounterKey("approvals", subject_of("agent", caller.agent.id), 0)
+
+    @property
+    def _whole(self) -> bool:
+        """Whether one denial refuses the reply, and so nothing of it may be charged or released."""
+        return self._rules is not None and self._rules.on_deny is OnDeny.ERROR
 
     @property
     def asks(self) -> bool:
@@ -115,27 +140,42 @@ class Round:
         asking = {entry.id for entry in rules.engine.policy.file.caps.sums if entry.then is Ruling.ASK}
         return any(use.cap.removeprefix("sum:") in asking for uses in self._uses for use in uses)
 
-    def look(self, connection: Connection) -> tuple[ApprovalRow, ...]:
+    def look(self, connection: Connection) -> Asked:
         """What people were asked of these actions, in this run."""
-        exchange = self._facts.exchange
+        exchange, now = self._facts.exchange, self._facts.now_us
         assert exchange.caller is not None
+        key = exchange.caller.agent.id, exchange.run_id
         digests = {verdict.digest for verdict in self._judgement.verdicts if verdict.digest}
-        return of_actions(connection, exchange.caller.agent.id, exchange.run_id, digests)
+        in_run, in_all = waiting(connection, *key, now)
+        room = min(MOST_PER_RUN - in_run, MOST_PER_AGENT - in_all)
+        return Asked(of_actions(connection, *key, digests), room)
 
     def plan(self, found: Found) -> Planned:
         """Settles it: with the counters as they are, and with what people decided."""
-        verdicts, facts, judgement = self._recounted(found.counted)
-        matched = self._match(verdicts, found.seen or ())
+        counted = dict(found.counted)
+        before = counted.pop(self._opening, 0) if self.asks else 0
+        verdicts, facts, judgement = self._recounted(counted)
+        asked: Asked = found.seen or Asked()
+        matched = self._match(verdicts, asked.rows, asked.room - before)
         judged = None
         if self._rules is not None:
             judged = facts.judged(facts.context(), judgement.identity)
+        opened = (Counted(*self._opening, len(matched.opened)),) if matched.opened else ()
         if matched.waiting:
-            return Planned(memo=Settled(matched, (), judged, ()))
+            return Planned((), opened, Settled(matched, (), judged, ()))
+        matched = self._all_or_none(matched)
         passing = tuple(self._passes(verdict) for verdict in matched.verdicts)
-        takes = tuple(self._take(v) for v, passes in zip(matched.verdicts, passing, strict=True) if passes)
-        counted = tuple(tuple(Counted(*self._key(use), use.amount) for use in uses) for uses in self._uses)
-        added = tuple(row for rows, passes in zip(counted, passing, strict=True) if passes for row in rows)
-        return Planned(takes, added, Settled(matched, passing, judged, counted))
+        takes = self._takes([v for v, passes in zip(matched.verdicts, passing, strict=True) if passes])
+        counts = tuple(tuple(Counted(*self._key(use), use.amount) for use in uses) for uses in self._uses)
+        added = tuple(row for rows, passes in zip(counts, passing, strict=True) if passes for row in rows)
+        return Planned(takes, (*opened, *added), Settled(matched, passing, judged, counts, self._whole))
+
+    def _all_or_none(self, matched: Matched) -> Matched:
+        """Where a denial refuses the reply whole, no call of it passes beside one that doesn't."""
+        if not self._whole or all(map(self._passes, matched.verdicts)):
+            return matched
+        verdicts = tuple(with_sibling(v) if self._passes(v) else v for v in matched.verdicts)
+        return replace(matched, verdicts=verdicts, grants={})
 
     def _recounted(self, counted: Mapping[CounterKey, int]) -> tuple[list[Verdict], Facts, Judgement]:
         if not counted or self._rules is None:
@@ -158,18 +198,19 @@ class Round:
         rules = self._rules
         return rules is None or approval_for(rules.engine.policy, tool, rules.answerable) is None
 
-    def _match(self, verdicts: list[Verdict], seen: tuple[ApprovalRow, ...]) -> Matched:
+    def _match(self, verdicts: list[Verdict], seen: tuple[ApprovalRow, ...], room: int) -> Matched:
         rules = self._rules
         asked = self._held or any(verdict.decision is Ruling.ASK for verdict in verdicts)
         if rules is None or rules.shadow or not asked:
             return Matched(tuple(verdicts), {}, {}, (), frozenset())
-        refused = rules.on_deny is OnDeny.ERROR and any(v.decision is Ruling.DENY for v in verdicts)
+        refused = self._whole and any(v.decision is Ruling.DENY for v in verdicts)
         return Matching(
             self._facts.exchange,
             rules.engine.policy,
             rules.answerable,
             self._proposed,
             seen,
+            room,
             self._held,
             self._over or refused,
             self._facts.now_us,
@@ -179,10 +220,13 @@ class Round:
         shadow = self._rules is not None and self._rules.shadow
         return verdict.decision is Ruling.ALLOW or (shadow and verdict.rule not in ALWAYS)
 
-    def _take(self, verdict: Verdict) -> Take:
+    def _takes(self, passing: Sequence[Verdict]) -> tuple[Take, ...]:
+        """One for each call that passes, or one for them all: a take is all or nothing."""
         exchange = self._facts.exchange
-        used = Amount(tool_calls=1, writes=int(verdict.effect is not Effect.READ))
-        return Take(exchange.id, exchange.bounds, used)
+        used = [Amount(tool_calls=1, writes=int(v.effect is not Effect.READ)) for v in passing]
+        if self._whole and used:
+            used = [Amount(tool_calls=len(used), writes=sum(one.writes for one in used))]
+        return tuple([Take(exchange.id, exchange.bounds, one) for one in used])
 
     def _key(self, use: Use) -> CounterKey:
         exchange, now = self._facts.exchange, self._facts.now_us
@@ -202,14 +246,43 @@ def arguments_of(call: ToolCall) -> str:
     return _encode({"input": call.arguments}).decode() if call.custom else call.arguments
 
 
+def told(decisions: Sequence[Decision], rules: Rules | None, guard: Guard | None) -> tuple[Decision, ...]:
+    """The verdicts, each with the digest of what the agent gets, where that is not what was judged."""
+    if guard is None or not guard.args or rules is None:
+        return tuple(decisions)
+    return tuple([_told(decision, rules, guard) if decision.released else decision for decision in decisions])
+
+
+def _told(decision: Decision, rules: Rules, guard: Guard) -> Decision:
+    got = guard.arguments(decision.tool, decision.arguments)
+    if got == decision.arguments or not decision.digest:
+        return decision
+    text = _encode({"input": got}).decode() if decision.custom else got
+    action = read_action(Proposed(decision.tool_call_id, decision.tool, text), rules.engine.policy)
+    return structs.replace(decision, received=action.digest)
+
+
 def within_budget(verdicts: Sequence[Verdict], settled: Settled, results: Sequence[Result]) -> list[Verdict]:
     """The verdicts, with what the takes of those that pass came to."""
+    if settled.whole:
+        refused = next((result for result in results if isinstance(result, Refused)), None)
+        return list(verdicts) if refused is None else _none_within_budget(verdicts, refused)
     left = iter(results)
     pairs = zip(verdicts, settled.passing, strict=True)
     return [_within_budget(verdict, next(left)) if passes else verdict for verdict, passes in pairs]
 
 
-def _within_budget(verdict: Verdict, result: Result) -> Verdict:
+def _none_within_budget(verdicts: Sequence[Verdict], refused: Refused) -> list[Verdict]:
+    """No call of a reply that has more than is left: the last that the limit counts is the one too many."""
+    counts = [refused.unit is not Unit.WRITES or verdict.effect is not Effect.READ for verdict in verdicts]
+    last = max(n for n, counted in enumerate(counts) if counted)
+    found = [with_sibling(verdict) for verdict in verdicts]
+    left = "all used up" if len(verdicts) == 1 else "and the reply has more than are left"
+    found[last] = _within_budget(verdicts[last], refused, left)
+    return found
+
+
+def _within_budget(verdict: Verdict, result: Result, left: str = "all used up") -> Verdict:
     match result:
         case Taken():
             return verdict
@@ -218,7 +291,7 @@ def _within_budget(verdict: Verdict, result: Result) -> Verdict:
                 verdict,
                 decision=Ruling.DENY,
                 rule=f"budget:{result.limit_id}",
-                why=f"limit {result.limit_id!r} allows {result.maximum} {result.unit.value}, all used up",
+                why=f"limit {result.limit_id!r} allows {result.maximum} {result.unit.value}, {left}",
                 tell_model="The budget for tool calls is used up: answer from what you have.",
                 hits=(verdict.rule, *verdict.hits) if verdict.rule else verdict.hits,
             )
@@ -294,7 +367,7 @@ def freezes(
     after = state.denials + denials(decisions)
     if after // most == state.denials // most:
         return None
-    last = next(d.rule for d in reversed(decisions) if d.decision == "deny")
+    last = next(d.rule for d in reversed(decisions) if denials([d]))
     reason = f"{after} tool calls of run {exchange.run_id} were denied, the last by rule {last}"
     assert exchange.caller is not None
     event = freezing.AgentEvent(

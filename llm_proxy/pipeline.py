@@ -88,8 +88,8 @@ class Pipeline:
         if admitted.rejected:
             raise ProxyError(
                 Kind.POLICY_DENIED,
-                f"The request holds a result for tool call {admitted.rejected[:80]!r}, which was never "
-                "released to the run (unknown_results: reject). Send results of released calls only.",
+                f"The request holds {admitted.rejected} (unknown_results: reject). "
+                "Send results of released calls only.",
                 retryable=False,
             )
         if exchange.offer is not None and exchange.offer.refusal:
@@ -151,6 +151,16 @@ class Pipeline:
         await self._close(exchange)
 
     async def _close(self, exchange: Exchange) -> None:
+        if (masking := self._services.recorder.closing(exchange)) is None:
+            await self._commit(exchange)
+        else:
+            await through(self._commit_behind(masking, exchange))
+
+    async def _commit_behind(self, masking: Awaitable[None], exchange: Exchange) -> None:
+        await masking
+        await self._commit(exchange)
+
+    async def _commit(self, exchange: Exchange) -> None:
         services = self._services
         counts = exchange.reached_upstream or exchange.answered_here
         used = amount(exchange.spent, requests=int(counts))
@@ -194,6 +204,7 @@ class Pipeline:
         exchange.status = Status.REFUSED
         exchange.problem = _problem(error)
         now = services.now_us()
+        await services.recorder.request(exchange, services.rules)
         evidence = self._telling(journal.refused(exchange, services.writer.addresser, now), exchange)
         await services.writer.submit(Job(lambda _: Wrote(None, evidence)))
         self._count_call(exchange)

@@ -20,13 +20,11 @@ from llm_proxy.records import bodies
 from llm_proxy.records.advancing import run_update
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Draft, Evidence, RecordKind, ToolCallRow, column, tool_call_key
-from llm_proxy.records.runstate import RunKey
+from llm_proxy.records.runstate import PROVIDER_PLACES, RunKey
 from llm_proxy.records.view import ProviderUse
 from llm_proxy.records.writer import Writer
 from llm_proxy.wire.declared import MCP_LIST, Hosted
 
-_FIRST = 1 << 40
-"""Where their places in a call begin, behind those of the calls that a model proposed."""
 _MOST = 1_000
 """Uses of one reply that are recorded one by one."""
 
@@ -106,7 +104,7 @@ def _job(
     key = RunKey(exchange.caller.agent.id, exchange.run_id)
     sensitivity = max(label.sensitivity for label in labels)
     untrusted = any(label.untrusted for label in labels)
-    first = _FIRST + exchange.provider_uses
+    first = PROVIDER_PLACES + exchange.provider_uses
     rows = tuple([_row(exchange, rules, key, first + n, of, now_us) for n, of in enumerate(used)])
 
     def then(found: Found) -> Wrote:

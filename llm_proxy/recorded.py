@@ -26,7 +26,7 @@ ToolOf = Callable[[int, int, str], str | None]
 
 
 class Pending(NamedTuple):
-    """What rules of some tools find in the results of one new message: which apply is known at its admission."""
+    """What rules of some tools find in a new message's results. Which apply is known at its admission."""
 
     draft: int
     message: int
@@ -93,7 +93,9 @@ def holds(apart: Apart, mask: RecordMask | None, *, results: bool) -> bool:
     return any(mask.holds(draft.content) for draft in apart.new)
 
 
-def kept(apart: Apart, dialect: Dialect, mask: RecordMask | None) -> tuple[Content, list[BlobDraft], list[Pending]]:
+def kept(
+    apart: Apart, dialect: Dialect, mask: RecordMask | None
+) -> tuple[Content, list[BlobDraft], list[Pending]]:
     """What is stored of a body."""
     blobs = [masked_draft(draft, mask) for draft in apart.new]
     masked = apart.masked or any(draft.masked for draft in blobs)
@@ -107,7 +109,11 @@ def kept(apart: Apart, dialect: Dialect, mask: RecordMask | None) -> tuple[Conte
 
 
 def settled(
-    content: Content, blobs: Sequence[BlobDraft], pending: Sequence[Pending], mask: RecordMask | None, tool_of: ToolOf
+    content: Content,
+    blobs: Sequence[BlobDraft],
+    pending: Sequence[Pending],
+    mask: RecordMask | None,
+    tool_of: ToolOf,
 ) -> tuple[Content, tuple[BlobDraft, ...]]:
     """The same, with what the rules of some tools mask of their results."""
     if mask is None or not pending:

@@ -38,7 +38,12 @@ class Recorder:
     """One per worker; used from the event loop. `redaction` compiles a policy's rules."""
 
     def __init__(
-        self, addresser: Addresser, secret: bytes, redaction: Callable[[Rules], Redaction], *, mask_secrets: bool
+        self,
+        addresser: Addresser,
+        secret: bytes,
+        redaction: Callable[[Rules], Redaction],
+        *,
+        mask_secrets: bool,
     ) -> None:
         self._addresser = addresser
         self._secret = secret
@@ -72,9 +77,7 @@ class Recorder:
         else:
             apart = apart_of(exchange.body, intake)
         results = intake is not None and bool(intake.results)
-        if apart.size > LARGE:
-            stored = await asyncio.to_thread(kept, apart, exchange.dialect, mask)
-        elif holds(apart, mask, results=results):
+        if apart.size > LARGE or holds(apart, mask, results=results):
             stored = await asyncio.to_thread(kept, apart, exchange.dialect, mask)
         else:
             stored = kept(apart, exchange.dialect, None)
@@ -113,10 +116,12 @@ class _Replies:
         self.rounds = [r.emitted.getvalue() for r in exchange.rounds]
         self._assembly = exchange.assembly
         self._blind = exchange.dialect.raw
-        self.size = len(self.emitted) + len(self.released or b"") + sum(map(len, [*self.pieces, *self.rounds]))
+        self.size = (
+            len(self.emitted) + len(self.released or b"") + sum(map(len, [*self.pieces, *self.rounds]))
+        )
 
     def hold(self, mask: RecordMask) -> bool:
-        """Whether there may be something. What came in several replies, or in a form unknown, is read in full."""
+        """Whether there may be something. What came in several replies, or in no known form, is read all."""
         if self.pieces or self.rounds or (self._blind and self.emitted.find(b"data:") >= 0):
             return True
         if mask.holds(self.emitted) or (self.released and mask.holds(self.released)):
@@ -151,11 +156,16 @@ def _ended(exchange: Exchange, sent: Apart | None, replies: _Replies, mask: Reco
         stored = kept(sent, exchange.upstream, mask)
         content, blobs = settled(*stored, mask, _by_id(exchange))
     if mask is None:
-        return Ending(content, blobs)
+        nothing = (None,)
+        return Ending(
+            content, blobs, None, None, nothing * len(replies.pieces), nothing * len(replies.rounds)
+        )
     try:
         emitted, released, others = replies.masked(mask)
-    except Exception as error:  # whatever it is: nothing may be kept unmasked for it
-        log.error("a reply could not be masked, and is not kept", call_id=exchange.id, error=type(error).__name__)
+    except Exception as error:  # noqa: BLE001  whatever it is: nothing may be kept unmasked for it
+        log.error(
+            "a reply could not be masked, and is not kept", call_id=exchange.id, error=type(error).__name__
+        )
         emitted = released = WITHHELD
         others = (WITHHELD,) * (len(replies.pieces) + len(replies.rounds))
     middle = len(replies.pieces)
@@ -174,8 +184,10 @@ def released_bytes(exchange: Exchange, emitted: bytes) -> bytes | None:
 
 
 def sent_apart(exchange: Exchange, addresser: Addresser) -> Apart | None:
-    """The body as sent, taken apart: one that was written anew, or that was edited where the request is masked,
-    since positions in that say nothing. None where edits tell it."""
+    """The body as sent, taken apart: written anew, or edited where the request is masked.
+
+    None where edits tell it: of a masked request their places say nothing.
+    """
     body, dialect = exchange.sent, exchange.upstream
     if dialect is None:
         return None
@@ -191,7 +203,7 @@ def sent_apart(exchange: Exchange, addresser: Addresser) -> Apart | None:
         return Apart(body, (), (), tuple(drafts), whole, addresser.is_masked(whole))
     taken = cut(request, dialect, addresser, drafts)
     holes = tuple(taken.holes())
-    masked = any([addresser.is_masked(hole.id) for hole in holes])
+    masked = any(addresser.is_masked(hole.id) for hole in holes)
     return Apart(body, holes, tuple([hole.id for hole in taken.messages]), tuple(drafts), None, masked)
 
 
@@ -245,12 +257,17 @@ async def recorded_arguments(mask: RecordMask | None, calls: Sequence[ToolCall])
 
 
 def _arguments(mask: RecordMask, calls: Sequence[ToolCall]) -> tuple[str | None, ...]:
-    return tuple(
-        [
-            mask.text(call.arguments) if mask.holds(call.arguments.encode("utf-8", "replace")) else None
-            for call in calls
-        ]
-    )
+    return tuple([_argument(mask, call.arguments) for call in calls])
+
+
+def _argument(mask: RecordMask, arguments: str) -> str | None:
+    data = arguments.encode("utf-8", "replace")
+    if not mask.holds(data):
+        return None
+    strings = mask.content(data)
+    read = arguments if strings is None else strings.decode("utf-8", "replace")
+    masked = mask.text(read) or read  # numbers, too, and what is no JSON
+    return None if masked == arguments else masked
 
 
 def recorded_decisions(

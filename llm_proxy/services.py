@@ -18,6 +18,7 @@ from llm_proxy.offering import Offering
 from llm_proxy.outgoing import Composer
 from llm_proxy.reactions.alerts import Alerts
 from llm_proxy.receipts.issue import Receipts
+from llm_proxy.recording import Recorder
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.writer import Writer
 from llm_proxy.runs.desk import RunDesk
@@ -54,6 +55,7 @@ class Services:
     desk: RunDesk
     lookup: RunLookup
     inspector: Inspector
+    recorder: Recorder
     unseen: UnseenTurns
     receipts: Receipts
     routes: RouteTable

@@ -39,6 +39,7 @@ from llm_proxy.pricing.book import PriceBook
 from llm_proxy.reactions.alerts import Alerts
 from llm_proxy.reactions.events import Announcer
 from llm_proxy.reactions.sender import Sender
+from llm_proxy.recording import Recorder
 from llm_proxy.records.blobs import KEPT, ensure_salt
 from llm_proxy.records.classified import load_classified
 from llm_proxy.records.engine import open_engine
@@ -150,15 +151,14 @@ class Worker:
         metrics = Metrics()
         metrics.track_writer_queue(lambda: writer.queued)
         metrics.track_commits(lambda: writer.commits)
-        agents = wiring.agents(config)
-        keyring = Keyring(agents, wiring.credentials(config))
-        self.tokens = SignedTokens(wiring.issuers(config), agents, now_us, time.monotonic)
-        access = Access(keyring, self._issued, writer, now_us, self.tokens)
+        keyring, access = self._access(writer)
         standing = self._standing(stack, keyring)
         lookup = RunLookup(self.engine, lambda: writer.healthy)
         stack.callback(lookup.close)
         runs = RunTree(lookup, access.shown, lambda: standing.ended, now_us)
         lengths = await self._lengths()
+        kept_secret = await asyncio.to_thread(self._kept_secret)
+        inspector = Inspector(kept_secret, writer.addresser.address, self._classified_now)
         admission = self._admission(writer, limits, prices, errors, lengths)
 
         async def over(exchange: Exchange, refused: Refused) -> ProxyError:
@@ -171,9 +171,8 @@ class Worker:
             desk=RunDesk(runs, lookup, limits, writer, now_us, standing.refresh),
             lookup=lookup,
             unseen=UnseenTurns(self._unseen_now),
-            inspector=Inspector(
-                await asyncio.to_thread(self._kept_secret), writer.addresser.address, self._classified_now
-            ),
+            inspector=inspector,
+            recorder=self._recorder(writer, kept_secret, inspector),
             receipts=await asyncio.to_thread(wiring.receipts, config),
             routes=wiring.routes(config, prices),
             fleet=Fleet(),
@@ -202,6 +201,16 @@ class Worker:
             max_body=config.server.max_body_mb << 20,
             strict=config.records.durability is Durability.STRICT,
         )
+
+    def _access(self, writer: Writer) -> tuple[Keyring, Access]:
+        agents = wiring.agents(self.config)
+        keyring = Keyring(agents, wiring.credentials(self.config))
+        self.tokens = SignedTokens(wiring.issuers(self.config), agents, now_us, time.monotonic)
+        return keyring, Access(keyring, self._issued, writer, now_us, self.tokens)
+
+    def _recorder(self, writer: Writer, kept_secret: bytes, inspector: Inspector) -> Recorder:
+        mask = self.config.records.mask_secrets
+        return Recorder(writer.addresser, kept_secret, inspector.redaction, mask_secrets=mask)
 
     def _admission(
         self,

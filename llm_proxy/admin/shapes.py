@@ -161,6 +161,8 @@ class CallOutline(msgspec.Struct, frozen=True, kw_only=True):
     operation: str
     dropped: tuple[str, ...]
     """What of the request the target was not told."""
+    masked: bool
+    """Secrets, or what the policy says, are masked in its content as it is kept."""
     reasoning_withheld: bool
     """Reasoning tokens were counted and no words of it came."""
     stream: bool

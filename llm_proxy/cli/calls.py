@@ -92,6 +92,7 @@ def _facts(call: CallView) -> Iterator[tuple[str, str]]:
         ("tags", ", ".join(call.tags)),
         ("trace", call.traceparent),
         ("policy", call.policy[:12]),
+        ("content", "kept with values masked" if call.masked else ""),
     ):
         if text:
             yield name, text

@@ -108,6 +108,11 @@ def stored(request: WireRequest, dialect: Dialect) -> int:
     return sum([bound for key, bound in _STORED.items() if _says(request, key)])
 
 
+def converses(request: WireRequest, dialect: Dialect) -> bool:
+    """Whether a request goes on with a conversation that stands at the vendor alone."""
+    return dialect.keeps and _says(request, "conversation")
+
+
 def reads_more(request: WireRequest) -> bool:
     """Whether a request has the vendor look for more input by itself, whatever tools it declares."""
     return any(_says(request, key) for key in _LOOKS)

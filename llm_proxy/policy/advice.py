@@ -1,4 +1,4 @@
-"""What a policy file may hold but deserves a word: dead globs, weak entries, things not enforced yet."""
+"""What a policy file may hold but deserves a word: dead globs, weak entries."""
 
 from __future__ import annotations
 
@@ -29,7 +29,6 @@ def _warnings(file: PolicyFile, groups: Collection[str] | None) -> _Found:
             yield path, f"{glob!r} matches no registered tool"
     for name, tool in file.tools.items():
         yield from _tool_warnings(name, tool)
-    yield from _not_yet(file)
     yield from _approvers(file, groups)
 
 
@@ -42,16 +41,6 @@ def _tool_warnings(name: str, tool: Tool) -> _Found:
     if tool.args is not None:
         for path, message in doubtful_keywords(tool.args):
             yield (*at, "args", *path), message
-
-
-def _not_yet(file: PolicyFile) -> _Found:
-    """What is parsed and checked, and enforced in a later release."""
-    for n, entry in enumerate(file.redact):
-        if "record" in entry.places:
-            yield (
-                ("redact", n, "in"),
-                "redaction is not applied to records in this release: they keep values as they came",
-            )
 
 
 def _may_ask(file: PolicyFile) -> Iterator[bool]:

@@ -23,11 +23,15 @@ APPROVED = "approved"
 APPROVAL_PENDING = "approval-pending"
 APPROVAL_DENIED = "approval-denied"
 APPROVAL_EXPIRED = "approval-expired"
+TOO_MANY_APPROVALS = "too-many-approvals"
+SIBLING_DENIED = "sibling-denied"
 
-ANSWERS = frozenset({NO_APPROVER, APPROVED, APPROVAL_PENDING, APPROVAL_DENIED, APPROVAL_EXPIRED})
+ANSWERS = frozenset(
+    {NO_APPROVER, APPROVED, APPROVAL_PENDING, APPROVAL_DENIED, APPROVAL_EXPIRED, TOO_MANY_APPROVALS}
+)
 """What becomes of an ask; the rule that asked is then the first hit."""
-UNANSWERED = frozenset({APPROVAL_PENDING, APPROVAL_EXPIRED})
-"""Nobody said no: these are no denials that freeze."""
+UNANSWERED = frozenset({APPROVAL_PENDING, APPROVAL_EXPIRED, TOO_MANY_APPROVALS, SIBLING_DENIED})
+"""Nobody said no to the call itself: these are no denials that freeze."""
 
 BUILT_IN = frozenset(
     {
@@ -43,6 +47,7 @@ BUILT_IN = frozenset(
         POSTURE,
         PROVIDER_RUN,
         UNDECLARED_SERVER_TOOL,
+        SIBLING_DENIED,
         *ANSWERS,
     }
 )
@@ -71,7 +76,7 @@ def own_rules(file: PolicyFile) -> tuple[str, ...]:
 
 def possible(file: PolicyFile) -> Iterator[str]:
     """Every name that a verdict of this policy may carry."""
-    yield from BUILT_IN - ANSWERS - {ENVELOPE, PROVIDER_RUN, UNDECLARED_SERVER_TOOL}
+    yield from BUILT_IN - ANSWERS - {ENVELOPE, PROVIDER_RUN, UNDECLARED_SERVER_TOOL, SIBLING_DENIED}
     yield from own_rules(file)
     yield from (tier(value) for value in Tier if value is not Tier.PROHIBITED)
     yield from {check(argument) for tool in file.tools.values() for argument in tool.check}

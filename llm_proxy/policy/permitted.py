@@ -13,7 +13,7 @@ from llm_proxy.policy.globs import matches
 from llm_proxy.policy.schema import Decision
 from llm_proxy.policy.verdict import Verdict
 
-ALWAYS = frozenset({names.AGENT_TOOLS, names.ENVELOPE})
+ALWAYS = frozenset({names.AGENT_TOOLS, names.ENVELOPE, names.SIBLING_DENIED})
 """Rules that hold in shadow too."""
 
 

@@ -70,7 +70,7 @@ def approved(verdict: Verdict, approval_id: str) -> Verdict:
 
 
 def unapproved(verdict: Verdict, rule: str, approval_id: str) -> Verdict:
-    """An ask to which nobody said yes. `rule` says how that came: pending, denied, expired."""
+    """An ask to which nobody said yes. `rule` says how that came: pending, denied, expired, never put."""
     match rule:
         case names.APPROVAL_PENDING:
             why = f"NOT EXECUTED, waiting for approval {approval_id}"
@@ -78,13 +78,22 @@ def unapproved(verdict: Verdict, rule: str, approval_id: str) -> Verdict:
         case names.APPROVAL_EXPIRED:
             why = f"nobody decided approval {approval_id} in time"
             tell = "It was not executed. Make the call again if it is still needed"
+        case names.TOO_MANY_APPROVALS:
+            why = "NOT EXECUTED, and no person was asked: too many approvals wait already"
+            tell = "Wait until some are decided before you make this call again"
         case _:
             why = f"a person denied approval {approval_id}"
             tell = "It was not executed. Do not try it again; do something else"
     return answered(verdict, Decision.DENY, rule, why, tell)
 
 
+def with_sibling(verdict: Verdict) -> Verdict:
+    """A call that passed, of a reply that is refused as a whole."""
+    why = "another call of the same reply was denied, and such replies are refused whole"
+    return answered(verdict, Decision.DENY, names.SIBLING_DENIED, why, "")
+
+
 def answered(verdict: Verdict, decision: Decision, rule: str, why: str, tell_model: str) -> Verdict:
-    """What became of an ask: `rule` decides, and the one that asked is the first hit."""
+    """What became of it: `rule` decides, and the one that did before is the first hit."""
     hits = (verdict.rule, *verdict.hits)
     return replace(verdict, decision=decision, rule=rule, why=why, tell_model=tell_model, hits=hits)

@@ -64,7 +64,7 @@ class Receipts:
             "call_id": judged.call_id,
             "tool": decision.tool,
             "tool_call_id": decision.tool_call_id,
-            "args_sha256": judged.digest,
+            "args_sha256": decision.received or judged.digest,
             "decision": "allow",
             "rule": decision.rule,
             "effect": decision.effect,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, literal_column, select
 
 from llm_proxy.records.policy_rows import ApprovalRow, VoteRow
 from llm_proxy.records.policy_tables import approvals, votes
@@ -58,6 +58,19 @@ def of_actions(
         .with_for_update()
     )
     return tuple([ApprovalRow(*row) for row in connection.execute(query)])
+
+
+def waiting(connection: Connection, agent_id: str, run_id: str, now_us: int) -> tuple[int, int]:
+    """How many of the agent's wait for people: in the run, and in all."""
+    query = (
+        select(approvals.c.run_id, func.count())
+        # Both as the index of those that wait needs it: an agent's decided ones may be many.
+        .where(approvals.c.status == literal_column("'pending'"), approvals.c.expires_us > now_us)
+        .where(func.coalesce(approvals.c.agent_id, "") == agent_id)
+        .group_by(approvals.c.run_id)
+    )
+    counts: dict[str, int] = {run: count for run, count in connection.execute(query)}
+    return counts.get(run_id, 0), sum(counts.values())
 
 
 def by_ids(connection: Connection, ids: Sequence[str]) -> list[ApprovalRow]:

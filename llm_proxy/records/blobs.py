@@ -80,12 +80,11 @@ class Addresser:
         """Whether what is stored under `id_` is known to be masked."""
         return self._stored.get(id_, False)
 
-    def fresh(
-        self, content: bytes, at_us: int, into: list[BlobDraft], masked: bytes | None = None
-    ) -> bytes:
-        """The address of content that is stored anew each time, such as a reply; as `masked`, where that is given.
+    def fresh(self, content: bytes, at_us: int, into: list[BlobDraft], masked: bytes | None = None) -> bytes:
+        """The address of content that is stored anew each time, such as a reply.
 
-        It begins with the time, so that the index grows at one end; the rest is the salted hash.
+        What is stored is `masked`, where that is given. The address begins with the time, so that the index
+        grows at one end; the rest is the salted hash.
         """
         id_ = (at_us // 1000).to_bytes(6, "big") + self.address(content)[:26]
         into.append(BlobDraft(id_, self.epoch, content if masked is None else masked, masked is not None))

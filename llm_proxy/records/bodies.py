@@ -15,8 +15,8 @@ from llm_proxy.records.view import Attempt, Decision, Problem, ProviderUse, Tool
 class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request's body: an envelope, and the blobs that belong in it.
 
-    `cuts` are (byte of the envelope, address), in order. Earlier versions wrote `holes` in their place: (position
-    in the body, address), a hole's length being that of its blob. Where the body is not JSON, `whole` is the
+    `cuts` are (byte of the envelope, address), in order. Earlier versions wrote `holes` instead: (position in
+    the body, address), a hole's length being that of its blob. Where the body is not JSON, `whole` is the
     address of all of it. `masked`: something of it is not as it was.
     """
 

@@ -89,7 +89,7 @@ class Draft(NamedTuple):
 
 
 class BlobDraft(NamedTuple):
-    """Content to be stored under `id`, unless it's there. `id` is that of the content before it was `masked`."""
+    """Content to be stored under `id`, unless it's there: the address that it had before it was `masked`."""
 
     id: bytes
     epoch: int

@@ -28,6 +28,8 @@ class StoredResponse(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     target: str
     charged: bool
+    run_id: str = ""
+    """The run that it was given to; empty where that isn't known any more."""
     denied: tuple[DeniedCall, ...] = ()
     tokens: int = 0
 
@@ -39,7 +41,10 @@ def find_response(connection: Connection, agent_id: str, id_: str) -> StoredResp
     """The response, if this agent was given it."""
     r = responses.c
     query = (
-        select(r.call_id, r.model, r.target, r.charged, r.denied, calls.c.input_tokens, calls.c.output_tokens)
+        select(
+            *(r.call_id, r.model, r.target, r.charged, r.denied),
+            *(calls.c.run_id, calls.c.input_tokens, calls.c.output_tokens),
+        )
         .join(calls, calls.c.id == r.call_id, isouter=True)
         .where(r.id == id_, r.agent_id == agent_id)
     )
@@ -52,6 +57,7 @@ def find_response(connection: Connection, agent_id: str, id_: str) -> StoredResp
         model=row.model,
         target=row.target,
         charged=row.charged,
+        run_id=row.run_id or "",
         denied=_denied(row.denied),
         tokens=(row.input_tokens or 0) + (row.output_tokens or 0),
     )

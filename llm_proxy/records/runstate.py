@@ -17,6 +17,10 @@ class RunKey(msgspec.Struct, frozen=True, gc=False):
     run_id: str
 
 
+PROVIDER_PLACES = 1 << 40
+"""Where the positions of what a provider ran itself begin, behind those of the calls that a model proposed."""
+
+
 class JudgedCall(msgspec.Struct, frozen=True, gc=False):
     """A tool call of the run's past. Times are Unix microseconds."""
 
@@ -32,6 +36,11 @@ class JudgedCall(msgspec.Struct, frozen=True, gc=False):
     call_id: str = ""
     choice: int = 0
     position: int = 0
+
+    @property
+    def provider_run(self) -> bool:
+        """Whether the provider ran it: its result came with the reply, and no agent answers it."""
+        return self.position >= PROVIDER_PLACES
 
 
 class Mark(IntFlag):

@@ -16,6 +16,9 @@ from llm_proxy.redacting.checksums import IBAN_LENGTHS, iban_holds, luhn_holds
 
 Span = tuple[int, int]
 
+_ESCAPE = r"(?<=\\[nrtbf])"
+"""Behind a JSON escape, whose letter is none of the value's."""
+
 _GAP = "[ .\\-\u00a0\u2009\u202f]"
 _CARD = re.compile(
     rf"(?<![0-9])(?:[0-9]{{13,19}}(?![0-9])"
@@ -33,19 +36,21 @@ def _iban_pattern() -> str:
         f"(?:{'|'.join(countries)}){_IBAN_GAP}?[0-9]{{2}}(?:{_IBAN_GAP}?[A-Z0-9]){{{length - 4}}}(?![A-Z0-9])"
         for length, countries in sorted(by_length.items())
     ]
-    return f"(?<![A-Za-z0-9])(?=[A-Za-z]{{2}}{_IBAN_GAP}?[0-9])(?i:{'|'.join(ways)})"
+    return f"(?:(?<![A-Za-z0-9])|{_ESCAPE})(?=[A-Za-z]{{2}}{_IBAN_GAP}?[0-9])(?i:{'|'.join(ways)})"
 
 
 _IBAN = re.compile(_iban_pattern(), re.ASCII)
 _LOCAL = r"[^\s@<>()\[\]{},;:\"'\\/|=]"
 _EMAIL = re.compile(
-    rf"(?<!{_LOCAL}){_LOCAL}{{1,64}}+@(?:[^\W_][\w\-]{{0,62}}+\.){{1,10}}(?:xn--[a-zA-Z0-9\-]{{2,60}}+|[^\W\d_]{{2,24}}+)"
+    rf"(?:(?<!{_LOCAL})|{_ESCAPE}){_LOCAL}{{1,64}}+@(?:[^\W_][\w\-]{{0,62}}+\.){{1,10}}(?:xn--[a-zA-Z0-9\-]{{2,60}}+|[^\W\d_]{{2,24}}+)"
 )
-_PHONE = re.compile(r"(?<![\w+])\+[1-9](?:[ .\-()/\u00a0\u202f]{0,2}+[0-9]){6,14}+(?![\w])")
-_BEGINS = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbf]))"
-"""Where a key may begin: behind a JSON escape, too, whose letter is none of the key's."""
+_PHONE = re.compile(
+    rf"(?:(?<![\w+])|{_ESCAPE})\+[1-9](?:[ .\-()/\u00a0\u202f]{{0,2}}+[0-9]){{6,14}}+(?![\w])"
+)
+_BEGINS = rf"(?:(?<![A-Za-z0-9])|{_ESCAPE})"
 _KEY = re.compile(
-    _BEGINS + r"(?:(?:sk-|sk_live_|sk_test_|rk_live_|rk_test_|whsec_|gh[opusr]_|github_pat_|glpat-|npm_|hf_|pypi-"
+    _BEGINS
+    + r"(?:(?:sk-|sk_live_|sk_test_|rk_live_|rk_test_|whsec_|gh[opusr]_|github_pat_|glpat-|npm_|hf_|pypi-"
     r"|dop_v1_)[A-Za-z0-9_\-]{20,}+"
     r"|(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}(?![A-Za-z0-9])"
     r"|xox[abceoprs]-[A-Za-z0-9\-]{10,}+"
@@ -61,7 +66,7 @@ _ROWS = bytes(97 if (chr(c).isalnum() and c < 128) or c in b"_-" else 32 for c i
 """Makes every such sign an `a` and all else a blank: a long run is then found by a plain search."""
 _PEM_BEGIN = re.compile(r"-----BEGIN [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----")
 _PEM_END = re.compile(r"-----END [A-Z0-9 ]{0,32}PRIVATE KEY(?: BLOCK)?-----")
-_PEM_BODY = re.compile(r"(?:[A-Za-z0-9+/=\s:,.\-()]|\\[nr])*+")
+_PEM_BODY = re.compile(r"(?:[A-Za-z0-9+/=\s:,.\-()]|\\++[nr/])*+")
 _LEAST_ENTROPY = 2.5
 """Bits per character of a key; what is written for show (`sk-xxxxxxxx…`) has fewer."""
 
@@ -147,7 +152,11 @@ def _ibans(text: str) -> Iterator[Span]:
 def _emails(text: str) -> Iterator[Span]:
     if "@" in text:
         for match in _EMAIL.finditer(text):
-            yield match.span()
+            start, end = match.span()
+            if start and text[start - 1] == "\\" and text[start] in "nrtbf":
+                start += 1
+            if text[start] != "@":
+                yield start, end
 
 
 def _phones(text: str) -> Iterator[Span]:
@@ -168,17 +177,26 @@ def _secrets(text: str) -> Iterator[Span]:
 def _keys(text: str) -> Iterator[Span]:
     """Keys of known form. Most text has few runs that are long enough, and each is looked at once."""
     rows = text.encode("ascii", "replace").translate(_ROWS)
+    barren: set[str] = set()  # the frames of a stream repeat themselves
     end = 0
     while (at := rows.find(_LONG, end)) >= 0:
         start = rows.rfind(b" ", end, at) + 1 or end
         end = rows.find(b" ", at)
         end = end if end >= 0 else len(rows)
+        dotted = text.startswith("SG.", start - 3)
+        special = dotted or text[start - 1 : start] == "\\"
+        run = text[start:end]
+        if run in barren and not special:
+            continue
         matches = list(_KEY.finditer(text, start, end))
-        if text.startswith("SG.", start - 3) and (match := _SENDGRID.match(text, start - 3)):
+        if dotted and (match := _SENDGRID.match(text, start - 3)):
             matches.append(match)
         yield from [m.span() for m in matches if _entropy(m[0][4:260]) >= _LEAST_ENTROPY]
-        if (begun := _TOKEN_START.search(text, start, end)) and (match := _TOKEN.match(text, begun.start())):
-            yield match.span()
+        if begun := _TOKEN_START.search(text, start, end):
+            if match := _TOKEN.match(text, begun.start()):
+                yield match.span()
+        elif not (matches or special) and len(run) < _RUN * 4:
+            barren.add(run)
 
 
 def _private_keys(text: str) -> Iterator[Span]:

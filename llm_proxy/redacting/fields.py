@@ -14,7 +14,7 @@ import msgspec
 Span = tuple[int, int]
 Path = tuple[str, ...]
 
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\]:,]|[^\s"{}\[\]:,]++', re.DOTALL)
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*+"|[{}\[\]:,]|[^\s"{}\[\]:,]++', re.DOTALL)
 _MOST_DEPTH = 512
 """Levels of arrays on the path that are followed; what lies deeper counts as one value."""
 
@@ -38,13 +38,6 @@ def string_of(literal: str) -> str:
         return literal[1:-1]
 
 
-def strings_in(text: str) -> Iterator[Span]:
-    """Every string of a JSON text, its quotes included; keys too."""
-    for token in _TOKEN.finditer(text):
-        if text[token.start()] == '"':
-            yield token.span()
-
-
 class _Level:
     """An open object or array: how much of the path led to it (-1 off the path), and its current key."""
 
@@ -58,7 +51,7 @@ class _Level:
 
 def _walk(text: str, path: Path) -> Iterator[Span]:
     walk = _Walk(text, path)
-    for token in _TOKEN.finditer(text):
+    for token in TOKEN.finditer(text):
         if (found := walk.step(token)) is not None:
             yield found
     if walk.taking:

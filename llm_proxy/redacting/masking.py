@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from llm_proxy.policy.vocabulary import Detector, Replacement
 from llm_proxy.redacting.detectors import find, may_go_on
-from llm_proxy.redacting.rules import Rule
+from llm_proxy.redacting.rules import Rule, redacted
 from llm_proxy.redacting.shown import MASK, shown
 from llm_proxy.redacting.values import GAP, Word, standing, words_of
 
@@ -30,6 +30,11 @@ class Guard:
     detectors: tuple[tuple[Detector, Replacement], ...] = ()
     args: tuple[Rule, ...] = ()
     """What is replaced in the arguments of calls that are released."""
+
+    def arguments(self, tool: str, arguments: str) -> str:
+        """The arguments of a call of `tool` as its caller gets them."""
+        rules = [rule for rule in self.args if rule.fits(tool)]
+        return redacted(rules, arguments, self.key)[0] if rules else arguments
 
     @property
     def masks(self) -> bool:
@@ -52,7 +57,7 @@ class TextMask:
         self._guard = guard
         self._held = ""
         self._before = ""
-        """The character before what is held."""
+        """The two characters before what is held: one that begins there may stand behind an escape."""
         self._out = 0
         """How much of what is held was given out already, by `pause`."""
         self._swallows = False
@@ -101,8 +106,7 @@ class TextMask:
 
     def _give(self, whole: str, cut: int, spans: list[_Span]) -> str:
         said = _masked(whole, self._out, cut, spans)
-        if cut:
-            self._before = whole[cut - 1]
+        self._before = (self._before + whole[:cut])[-2:]
         self._held = whole[cut:]
         self._out = max(0, self._out - cut)
         return said
@@ -112,7 +116,7 @@ class TextMask:
         assert rest is not None
         if rest.end() < len(text):
             self._swallows = False
-        self._before = text[rest.end() - 1] if rest.end() else self._before
+        self._before = (self._before + text[: rest.end()])[-2:]
         return text[rest.end() :]
 
     def _spans(self, whole: str, words: list[Word]) -> list[_Span]:

@@ -6,20 +6,24 @@ it read string by string. Secrets are found in any bytes; the rest in what peopl
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from llm_proxy.policy.schema import PolicyFile
+from msgspec import structs
+
+from llm_proxy.policy.vocabulary import Detector
 from llm_proxy.redacting.detectors import find, holds_secret
 from llm_proxy.redacting.rules import Hit, Redaction, Rule, hits, merged, replaced
 from llm_proxy.redacting.shown import MASK
 from llm_proxy.redacting.strings import Said, Walk
-from llm_proxy.wire.results import ResultAt
-from llm_proxy.wire.spans import Edit, splice
+from llm_proxy.wire.seal import MARK, unwrap, wrap
 
 SECRETS = Rule("secrets", "*", (), "secret", "mask", None)
 """What masks secrets without a policy."""
 EVERYWHERE = "*"
+_CARRIED = MARK.encode()
+_ENVELOPE = re.compile(rb"llmp1\.[A-Za-z0-9_\-]++")
 
 _NAMES = frozenset(
     {"id", "call_id", "tool_call_id", "tool_use_id", "item_id", "response_id", "previous_response_id", "type"}
@@ -33,7 +37,7 @@ _VALUES = frozenset({"arguments", "input", "content", "output", "text"})
 
 @dataclass(frozen=True, slots=True)
 class RecordMask:
-    """One policy's, or that of no policy. `everywhere`: rules for all text; `results`: for those of some tools."""
+    """One policy's, or that of none. `everywhere`: rules for all text; `results`: for those of some tools."""
 
     key: bytes
     everywhere: tuple[Rule, ...]
@@ -43,23 +47,38 @@ class RecordMask:
         """Whether there may be something to mask in bytes of any kind."""
         if any(rule.detect == "secret" for rule in self.everywhere) and holds_secret(data):
             return True
-        kinds = [rule.detect for rule in self.everywhere if rule.detect not in (None, "secret")]
+        if data.find(_CARRIED) >= 0 and any(self._carries(text) for text in _ENVELOPE.findall(data)):
+            return True
+        kinds: list[Detector] = [
+            rule.detect for rule in self.everywhere if rule.detect and rule.detect != "secret"
+        ]
         if not kinds:
             return False
         text = data.decode("utf-8", "replace")
-        return "\\u" in text or any(find(kind, text) for kind in kinds if kind is not None)
-
-    def hits(self, text: str) -> list[Hit]:
-        return merged(hits(self.everywhere, text, self.key))
+        return "\\u" in text or "\\/" in text or any(find(kind, text) for kind in kinds)
 
     def text(self, text: str) -> str | None:
         """`text` masked; None where there is nothing to mask."""
-        found = self.hits(text)
+        found = merged(hits(self.everywhere, text, self.key))
         return replaced(text, found) if found else None
 
     def string(self, said: Said) -> list[Hit]:
         """What is to be masked in one string of a JSON text."""
+        if said.text.startswith(MARK):
+            return self.carried(said.text)
         return merged(hits(self.spoken(said), said.text, self.key))
+
+    def carried(self, text: str) -> list[Hit]:
+        """The same of words that travel in an envelope beside their seal."""
+        part = unwrap(text)
+        words = self.text(part.text) if part is not None else None
+        if part is None or words is None:
+            return []
+        return [Hit(0, len(text), 0, wrap(structs.replace(part, text=words)))]
+
+    def _carries(self, envelope: bytes) -> bool:
+        part = unwrap(envelope.decode())
+        return part is not None and self.holds(part.text.encode("utf-8", "replace"))
 
     def spoken(self, said: Said) -> Sequence[Rule]:
         """The rules for a string where it stands."""
@@ -97,18 +116,6 @@ class RecordMask:
         text = data.decode("latin-1")
         found = find("secret", text)
         return replaced(text, [Hit(a, b, 0, MASK) for a, b in found]).encode("latin-1") if found else data
-
-    def of_tool(self, results: Sequence[ResultAt]) -> list[list[Edit]]:
-        """For each rule of some tools what it edits in a message with these results."""
-        return [self.result_edits(results, [rule]) for rule in self.results]
-
-    def result_edits(self, results: Iterable[ResultAt], rules: Sequence[Rule]) -> list[Edit]:
-        return [
-            slice_.edit(replaced(slice_.text, found))
-            for result in results
-            for slice_ in result.slices
-            if (found := merged(hits(rules, slice_.text, self.key)))
-        ]
 
 
 def record_mask(redaction: Redaction | None, secret: bytes, *, mask_secrets: bool) -> RecordMask | None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from llm_proxy.redacting.recorded import RecordMask, decoded, spliced
-from llm_proxy.redacting.rules import Hit, hits, merged, replaced
+from llm_proxy.redacting.rules import Hit, merged, replaced
 from llm_proxy.redacting.strings import Said, Walk
+from llm_proxy.wire.seal import MARK
 from llm_proxy.wire.sse import FrameTooLarge, SseReader
 
 WITHHELD = b"[redacted]"
@@ -52,7 +53,11 @@ def masked_reply(data: bytes, mask: RecordMask) -> bytes | None:
     """A whole reply or a stream, masked; None where there is nothing to mask."""
     if data.lstrip()[:1] in (b"{", b"["):
         document = _Document(data)
-        return _kept(data, mask, mask.swept(document.written())) if _search([document], mask) else _swept(data, mask)
+        return (
+            _kept(data, mask, mask.swept(document.written()))
+            if _search([document], mask)
+            else _swept(data, mask)
+        )
     if data.find(b"data:") < 0:
         return mask.content(data)
     try:
@@ -102,30 +107,29 @@ def _reframed(raw: bytes, data: bytes) -> bytes:
 
 
 def _search(documents: list[_Document], mask: RecordMask) -> bool:
-    """Finds what is to be masked; whether there is anything. Texts that come by turns are read both by
-    themselves and in the order in which they came: a reader may put several blocks together."""
+    """Finds what is to be masked; whether there is anything. Texts that come by turns are read by
+    themselves, and those of one choice in the order in which they came: a reader may put blocks together."""
     apart: dict[tuple[object, ...], list[tuple[_Document, int]]] = {}
     together: dict[tuple[object, ...], list[tuple[_Document, int]]] = {}
     for d, document in enumerate(documents):
         for n, said in enumerate(document.strings):
-            if said.is_key or said.is_number:
+            if said.is_key or said.is_number or said.text.startswith(MARK):
                 apart[d, n] = [(document, n)]
                 continue
             apart.setdefault((said.keys, said.numbers), []).append((document, n))
-            together.setdefault((said.keys,), []).append((document, n))
+            choice = said.numbers[:1] if "choices" in said.keys else ()
+            together.setdefault((said.keys, choice), []).append((document, n))
     several = [pieces for pieces in together.values() if len(pieces) > 1]
     groups = [*apart.values(), *several]
-    return any([_spread(pieces, mask) for pieces in groups])
+    found = [_spread(pieces, mask) for pieces in groups]
+    return any(found)
 
 
 def _spread(pieces: list[tuple[_Document, int]], mask: RecordMask) -> bool:
     """Masks one text that was said in these pieces: the first piece of a value has what stands for it."""
     first, n = pieces[0]
-    rules = mask.spoken(first.strings[n])
-    if not rules:
-        return False
     texts = [document.strings[n].text for document, n in pieces]
-    found = merged(hits(rules, "".join(texts), mask.key))
+    found = mask.string(first.strings[n]._replace(text="".join(texts)))
     at, begin = 0, 0
     for (document, n), text in zip(pieces, texts, strict=True):
         end = begin + len(text)

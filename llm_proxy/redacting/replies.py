@@ -10,7 +10,6 @@ from msgspec import structs
 from llm_proxy.chat.events import CallDelta, Ended, Event, Finished, Reasoning, ReasoningKind, Refusal, Text
 from llm_proxy.chat.reply import OPAQUE
 from llm_proxy.redacting.masking import Guard, TextMask
-from llm_proxy.redacting.rules import redacted
 from llm_proxy.wire.dialect import About, Renderer
 
 T = TypeVar("T")
@@ -120,13 +119,8 @@ class Masks:
         for delta in self._calls.pop(choice, ()):
             known = calls.get(delta.index)
             calls[delta.index] = delta if known is None else _joined(known, delta)
-        return [self._without_values(call) for call in calls.values()]
-
-    def _without_values(self, call: CallDelta) -> CallDelta:
-        rules = [rule for rule in self._guard.args if rule.fits(call.name)]
-        if not rules:
-            return call
-        return structs.replace(call, arguments=redacted(rules, call.arguments, self._guard.key)[0])
+        get = self._guard.arguments
+        return [structs.replace(call, arguments=get(call.name, call.arguments)) for call in calls.values()]
 
 
 def _joined(call: CallDelta, more: CallDelta) -> CallDelta:

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from llm_proxy.policy.globs import matches
 from llm_proxy.policy.schema import PolicyFile
 from llm_proxy.policy.vocabulary import Detector, Replacement
-from llm_proxy.redacting.detectors import find
-from llm_proxy.redacting.fields import Path, string_of, strings_in, values_at
+from llm_proxy.redacting.detected import Literal, detected, literals
+from llm_proxy.redacting.fields import Path, string_of, values_at
 from llm_proxy.redacting.shown import key_of, shown
 
 
@@ -95,7 +95,8 @@ def redaction_of(file: PolicyFile, secret: bytes) -> Redaction:
 
 def hits(rules: Sequence[Rule], text: str, key: bytes) -> list[Hit]:
     """What each rule finds in `text`, rule by rule."""
-    return [hit for n, rule in enumerate(rules) for hit in _hits(n, rule, text, key)]
+    strings = literals(text) if any(rule.detect for rule in rules) else ()
+    return [hit for n, rule in enumerate(rules) for hit in _hits(n, rule, text, strings, key)]
 
 
 def merged(found: Iterable[Hit]) -> list[Hit]:
@@ -127,17 +128,14 @@ def redacted(rules: Sequence[Rule], text: str, key: bytes) -> tuple[str, list[Hi
     return (replaced(text, found), found) if found else (text, found)
 
 
-def _hits(n: int, rule: Rule, text: str, key: bytes) -> Iterator[Hit]:
+def _hits(n: int, rule: Rule, text: str, strings: tuple[Literal, ...], key: bytes) -> Iterator[Hit]:
     if rule.detect is None:
         for start, end in values_at(text, rule.field):
             yield _of_field(n, rule, text, start, end, key)
         return
-    document = text.lstrip()[:1] in ("{", "[", '"')
-    for start, end in find(rule.detect, text):
-        said = shown(rule.how, text[start:end], rule.detect, key)
-        yield Hit(start, end, n, json.dumps(said) if document and _bare(text, start, end) else said)
-    if document and "\\u" in text:
-        yield from _escaped(n, rule, rule.detect, text, key)
+    kind, how = rule.detect, rule.how
+    for start, end, said in detected(kind, text, strings, lambda value: shown(how, value, kind, key)):
+        yield Hit(start, end, n, said)
 
 
 def _of_field(n: int, rule: Rule, text: str, start: int, end: int, key: bytes) -> Hit:
@@ -146,24 +144,3 @@ def _of_field(n: int, rule: Rule, text: str, start: int, end: int, key: bytes) -
         return Hit(start, end, n, "null")
     value = string_of(literal) if literal.startswith('"') else literal
     return Hit(start, end, n, json.dumps(shown(rule.how, value, None, key), ensure_ascii=False))
-
-
-def _escaped(n: int, rule: Rule, kind: Detector, text: str, key: bytes) -> Iterator[Hit]:
-    """Values that stand in a JSON string with some of their characters escaped."""
-    for start, end in strings_in(text):
-        literal = text[start:end]
-        if "\\u" not in literal:
-            continue
-        said = string_of(literal)
-        if found := find(kind, said):
-            new = replaced(said, [Hit(a, b, n, shown(rule.how, said[a:b], kind, key)) for a, b in found])
-            yield Hit(start, end, n, json.dumps(new, ensure_ascii=False))
-
-
-def _bare(text: str, start: int, end: int) -> bool:
-    """Whether a JSON number stands there, in whose place a string has to be quoted."""
-    if not text[start:end].isdecimal():
-        return False
-    before, after = text[max(0, start - 64) : start].rstrip(), text[end : end + 64].lstrip()
-    structural = before.endswith(("[", ",")) or (before.endswith(":") and before[:-1].rstrip().endswith('"'))
-    return structural and after[:1] in (",", "}", "]", "")

@@ -18,8 +18,10 @@ _LEFT_OUT = "logprobs"
 
 
 class Said(NamedTuple):
-    """One string, `start` to `end` with its quotes. What says more of a string has the same `keys` in a stream;
-    `numbers` tell texts apart that come by turns."""
+    """One string, `start` to `end` with its quotes.
+
+    What goes on with it in a stream has the same `keys`; `numbers` tell texts apart that come by turns.
+    """
 
     start: int
     end: int
@@ -47,7 +49,7 @@ class _Level:
 
 
 class Walk:
-    """The strings of one text in order, and the places of log probabilities, which a masked text has to lose."""
+    """The strings of one text in order, and where log probabilities stand: a masked text has to lose them."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -61,7 +63,10 @@ class Walk:
         found = list(self._found())
         if self._leaving >= 0:
             self.left_out.append((self._left_at, len(self._text)))
-        return [said._replace(numbers=tuple([n for level in levels for n in level.numbers])) for said, levels in found]
+        return [
+            said._replace(numbers=tuple([n for level in levels for n in level.numbers]))
+            for said, levels in found
+        ]
 
     def _found(self) -> Iterator[tuple[Said, tuple[_Level, ...]]]:
         text, levels = self._text, self._levels
@@ -92,7 +97,7 @@ class Walk:
             is_key = bool(levels) and levels[-1].object and not key and _COLON.match(text, end) is not None
             said = Said(start, end, _said(text, start, end), keys, (), is_key, is_number=False)
             yield said, tuple(levels)
-        elif end - start >= _LONG_NUMBER and text[start:end].isdecimal():
+        elif end - start >= _CARD and _LONG_NUMBER.fullmatch(text, start, end):
             yield Said(start, end, text[start:end], keys, (), is_key=False, is_number=True), tuple(levels)
 
     def _open(self, first: str, start: int) -> None:
@@ -104,14 +109,15 @@ class Walk:
     def _close(self, end: int) -> None:
         if self._levels:
             self._levels.pop()
-        if 0 <= self._leaving and len(self._levels) <= self._leaving:
+        if self._leaving >= 0 and len(self._levels) <= self._leaving:
             self._leaving = -1
             self.left_out.append((self._left_at, end))
 
 
 _COLON = re.compile(r"\s*+:")
-_LONG_NUMBER = 13
-"""Digits that a number has which could be a card's."""
+_CARD = 13
+_LONG_NUMBER = re.compile(r"-?[0-9]{13,}+(?:\.[0-9]++)?(?:[eE][+\-]?[0-9]++)?")
+"""A number with as many digits as a card's."""
 
 
 def _said(text: str, start: int, end: int) -> str:

@@ -13,6 +13,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as SpanStatus
 
 from llm_proxy.errors import Kind
+from llm_proxy.policy import names
 from llm_proxy.records.view import Attempt, CallView, Decision, Status
 from llm_proxy.telemetry.attributes import Attributes, Value, clean, put, put_all
 from llm_proxy.telemetry.chat_request import RequestContent, Sampling, chat_request
@@ -171,6 +172,7 @@ def _own(call: CallView) -> dict[str, Value]:
         "llm_proxy.upstream_dialect": call.upstream_dialect,
         "llm_proxy.dropped_fields": call.dropped,
         "llm_proxy.reasoning.withheld": call.reasoning_withheld or None,
+        "llm_proxy.masked": call.masked or None,
         "llm_proxy.status": call.status.value,
         "llm_proxy.target": call.target,
         "llm_proxy.attempts": len(call.attempts),
@@ -190,7 +192,8 @@ def _overall(call: CallView) -> tuple[str, str]:
     """The verdict that decided: the first denial in force, else the first verdict."""
     if call.problem and call.problem.kind == Kind.POLICY_DENIED and not call.decisions:
         return "deny", ""
-    denied = next((d for d in call.decisions if d.decision == "deny" and not d.shadow), None)
+    denials = [d for d in call.decisions if d.decision == "deny" and not d.shadow]
+    denied = next((d for d in denials if d.rule != names.SIBLING_DENIED), None)
     first = denied or next(iter(call.decisions), None)
     return (first.decision, first.rule) if first else ("", "")
 

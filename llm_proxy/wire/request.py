@@ -103,3 +103,5 @@ class MessageFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Characters of what only its vendor can read, and has to read: sealed reasoning, a compacted history."""
     elsewhere: int = 0
     """Parts that stand at the vendor and are only named here."""
+    reference: str = ""
+    """Where all of the message stands there: the id by which it's named."""

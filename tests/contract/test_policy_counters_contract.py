@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from sqlalchemy import Engine, select
+from sqlalchemy.event import listen as listens_for
 
 from budgets import RunRef
 from llm_proxy.identity.lineage import ALONE, Lineage
@@ -219,3 +220,20 @@ async def test_a_run_below_another_begins_with_its_labels(engine: Engine) -> Non
             )
             taken = (2, True) if run == "below" else (0, False)
             assert (state.sensitivity, state.untrusted) == taken
+
+
+async def test_who_uses_none_of_it_reads_none_of_it(engine: Engine) -> None:
+    """A reply that asks nobody, under a policy without caps by day, costs no statement more."""
+    async with bench(engine) as house:
+        asked: list[str] = []
+
+        def note(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+            asked.append(statement)
+
+        exchange = await house.open()
+        listens_for(engine, "before_cursor_execute", note)
+        await house.judge_of(exchange)((pay(tool="look"),))
+        assert told(exchange.decisions) == [("allow", "tier:autonomous")]
+        assert any("state_runs" in statement for statement in asked)
+        tables = ("state_counts", "state_approvals", "state_run_events")
+        assert [statement for statement in asked if any(table in statement for table in tables)] == []

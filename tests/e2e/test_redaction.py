@@ -7,16 +7,18 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+import aiohttp
 import openai
 import pytest
 import pytest_asyncio
 
+from llm_proxy.receipts.verify import ReceiptRefused, verify_receipt
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, speaking
 from tests.issuers import AUDIENCE, ISSUER, SigningKey, claims, serving, signing_key, token
-from tests.proxy import ProxyProcess, config
+from tests.proxy import ProxyProcess, config, headers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -141,6 +143,22 @@ async def test_clearance_decides_who_reads_a_reply(house: House, kind: type[Agen
             assert (SALARY in heard.text, "jo@example.com" in heard.text) == (salary, mail)
             again = await agent.say("and now without results?", stream=stream)
             assert (SALARY in again.text) is salary
+
+
+async def test_a_receipt_is_for_the_arguments_that_the_agent_got(house: House) -> None:
+    async with AGENTS[0](house.proxy, "openai_chat", run="receipt") as agent:
+        heard = await agent.say("who is it?", stream=True)
+        (_, (name, arguments)), id_ = heard.calls, agent.answers[1]["tool_call_id"]
+        async with aiohttp.ClientSession(headers=headers()) as http:
+            async with http.get(f"{house.proxy.base_url}/runs/receipt/receipts/{id_}") as reply:
+                token = (await reply.json())["receipt"]
+            async with http.get(f"{house.proxy.origin}/.well-known/jwks.json") as reply:
+                keys = await reply.json()
+        claims = verify_receipt(token, keys, tool=name, arguments=arguments)
+        _, decision = house.proxy.view(agent.tape.call_id).decisions
+        assert claims["args_sha256"] == decision.received != decision.digest
+        with pytest.raises(ReceiptRefused, match="other arguments"):
+            verify_receipt(token, keys, tool=name, arguments=decision.arguments)
 
 
 async def test_the_same_result_is_the_same_each_time_and_a_new_run_knows_no_value(house: House) -> None:

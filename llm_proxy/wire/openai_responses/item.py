@@ -71,6 +71,8 @@ def message_facts(raw: bytes) -> MessageFacts:  # noqa: PLR0911  one answer for 
     if item is None:
         return MessageFacts(texts=(as_text(raw),))
     type_ = string(item.type) or ""
+    if not type_ and not string(item.role) and bytes(item.content) == b"null" and string(item.id):
+        return _reference(item)
     if type_ in ("", "message"):
         return _message(item)
     if type_ == "reasoning":
@@ -107,6 +109,11 @@ def thoughts(thought: schema.Thought) -> tuple[ReasoningPart, ...]:
 def joined(parts: list[schema.Part] | None) -> str:
     """The parts of a summary or of raw reasoning as one text, apart by an empty line."""
     return "\n\n".join([part.text for part in parts or () if part.text])
+
+
+def _reference(item: _Item) -> MessageFacts:
+    """An item of the vendor's store, by its id: its type may be left out."""
+    return MessageFacts(elsewhere=1, reference=text_of(item.id)[:80] or "item_reference")
 
 
 def _message(item: _Item) -> MessageFacts:
@@ -157,7 +164,7 @@ def _other(type_: str, item: _Item, raw: bytes) -> MessageFacts:
         return MessageFacts(role="assistant", texts=_texts([call.name, call.arguments]), proposed=(proposed,))
     match type_:
         case "item_reference":
-            return MessageFacts(elsewhere=1)
+            return _reference(item)
         case "compaction" | "compaction_trigger":
             return MessageFacts(sealed=len(text_of(item.encrypted_content)))
         case "image_generation_call":

@@ -1,0 +1,68 @@
+"""The content that a call's closing record refers to: its replies, and the request as it was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from llm_proxy.exchange import Exchange
+from llm_proxy.recorded import Ending
+from llm_proxy.recording import ending_of, released_bytes
+from llm_proxy.records import bodies
+from llm_proxy.records.blobs import Addresser
+from llm_proxy.records.evidence import BlobDraft
+
+NOTHING_RELEASED = "-"
+
+
+class Stored(NamedTuple):
+    """By their addresses, as `bodies.Closed` has them."""
+
+    emitted: str = ""
+    released: str = ""
+    pieces: tuple[bodies.Piece, ...] = ()
+    rounds: tuple[bodies.Piece, ...] = ()
+    sent: bodies.Content | None = None
+    masked: bool = False
+
+
+NOTHING = Stored()
+
+
+def stored(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[BlobDraft]) -> Stored:
+    """Adds drafts of it all to `blobs`."""
+    ending = exchange.ending or ending_of(exchange, addresser)
+    blobs += ending.blobs
+
+    def fresh(came: bytes, masked: bytes | None) -> str:
+        return addresser.fresh(came, now_us, blobs, masked).hex()
+
+    def pieces(
+        came: Sequence[tuple[str, bytes, int]], masked: Sequence[bytes | None]
+    ) -> tuple[bodies.Piece, ...]:
+        return tuple(
+            bodies.Piece(dialect=dialect, emitted=fresh(emitted, as_kept), chars=chars)
+            for (dialect, emitted, chars), as_kept in zip(came, masked, strict=True)
+        )
+
+    came, resumed = exchange.emitted.getvalue(), exchange.resumed
+    before = [(p.dialect, p.emitted.getvalue(), p.chars) for p in resumed.pieces] if resumed else []
+    rounds = [(round_.dialect.name, round_.emitted.getvalue(), 0) for round_ in exchange.rounds]
+    return Stored(
+        emitted=fresh(came, ending.emitted) if came else "",
+        released=_released(exchange, addresser, now_us, blobs, ending),
+        pieces=pieces(before, ending.pieces),
+        rounds=pieces(rounds, ending.rounds),
+        sent=ending.sent,
+        masked=ending.masked,
+    )
+
+
+def _released(
+    exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[BlobDraft], ending: Ending
+) -> str:
+    """Empty where it's what was emitted, but for slices left out, which have no place in a masked one."""
+    if exchange.released is None and (not exchange.left_out or ending.emitted is None):
+        return ""
+    content = released_bytes(exchange, exchange.emitted.getvalue())
+    return addresser.fresh(content, now_us, blobs, ending.released).hex() if content else NOTHING_RELEASED
