@@ -211,6 +211,6 @@ def _known(state: RunState, call: ToolCall, policy: Policy) -> str | None:
 
 
 def _stands(decision: Decision, rules: Rules | None) -> bool:
-    """Whether an earlier verdict is the answer still: one by another policy, or in shadow, may be another now."""
+    """Whether an earlier verdict is the answer still, and not one by another policy, or in shadow."""
     assert rules is not None  # without a policy no call is known
     return decision.policy == rules.sha256 and (rules.shadow or not decision.shadow)

@@ -12,6 +12,7 @@ from functools import partial
 
 from msgspec import structs
 
+from budgets import ZERO
 from llm_proxy.admission import Admitted
 from llm_proxy.chat.events import CallDelta, Event, Text, Usage
 from llm_proxy.chat.prompt import CallPart, ResultPart, TextPart
@@ -22,16 +23,18 @@ from llm_proxy.exchange import Exchange
 from llm_proxy.flow import Flow
 from llm_proxy.joining import Joined, JoinedAnew
 from llm_proxy.judge import Judge, Rules, judges
+from llm_proxy.measuring import ways_of
 from llm_proxy.outgoing import Outgoing, issuer, redacted, spoken, unsayable
 from llm_proxy.output import Output, Translated, Verbatim
 from llm_proxy.policy.schema import Mode, OnDeny
 from llm_proxy.provider_tools import take_in
+from llm_proxy.quote import counts_tokens
 from llm_proxy.rawflow import RawFlow, RawSink
 from llm_proxy.records.policy_rows import UnseenRow
 from llm_proxy.records.runstate import Mark, RunKey
 from llm_proxy.redacting.replies import masked
 from llm_proxy.resolving import plan_of
-from llm_proxy.room import held_again
+from llm_proxy.room import held_again, held_more
 from llm_proxy.rounds import STRIDE, Round, parts_of, results_of, turn_of
 from llm_proxy.sending.attempt import AnyFlow, AnySink, Attempting, Watching
 from llm_proxy.sending.send import Sender
@@ -41,6 +44,7 @@ from llm_proxy.unseen import LONGEST, Unseen, encode, key_of, retold
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.wire.dialect import About, Denied, Dialect
 from llm_proxy.wire.replay import events_of
+from llm_proxy.wire.retelling import Called
 from routing.plan import Plan, Try
 from routing.targets import Resolved, Target
 
@@ -105,8 +109,22 @@ class Carrying:
         run = RunKey(exchange.caller.agent.id, exchange.run_id)
         request = exchange.whole or redacted(exchange)
         told = await retold(exchange.dialect, request, self._services.unseen, run)
-        if told is not request:
-            exchange.told, exchange.prompt = told, None
+        if told is not None and await self._fits(told.added):
+            exchange.told, exchange.prompt = told.request, None
+
+    async def _fits(self, added: str) -> bool:
+        """Whether the budgets have room for what a longer prompt costs, which is held then."""
+        exchange, services, tries = self._exchange, self._services, self._admitted.tries
+        if exchange.intake is None or exchange.intake.tokens is None:
+            return True
+        before = services.admission.worst(exchange, self._route, tries).amount()
+        tokens = await services.reader.count(added, ways_of(self._route))
+        exchange.earlier_tokens += tokens
+        more = (services.admission.worst(exchange, self._route, tries).amount() - before).max(ZERO)
+        if not counts_tokens(exchange.bounds) or await held_more(services.writer, exchange, more):
+            return True
+        exchange.earlier_tokens -= tokens
+        return False
 
     def _sender(self, plan: Plan, *, hedges: bool = False) -> Sender:
         exchange, services = self._exchange, self._services
@@ -308,7 +326,7 @@ def _unseen(exchange: Exchange, flow: Flow, released: Sequence[bytes], now_us: i
     streamed = exchange.request is not None and exchange.request.stream
     got = tuple(events_of(exchange.dialect, b"".join(released), streamed=streamed))
     text = "".join([event.text for event in got if isinstance(event, Text)])
-    calls = [event.id for event in got if isinstance(event, CallDelta) and event.id]
+    calls = _called(got)
     turn = turn_of(flow.said())
     proposed = [part for part in turn.parts if isinstance(part, CallPart)]
     places = [n for n, call in enumerate(flow.assembly.calls()) if (call.choice, call.index) in flow.noted]
@@ -334,6 +352,17 @@ def _unseen(exchange: Exchange, flow: Flow, released: Sequence[bytes], now_us: i
         return None
     assert exchange.caller is not None
     return UnseenRow(exchange.caller.agent.id, exchange.run_id, key_of(text, calls), body, now_us)
+
+
+def _called(events: Sequence[Event]) -> list[Called]:
+    """The calls among `events`, in order."""
+    found: dict[tuple[int, int], Called] = {}
+    for event in events:
+        if isinstance(event, CallDelta):
+            at = event.choice, event.index
+            before = found.get(at, Called("", ""))
+            found[at] = Called(before.id or event.id, before.arguments + event.arguments)
+    return [call for call in found.values() if call.id]
 
 
 def _shown(exchange: Exchange, events: Sequence[Event]) -> str:

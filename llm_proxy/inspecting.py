@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.judging import Rules
+from llm_proxy.lately import Lately
 from llm_proxy.policy.vocabulary import Detector, Replacement
 from llm_proxy.records.evidence import tool_call_key
 from llm_proxy.records.policy_rows import ClassifiedRow
@@ -26,6 +27,8 @@ from llm_proxy.wire.request import WireRequest
 from llm_proxy.wire.spans import Edit, splice
 
 _REMEMBERED = 8_192
+_MEMORY = 1 << 24
+"""Bytes that are remembered under one policy."""
 _LARGE = 1 << 16
 """Bytes of a message from which it is looked at in a thread of its own."""
 _POLICIES = 4
@@ -39,8 +42,8 @@ class _Memory:
     """What one policy's rules found, by the addresses of messages."""
 
     redaction: Redaction
-    messages: OrderedDict[bytes, tuple[Scanned, ...]] = field(
-        default_factory=OrderedDict[bytes, tuple[Scanned, ...]]
+    messages: Lately[bytes, tuple[Scanned, ...]] = field(
+        default_factory=lambda: Lately[bytes, tuple[Scanned, ...]](_REMEMBERED, _MEMORY)
     )
 
 
@@ -118,7 +121,6 @@ class Inspector:
         if request is None or not exchange.dialect.translation:
             return None
         cleared = clearance(exchange, redaction.labels)
-        args = redaction.args if request.tools or state is None else ()
         detectors: list[tuple[Detector, Replacement]] = [
             (rule.detect, rule.how)
             for rule in redaction.detectors
@@ -128,11 +130,13 @@ class Inspector:
         if redaction.fields and state is not None and state.marks & Mark.CLASSIFIED:
             rows = await asyncio.to_thread(self._classified, _run_of(exchange))
         hidden = [row for row in rows if row.sensitivity > cleared]
-        if not (args or detectors or hidden):
+        if not (redaction.args or detectors or hidden):
             return None
         how: dict[str, Replacement] = {rule.id: rule.how for rule in redaction.fields}
         values: dict[bytes, Replacement] = {row.token: how.get(row.rule, "mask") for row in hidden}
-        return Guard(redaction.key, values, frozenset(row.length for row in hidden), tuple(detectors), args)
+        return Guard(
+            redaction.key, values, frozenset(row.length for row in hidden), tuple(detectors), redaction.args
+        )
 
     async def _messages(
         self, request: WireRequest, addresses: Sequence[bytes], dialect: Dialect, rules: Rules
@@ -153,11 +157,7 @@ class Inspector:
                     if not rules.shadow:
                         raise _too_many(error.result) from error
                     known = _valueless(bytes(raw), dialect, memory.redaction)
-                memory.messages[address] = known
-                if len(memory.messages) > _REMEMBERED:
-                    memory.messages.popitem(last=False)
-            else:
-                memory.messages.move_to_end(address)
+                memory.messages.keep(address, known, sum(one.kept for one in known))
             found.append(known)
         return found
 

@@ -159,6 +159,10 @@ class Reader:
             kept=tuple(dict.fromkeys(kept))[:_NAMED],
         )
 
+    async def count(self, text: str, ways: Iterable[Tokenizer]) -> int:
+        """Tokens of a text, by the one of `ways` that counts the most."""
+        return max((await self._counter.texts((text,), ways)).values(), default=0)
+
     async def _known(self, request: WireRequest, taken: Cut, dialect: Dialect, ways: Tally) -> list[Memo]:
         """What is known of every message, and of what is declared where `ways` ask for a count."""
         found: list[Memo] = []

@@ -266,7 +266,7 @@ class Judge:
         """The verdicts as they're committed, with all that they bring about."""
         exchange, rules, state, matched = self._exchange, self._rules, found.run, settled.matched
         verdicts = within_budget(matched.verdicts, settled, found.results)
-        decisions = told(decided(calls, verdicts, rules, matched.approvals), rules, exchange.guard)
+        decisions = told(decided(calls, verdicts, rules, matched.approvals), settled.received)
         passed = [decision.released for decision in decisions]
         grants = [(calls[n].id, row) for n, row in matched.grants.items() if passed[n]]
         used_up, changes = used(grants, exchange, at_us)

@@ -23,6 +23,7 @@ from llm_proxy.policy.asking import approval_for
 from llm_proxy.policy.engine import PolicyEngine
 from llm_proxy.policy.limits import Use, bites
 from llm_proxy.policy.permitted import ALWAYS, Permitted
+from llm_proxy.policy.rewritten import misfit, not_as_given
 from llm_proxy.policy.schema import Decision as Ruling
 from llm_proxy.policy.schema import Effect, Mode, OnDeny
 from llm_proxy.policy.verdict import Judgement, Proposed, Verdict, with_sibling, without_approver
@@ -35,7 +36,6 @@ from llm_proxy.records.judged import Judged
 from llm_proxy.records.policy_rows import ApprovalRow, Counted
 from llm_proxy.records.runstate import RunState
 from llm_proxy.records.view import Decision
-from llm_proxy.redacting.masking import Guard
 
 _encode = msgspec.json.Encoder().encode
 _DAY_US = 86_400_000_000
@@ -80,6 +80,8 @@ class Settled:
     """What each call adds to the policy's counters if it's released."""
     whole: bool = False
     """All calls or none: one take stands for all of them."""
+    received: tuple[str, ...] = ()
+    """For each call the digest of what the agent gets; empty where that is what was judged."""
 
 
 class Round:
@@ -102,8 +104,9 @@ class Round:
         self._facts = facts
         self._held = held
         self._over = over
-        self._proposed = [Proposed(call.id, call.name, arguments_of(call)) for call in calls]
+        self._proposed = [_proposed(call) for call in calls]
         self._uses: tuple[tuple[Use, ...], ...] = ((),) * len(calls)
+        self._received, self._misfits = self._as_given()
         if rules is None:
             self._judgement = Judgement((UNJUDGED,) * len(calls))
         else:
@@ -168,7 +171,33 @@ class Round:
         takes = self._takes([v for v, passes in zip(matched.verdicts, passing, strict=True) if passes])
         counts = tuple(tuple(Counted(*self._key(use), use.amount) for use in uses) for uses in self._uses)
         added = tuple(row for rows, passes in zip(counts, passing, strict=True) if passes for row in rows)
-        return Planned(takes, (*opened, *added), Settled(matched, passing, judged, counts, self._whole))
+        return Planned(takes, (*opened, *added), self._settled(matched, passing, judged, counts))
+
+    def _settled(
+        self,
+        matched: Matched,
+        passing: tuple[bool, ...],
+        judged: Judged | None,
+        counts: tuple[tuple[Counted, ...], ...],
+    ) -> Settled:
+        return Settled(matched, passing, judged, counts, self._whole, self._received)
+
+    def _as_given(self) -> tuple[tuple[str, ...], dict[int, str]]:
+        """What the calls come to as the agent would get them: their digests, and what is wrong with them."""
+        rules, guard = self._rules, self._facts.exchange.guard
+        if rules is None or guard is None or not guard.args:
+            return (), {}
+        received, misfits = [""] * len(self._calls), dict[int, str]()
+        scopes, policy = self._facts.context().agent.scopes, rules.engine.policy
+        for n, call in enumerate(self._calls):
+            got = guard.arguments(call.name, call.arguments)
+            if got == call.arguments:
+                continue
+            given = read_action(_proposed(structs.replace(call, arguments=got)), policy)
+            received[n] = given.digest
+            if why := misfit(read_action(self._proposed[n], policy), given, scopes):
+                misfits[n] = why
+        return tuple(received), misfits
 
     def _all_or_none(self, matched: Matched) -> Matched:
         """Where a denial refuses the reply whole, no call of it passes beside one that doesn't."""
@@ -188,10 +217,12 @@ class Round:
 
     def _final(self, judgement: Judgement) -> list[Verdict]:
         found: list[Verdict] = []
-        for verdict, call in zip(judgement.verdicts, self._calls, strict=True):
+        for n, (verdict, call) in enumerate(zip(judgement.verdicts, self._calls, strict=True)):
             asks = verdict.decision is Ruling.ASK
-            given = without_approver(verdict) if asks and self._nobody_approves(call.name) else verdict
-            found.append(self._permitted.judged(given, call.name))
+            ruled = without_approver(verdict) if asks and self._nobody_approves(call.name) else verdict
+            if n in self._misfits:
+                ruled = not_as_given(ruled, self._misfits[n])
+            found.append(self._permitted.judged(ruled, call.name))
         return found
 
     def _nobody_approves(self, tool: str) -> bool:
@@ -246,20 +277,18 @@ def arguments_of(call: ToolCall) -> str:
     return _encode({"input": call.arguments}).decode() if call.custom else call.arguments
 
 
-def told(decisions: Sequence[Decision], rules: Rules | None, guard: Guard | None) -> tuple[Decision, ...]:
+def _proposed(call: ToolCall) -> Proposed:
+    return Proposed(call.id, call.name, arguments_of(call))
+
+
+def told(decisions: Sequence[Decision], received: Sequence[str]) -> tuple[Decision, ...]:
     """The verdicts, each with the digest of what the agent gets, where that is not what was judged."""
-    if guard is None or not guard.args or rules is None:
+    if not any(received):
         return tuple(decisions)
-    return tuple([_told(decision, rules, guard) if decision.released else decision for decision in decisions])
-
-
-def _told(decision: Decision, rules: Rules, guard: Guard) -> Decision:
-    got = guard.arguments(decision.tool, decision.arguments)
-    if got == decision.arguments or not decision.digest:
-        return decision
-    text = _encode({"input": got}).decode() if decision.custom else got
-    action = read_action(Proposed(decision.tool_call_id, decision.tool, text), rules.engine.policy)
-    return structs.replace(decision, received=action.digest)
+    return tuple(
+        structs.replace(decision, received=digest) if decision.released and decision.digest else decision
+        for decision, digest in zip(decisions, received, strict=True)
+    )
 
 
 def within_budget(verdicts: Sequence[Verdict], settled: Settled, results: Sequence[Result]) -> list[Verdict]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Hashable
 
 from llm_proxy.errors import Kind, ProxyError
@@ -11,6 +10,7 @@ from llm_proxy.exchange import Exchange
 from llm_proxy.facts import Facts
 from llm_proxy.judge import permitted
 from llm_proxy.judging import Rules
+from llm_proxy.lately import Lately
 from llm_proxy.offer import Offer, offer
 from llm_proxy.policy.offers import Offers, Reason, Served, served
 from llm_proxy.policy.schema import Declare, Mode
@@ -20,13 +20,17 @@ from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.request import WireRequest
 
 _REMEMBERED = 2_000
+_MEMORY = 1 << 24
+"""Bytes of the offers that are remembered."""
+_EACH = 512
+"""Bytes that a declared tool takes beside its text, about."""
 
 
 class Offering:
     """Remembers what it made of a declaration: the same one costs a hash and a lookup."""
 
     def __init__(self) -> None:
-        self._known: OrderedDict[Hashable, Offer] = OrderedDict()
+        self._known: Lately[Hashable, Offer] = Lately(_REMEMBERED, _MEMORY)
 
     def look(self, exchange: Exchange, rules: Rules | None) -> None:
         """Puts the request's offer on the exchange, as far as it doesn't depend on the run.
@@ -43,7 +47,7 @@ class Offering:
         assert request is not None
         if dialect.declares is None or (rules is None and tools.every):
             return None
-        digest = _digest(request, dialect)
+        digest, size = _digest(request, dialect)
         if not digest:
             return None
         assert exchange.caller is not None
@@ -53,11 +57,8 @@ class Offering:
         known = self._known.get(key)
         if known is None:
             offers = Offers(rules.engine.policy if rules else None, role, tools)
-            known = self._known[key] = _offer(request, dialect, offers, rules)
-            if len(self._known) > _REMEMBERED:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(key)
+            known = _offer(request, dialect, offers, rules)
+            self._known.keep(key, known, size + _EACH * len(known.declarations.tools))
         return known
 
 
@@ -112,8 +113,8 @@ def _served(hosted: Hosted) -> Served:
     return Served(hosted.name, text, hosted.prefix, hosted.free)
 
 
-def _digest(request: WireRequest, dialect: Dialect) -> bytes:
-    """A hash of everything in the request that declares a tool; empty where nothing does."""
+def _digest(request: WireRequest, dialect: Dialect) -> tuple[bytes, int]:
+    """A hash of everything in the request that declares a tool, and its bytes; empty where nothing does."""
     assert dialect.declares is not None
     parts = [
         (key.encode(), request.body[slice(*at)])
@@ -122,9 +123,9 @@ def _digest(request: WireRequest, dialect: Dialect) -> bytes:
     ]
     parts += [(b"%d" % place, raw) for place, raw in dialect.declares.items(request)]
     if not parts:
-        return b""
+        return b"", 0
     digest = hashlib.sha256()
     for name, value in parts:
         digest.update(b"%b:%d:" % (name, len(value)))
         digest.update(value)
-    return digest.digest()
+    return digest.digest(), sum(len(value) for _, value in parts)

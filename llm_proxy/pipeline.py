@@ -24,6 +24,7 @@ from llm_proxy.offering import refusal
 from llm_proxy.reactions.alerts import with_records
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Evidence
+from llm_proxy.records.unseen import room_for, with_room
 from llm_proxy.records.view import Problem, Status
 from llm_proxy.sending.attempt import AnySink
 from llm_proxy.services import Services
@@ -171,20 +172,24 @@ class Pipeline:
         evidence = self._telling(journal.closed(exchange, services.writer.addresser, now, prices), exchange)
         services.active.pop(exchange.id, None)
 
+        look = room_for(exchange.unseen)
+
+        def wrote(found: Found) -> Wrote:
+            told = with_room(evidence, found.seen)
+            return Wrote(found.results, with_records(told, alerts.reached(found.results, exchange, now)))
+
         def settled(found: Found) -> Wrote:
             if isinstance(found.results[0], Late):
                 return _UNSETTLED
-            return Wrote(found.results, with_records(evidence, alerts.reached(found.results, exchange, now)))
+            return wrote(found)
 
         def if_open(found: Found) -> Wrote:
-            if exchange.id not in found.open:
-                return _UNSETTLED
-            return Wrote(found.results, with_records(evidence, alerts.reached(found.results, exchange, now)))
+            return wrote(found) if exchange.id in found.open else _UNSETTLED
 
-        results = await services.writer.submit(Job(settled, ops=(Settle(exchange.id, used),)))
+        results = await services.writer.submit(Job(settled, ops=(Settle(exchange.id, used),), look=look))
         if not results:
             # Its hold is gone: never taken, or expired, and then recovery may have closed the call already.
-            late = Job(if_open, ops=(Correct(exchange.id, used),), calls=(exchange.id,))
+            late = Job(if_open, ops=(Correct(exchange.id, used),), calls=(exchange.id,), look=look)
             results = await services.writer.submit(late)
         if results:
             alerts.count(results)

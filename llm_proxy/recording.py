@@ -7,12 +7,13 @@ look at, the work is done in a thread.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 import structlog
 from msgspec import structs
 
+from llm_proxy.chat.events import CallDelta, Event, Reasoning, Refusal, Text
 from llm_proxy.chat.reply import OPAQUE, Assembly, ToolCall
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
@@ -26,6 +27,7 @@ from llm_proxy.records.view import Decision
 from llm_proxy.redacting.recorded import RecordMask, record_mask
 from llm_proxy.redacting.recorded_replies import WITHHELD
 from llm_proxy.redacting.rules import Redaction
+from llm_proxy.wire.replay import events_of
 from llm_proxy.wire.spans import splice
 
 log = structlog.get_logger("llm_proxy.recording")
@@ -100,10 +102,11 @@ class Recorder:
     async def _close(
         self, exchange: Exchange, sent: Apart | None, replies: _Replies, mask: RecordMask
     ) -> None:
-        exchange.ending = await asyncio.to_thread(_ended, exchange, sent, replies, mask)
+        exchange.ending = await asyncio.to_thread(_looked_into, exchange, sent, replies, mask)
 
 
 _POLICIES = 4
+_MUCH, _SEAM = 1 << 20, 1 << 16
 
 
 class _Replies:
@@ -111,27 +114,66 @@ class _Replies:
 
     def __init__(self, exchange: Exchange) -> None:
         self.emitted = exchange.emitted.getvalue()
-        self.released = released_bytes(exchange, self.emitted)
+        self._exchange = exchange
         self.pieces = [p.emitted.getvalue() for p in exchange.resumed.pieces] if exchange.resumed else []
         self.rounds = [r.emitted.getvalue() for r in exchange.rounds]
-        self._assembly = exchange.assembly
+        self._assembly, self._dialect = exchange.assembly, exchange.upstream
         self._blind = exchange.dialect.raw
-        self.size = (
-            len(self.emitted) + len(self.released or b"") + sum(map(len, [*self.pieces, *self.rounds]))
-        )
+        other = sum(map(len, exchange.released or ()))
+        self.size = len(self.emitted) + other + sum(map(len, [*self.pieces, *self.rounds]))
+
+    @property
+    def released(self) -> bytes | None:
+        """What the agent received, where it differs: made anew each time, since it may be large."""
+        return released_bytes(self._exchange, self.emitted)
 
     def hold(self, mask: RecordMask) -> bool:
         """Whether there may be something. What came in several replies, or in no known form, is read all."""
         if self.pieces or self.rounds or (self._blind and self.emitted.find(b"data:") >= 0):
             return True
-        if mask.holds(self.emitted) or (self.released and mask.holds(self.released)):
+        if mask.holds(self.emitted) or (self._exchange.released and mask.holds(self.released or b"")):
             return True
-        return any(mask.holds(text.encode("utf-8", "replace")) for text in texts_of(self._assembly))
+        return any(mask.holds(text.encode("utf-8", "replace")) for text in self._texts())
+
+    def _texts(self) -> Iterable[str]:
+        """What was said, each text put together: in pieces where there is much of it.
+
+        The texts of a body stand whole in its bytes, where they were looked at already.
+        """
+        if self.size <= LARGE:
+            return texts_of(self._assembly)
+        if self._dialect is None or self.emitted[:64].lstrip()[:1] in (b"{", b"["):
+            return ()
+        return joined(events_of(self._dialect, self.emitted, streamed=True))
 
     def masked(self, mask: RecordMask) -> tuple[bytes | None, bytes | None, tuple[bytes | None, ...]]:
         every = [self.emitted, self.released or b"", *self.pieces, *self.rounds]
         emitted, released, *others = masked_replies(every, mask)
         return emitted, released, tuple(others)
+
+
+def joined(events: Iterable[Event]) -> Iterator[str]:
+    """The texts that events come to, in pieces that overlap by more than any value is long."""
+    texts: dict[tuple[object, ...], list[str]] = {}
+    sizes: dict[tuple[object, ...], int] = {}
+    for event in events:
+        match event:
+            case Text(choice, text) | Refusal(choice, text):
+                key = (choice, type(event))
+            case Reasoning(choice, text, kind, part) if kind not in OPAQUE:
+                key = (choice, kind, part)
+            case CallDelta(choice, index, _, _, text):
+                key = (choice, index)
+            case _:
+                continue
+        texts.setdefault(key, []).append(text)
+        sizes[key] = sizes.get(key, 0) + len(text)
+        if sizes[key] > _MUCH:
+            piece = "".join(texts[key])
+            yield piece
+            texts[key] = [piece[-_SEAM:]]
+            sizes[key] = len(texts[key][0])
+    yield from ("".join(pieces) for pieces in texts.values())
 
 
 def texts_of(assembly: Assembly) -> list[str]:
@@ -146,6 +188,12 @@ def texts_of(assembly: Assembly) -> list[str]:
         )
         if text
     ]
+
+
+def _looked_into(exchange: Exchange, sent: Apart | None, replies: _Replies, mask: RecordMask) -> Ending:
+    """As `_ended`, where a look finds something to mask; else nothing is taken apart."""
+    found = replies.hold(mask) or (sent is not None and holds(sent, mask, results=True))
+    return _ended(exchange, sent, replies, mask if found else None)
 
 
 def _ended(exchange: Exchange, sent: Apart | None, replies: _Replies, mask: RecordMask | None) -> Ending:

@@ -37,6 +37,15 @@ async def held_again(writer: Writer, exchange: Exchange, worst: Quote, used: Amo
     return None
 
 
+async def held_more(writer: Writer, exchange: Exchange, more: Amount) -> bool:
+    """Holds `more` for a call as it stands; False where there is no room, or nobody can tell."""
+    if not isinstance(await _topped_up(writer, exchange, more), Held):
+        return False
+    exchange.held += more
+    exchange.topped_up += more
+    return True
+
+
 def _beyond(asked: Quote, used: Amount, held: Amount) -> Amount:
     """What has to be held on top. The call itself counts as the one request that it is."""
     needed = structs.replace(asked.amount(), requests=0, concurrency=0) + used

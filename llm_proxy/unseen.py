@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -20,15 +21,16 @@ from llm_proxy.records.runstate import RunKey
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.request import WireRequest
-from llm_proxy.wire.retelling import Cut, Put, Turn
+from llm_proxy.wire.retelling import Called, Cut, Put, Turn
 
 log = structlog.get_logger("llm_proxy.unseen")
 
 LONGEST = 256 << 10
 """Bytes of what is kept of one reply; of a longer one the note stays as it is."""
-MOST = 64
-"""Replies of one run of which something is kept."""
-_RUNS = 1_000
+MOST_PUT = 1 << 20
+"""Bytes of what is put back into one request; of further replies the notes stay."""
+_REMEMBERED = 32 << 20
+"""Bytes of rows that a worker remembers."""
 
 
 class Unseen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -44,69 +46,153 @@ class Unseen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 encode = msgspec.json.Encoder().encode
+_sorted = msgspec.json.Encoder(order="deterministic").encode
+_any = msgspec.json.Decoder().decode
 _decode = msgspec.json.Decoder(Unseen).decode
 
 
-def key_of(text: str, calls: Sequence[str]) -> str:
-    """By what a reply is known when it comes back: its calls' ids, or else its words, blanks left out."""
-    named = "\0".join(calls) if calls else "".join(text.split())
-    return hashlib.sha256((b"c" if calls else b"t") + named.encode("utf-8", "surrogatepass")).hexdigest()
+def key_of(text: str, calls: Sequence[Called]) -> str:
+    """By what a reply is known when it comes back: its calls, or else its words, blanks left out.
+
+    Ids alone don't tell calls apart, since some servers begin each reply with `call_0`.
+    """
+    if not calls:
+        return hashlib.sha256(b"t" + _unblank(text).encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256(b"c")
+    for call in calls:
+        for part in (call.id.encode("utf-8", "surrogatepass"), _plain(call.arguments)):
+            digest.update(len(part).to_bytes(8) + part)
+    return digest.hexdigest()
 
 
-Load = Callable[[RunKey], Mapping[str, bytes]]
-"""Reads the rows of a run; it blocks."""
+def _unblank(text: str) -> str:
+    return "".join(text.split())
+
+
+def _plain(arguments: str) -> bytes:
+    """Arguments however an agent's JSON library writes them; a freeform tool's text as it is."""
+    try:
+        return _sorted(_any(arguments or "{}"))
+    except (*CANNOT_READ, ValueError, RecursionError):
+        return arguments.encode("utf-8", "surrogatepass")
+
+
+class Kept(NamedTuple):
+    """A row as it's remembered, and its size in the store."""
+
+    unseen: Unseen
+    size: int
+
+
+Load = Callable[[RunKey, Set[str]], Mapping[str, bytes]]
+"""Reads those of these keys' rows that a run has; it blocks."""
 
 
 class UnseenTurns:
-    """One per worker: the newest runs' rows, by key. Used from the event loop only."""
+    """One per worker: the rows that were last put back. Used from the event loop only."""
 
-    def __init__(self, load: Load) -> None:
+    def __init__(self, load: Load, most: int = _REMEMBERED) -> None:
         self._load = load
-        self._runs: OrderedDict[RunKey, dict[str, Unseen | None]] = OrderedDict()
+        self._most = most
+        self._rows: OrderedDict[tuple[RunKey, str], Kept] = OrderedDict()
+        self.size = 0
+        """Bytes of what is remembered."""
 
-    async def of(self, run: RunKey, keys: Sequence[str]) -> dict[str, Unseen]:
-        """What is kept of the replies of these keys. The store is read once for a key, whatever it says.
+    async def of(self, run: RunKey, keys: Sequence[str]) -> dict[str, Kept]:
+        """What is kept of the replies of these keys. A row never changes, so it's read once.
 
-        A row is committed before its reply ends, so that no history can be ahead of it.
+        A row is committed before its reply ends, so that no history can be ahead of it. That there is none is
+        not remembered: anyone can ask for any number of keys.
         """
-        known = self._runs.setdefault(run, {})
-        self._runs.move_to_end(run)
-        if len(self._runs) > _RUNS:
-            self._runs.popitem(last=False)
-        if any(key not in known for key in keys):
-            rows = await asyncio.to_thread(self._load, run)
-            known.update({key: _decode(rows[key]) if key in rows else None for key in keys})
-        return {key: unseen for key in keys if (unseen := known.get(key)) is not None}
+        known = {key: kept for key in keys if (kept := self._rows.get((run, key)))}
+        for key in known:
+            self._rows.move_to_end((run, key))
+        wanted = frozenset(keys) - known.keys()
+        if wanted:
+            read = await asyncio.to_thread(self._read, run, wanted)
+            for key, kept in read.items():
+                self._remember((run, key), kept)
+            known |= read
+        return known
+
+    def _read(self, run: RunKey, wanted: Set[str]) -> dict[str, Kept]:
+        return {key: Kept(_decode(body), len(body)) for key, body in self._load(run, wanted).items()}
+
+    def _remember(self, key: tuple[RunKey, str], kept: Kept) -> None:
+        if key in self._rows:  # another call of the run was as fast
+            return
+        self._rows[key] = kept
+        self.size += kept.size
+        while self.size > self._most:
+            _, gone = self._rows.popitem(last=False)
+            self.size -= gone.size
 
 
-async def retold(dialect: Dialect, request: WireRequest, turns_of: UnseenTurns, run: RunKey) -> WireRequest:
-    """The request with what the agent never saw of it; the same object where there is nothing.
+class Retold(NamedTuple):
+    """A request with what its agent never saw of it, and the text that this adds to its prompt."""
+
+    request: WireRequest
+    added: str
+
+
+async def retold(dialect: Dialect, request: WireRequest, turns_of: UnseenTurns, run: RunKey) -> Retold | None:
+    """The request with what the agent never saw of it; None where there is nothing.
 
     What can't be read is left as it is.
     """
     history = dialect.onwards.history if dialect.onwards else None
     if history is None or not request.message_spans:
-        return request
+        return None
     turns = history.turns(request.messages)
     keys = {turn.start: key_of(turn.text, turn.calls) for turn in turns}
     found = await turns_of.of(run, [*dict.fromkeys(keys.values())])
-    missing = [turn for turn in turns if keys[turn.start] in found]
-    if not missing:
-        return request
+    if not found:
+        return None
+    missing = _chosen(turns, keys, found)
     try:
-        return _retold(dialect, request, [(turn, found[keys[turn.start]]) for turn in missing])
+        return _retold(dialect, request, missing)
     except (*CANNOT_READ, ProxyError, ValueError, KeyError, IndexError):
         log.warning("what an agent never saw could not be put back", run_id=run.run_id, exc_info=True)
-        return request
+        return None
 
 
-def _retold(dialect: Dialect, request: WireRequest, missing: Sequence[tuple[Turn, Unseen]]) -> WireRequest:
+def _chosen(
+    turns: Sequence[Turn], keys: Mapping[int, str], found: Mapping[str, Kept]
+) -> list[tuple[Turn, Unseen]]:
+    """Each row with the one turn that it's put back into: the oldest that has its note, or else the oldest.
+
+    The oldest first, up to `MOST_PUT`: so a history that grows keeps its beginning, and its vendor's cache.
+    """
+    theirs: dict[str, Turn] = {}
+    noted: set[str] = set()
+    for turn in turns:
+        key = keys[turn.start]
+        if key not in found or key in noted:
+            continue
+        if _unblank(found[key].unseen.note) in _unblank(turn.text):
+            noted.add(key)
+            theirs[key] = turn
+        else:
+            theirs.setdefault(key, turn)
+    chosen: list[tuple[Turn, Unseen]] = []
+    left = MOST_PUT
+    for key, turn in sorted(theirs.items(), key=lambda item: item[1].start):
+        unseen, size = found[key]
+        if size <= left:
+            left -= size
+            chosen.append((turn, unseen))
+    return chosen
+
+
+def _retold(dialect: Dialect, request: WireRequest, missing: Sequence[tuple[Turn, Unseen]]) -> Retold:
     assert dialect.onwards is not None
     messages: list[list[bytes]] = [[bytes(raw)] for raw in request.messages]
+    added: list[bytes] = []
     for turn, unseen in missing:
         after = messages[turn.end] if turn.end < len(messages) else []
         following = after[0] if len(after) == 1 else None
         put = _put(dialect, request.model, unseen)
+        added += [*put.front, *[call for _, call in put.calls], *put.results]
         told, answered = dialect.onwards.history.retell(
             [raw for at in range(turn.start, turn.end) for raw in messages[at]],
             following,
@@ -119,7 +205,8 @@ def _retold(dialect: Dialect, request: WireRequest, missing: Sequence[tuple[Turn
             messages[turn.end] = [answered]
     body, (first, last) = request.body, (request.message_spans[0][0], request.message_spans[-1][1])
     every = b",".join([raw for told in messages for raw in told])
-    return dialect.parse(body[:first] + every + body[last:])
+    text = b"\n".join(added).decode("utf-8", "replace")
+    return Retold(dialect.parse(body[:first] + every + body[last:]), text)
 
 
 def _put(dialect: Dialect, model: str, unseen: Unseen) -> Put:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -69,7 +69,7 @@ from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.transport import headers_from, open_transport
 from llm_proxy.topup import TopUps
 from llm_proxy.turns import Turns
-from llm_proxy.unseen import MOST, UnseenTurns
+from llm_proxy.unseen import UnseenTurns
 from llm_proxy.upstream.http import HttpProvider
 from llm_proxy.upstream.litellm import LiteLLMProvider
 from llm_proxy.upstream.provider import Provider, Upstreams
@@ -274,9 +274,9 @@ class Worker:
         with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
             return ensure_salt(connection, KEPT)
 
-    def _unseen_now(self, run: RunKey) -> dict[str, bytes]:
+    def _unseen_now(self, run: RunKey, wanted: Set[str]) -> dict[str, bytes]:
         with self.engine.connect() as connection:
-            return load_unseen(connection, run, MOST)
+            return load_unseen(connection, run, wanted)
 
     def _classified_now(self, run: RunKey) -> list[ClassifiedRow]:
         with self.engine.connect() as connection:

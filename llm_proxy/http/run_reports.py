@@ -62,9 +62,8 @@ class RunReports:
         if token is None:
             raise _not_found(services.receipts.why_not(judged))
         told = judged.decision
-        return ReceiptGiven(
-            receipt=token, tool=told.tool, tool_call_id=told.tool_call_id, digest=judged.digest
-        )
+        digest = told.received or judged.digest
+        return ReceiptGiven(receipt=token, tool=told.tool, tool_call_id=told.tool_call_id, digest=digest)
 
     def _by_receipt(self, run: RunKey, wish: EffectWish) -> tuple[RunKey, EffectWish]:
         """The run and the call that the receipt names."""

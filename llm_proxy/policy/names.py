@@ -25,6 +25,7 @@ APPROVAL_DENIED = "approval-denied"
 APPROVAL_EXPIRED = "approval-expired"
 TOO_MANY_APPROVALS = "too-many-approvals"
 SIBLING_DENIED = "sibling-denied"
+REDACTED_ARGS = "redacted-args"
 
 ANSWERS = frozenset(
     {NO_APPROVER, APPROVED, APPROVAL_PENDING, APPROVAL_DENIED, APPROVAL_EXPIRED, TOO_MANY_APPROVALS}
@@ -48,6 +49,7 @@ BUILT_IN = frozenset(
         PROVIDER_RUN,
         UNDECLARED_SERVER_TOOL,
         SIBLING_DENIED,
+        REDACTED_ARGS,
         *ANSWERS,
     }
 )
@@ -76,7 +78,8 @@ def own_rules(file: PolicyFile) -> tuple[str, ...]:
 
 def possible(file: PolicyFile) -> Iterator[str]:
     """Every name that a verdict of this policy may carry."""
-    yield from BUILT_IN - ANSWERS - {ENVELOPE, PROVIDER_RUN, UNDECLARED_SERVER_TOOL, SIBLING_DENIED}
+    elsewhere = {ENVELOPE, PROVIDER_RUN, UNDECLARED_SERVER_TOOL, SIBLING_DENIED, REDACTED_ARGS}
+    yield from BUILT_IN - ANSWERS - elsewhere
     yield from own_rules(file)
     yield from (tier(value) for value in Tier if value is not Tier.PROHIBITED)
     yield from {check(argument) for tool in file.tools.values() for argument in tool.check}

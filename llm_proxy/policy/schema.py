@@ -257,6 +257,11 @@ class Redaction(Strict):
             raise ValueError("needs exactly one of field and detect")
         if self.replacement == "last4" and self.detect in ("email", "secret"):
             raise ValueError(f"with: last4 says too much of a {self.detect}: use token, mask or remove")
+        if self.replacement == "remove" and self.detect and "tool_args" in self.places:
+            raise ValueError(
+                "with: remove joins what stands around a value, in arguments that were judged with it: "
+                "use token, last4 or mask"
+            )
         if "reply" not in self.places:
             if self.sensitivity is not None:
                 raise ValueError("sensitivity is for replies: add reply to `in`, or leave it out")

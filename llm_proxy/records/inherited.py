@@ -52,9 +52,7 @@ def from_above(parent: RunKey | None) -> Callable[[Connection], Inherited] | Non
     return None if parent is None else lambda connection: _read(connection, parent)
 
 
-def from_both(
-    parent: RunKey | None, conversation: RunKey | None
-) -> Callable[[Connection], Sources] | None:
+def from_both(parent: RunKey | None, conversation: RunKey | None) -> Callable[[Connection], Sources] | None:
     """As `from_above`, of up to two runs; None where there is neither."""
     if parent is None and conversation is None:
         return None
@@ -93,11 +91,12 @@ def begun_with(evidence: Evidence, above: Inherited) -> Evidence:
     labels = msgspec.json.encode(above.labels).decode()
     rows = [
         row._replace(
-            sensitivity=above.sensitivity, untrusted=above.untrusted, labels=labels, marks=row.marks | above.marks
+            sensitivity=above.sensitivity,
+            untrusted=above.untrusted,
+            labels=labels,
+            marks=row.marks | above.marks,
         )
         for row in evidence.runs
     ]
     values = [value for row in rows for value in above.rows_of(row.agent_id, row.run_id)]
-    return msgspec.structs.replace(
-        evidence, runs=tuple(rows), classified=(*evidence.classified, *values)
-    )
+    return msgspec.structs.replace(evidence, runs=tuple(rows), classified=(*evidence.classified, *values))

@@ -108,7 +108,7 @@ class EffectRow(NamedTuple):
 
 
 class UnseenRow(NamedTuple):
-    """Denied calls that an agent never saw, and what the model was told of each."""
+    """Denied calls that an agent never saw, with what the model was told of each. The first row stands."""
 
     agent_id: str
     run_id: str

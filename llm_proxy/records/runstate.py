@@ -18,7 +18,7 @@ class RunKey(msgspec.Struct, frozen=True, gc=False):
 
 
 PROVIDER_PLACES = 1 << 40
-"""Where the positions of what a provider ran itself begin, behind those of the calls that a model proposed."""
+"""Where the positions of what a provider ran itself begin, behind those of the calls that it proposed."""
 
 
 class JudgedCall(msgspec.Struct, frozen=True, gc=False):

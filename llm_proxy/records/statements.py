@@ -58,7 +58,7 @@ class Statements:
         self.link_used = self._update(pt.links, p.LinkUsed._fields, keys=("sha256",))
         self.run_event = self._replacing(pt.run_events, p.RunEventRow, ("agent_id", "run_id", "name"))
         self.effect = self._insert(pt.effects, p.EffectRow._fields)
-        self.unseen = self._replacing(pt.unseen, p.UnseenRow, ("agent_id", "run_id", "key"))
+        self.unseen = self._insert(pt.unseen, p.UnseenRow._fields, ignore=True)
         self.classified = self._rising()
         self.head = self._update(t.writers, ("seen_us", "head_seq", "head_hash", "writer"), keys=("writer",))
 
@@ -112,7 +112,7 @@ class Statements:
             (self.link_used, [row for piece in pieces for row in piece.links_used]),
             (self.run_event, _last({row[:3]: row for piece in pieces for row in piece.run_events})),
             (self.effect, [row for piece in pieces for row in piece.effects]),
-            (self.unseen, _last({row[:3]: row for piece in pieces for row in piece.unseen})),
+            (self.unseen, sorted([row for piece in pieces for row in piece.unseen], key=_unseen)),
             (self.classified, sorted([row for piece in pieces for row in piece.classified])),
         )
 
@@ -214,9 +214,7 @@ class Statements:
         conflict = statement.on_conflict_do_update(index_elements=["cap", "subject", "day"], set_=used)
         return self._prepare(conflict, p.Counted._fields)
 
-    def _replacing(
-        self, table: Table, row: type[p.RunEventRow | p.UnseenRow], keys: tuple[str, ...]
-    ) -> Prepared:
+    def _replacing(self, table: Table, row: type[p.RunEventRow], keys: tuple[str, ...]) -> Prepared:
         """Inserts, or takes the place of what stands under these keys."""
         statement = upsert(table, self._dialect).values({name: bindparam(name) for name in row._fields})
         told = {name: statement.excluded[name] for name in row._fields if name not in keys}
@@ -273,6 +271,10 @@ def _added(rows: Sequence[p.Counted]) -> list[p.Counted]:
 
 def _last(rows: dict[Any, Any]) -> list[Any]:
     return [rows[key] for key in sorted(rows)]
+
+
+def _unseen(row: p.UnseenRow) -> tuple[str, str, str]:
+    return row[:3]
 
 
 def _approval(row: p.ApprovalChange) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from llm_proxy.policy.vocabulary import Detector
@@ -17,6 +17,7 @@ from llm_proxy.redacting.detectors import Span, find
 from llm_proxy.redacting.fields import TOKEN
 
 NUMBER = re.compile(r"-?[0-9]++(?:\.[0-9]++)?(?:[eE][+\-]?[0-9]++)?")
+_decode = json.JSONDecoder(strict=False).decode
 _SIGN = re.compile(r"\\(?:u[dD][89abAB]..\\u[dD][c-fC-F]..|u.{4}|.)", re.DOTALL)
 """One character of a string, escaped."""
 
@@ -25,18 +26,22 @@ Detected = tuple[int, int, str]
 
 
 class Literal(NamedTuple):
-    """A JSON string with escapes: where it stands, what it says, and where each piece of that is written."""
+    """A JSON string with escapes: where it stands, its quotes included, and what it says."""
 
     start: int
     end: int
     text: str
-    said: list[int]
-    written: list[int]
 
-    def at(self, place: int) -> int:
-        """Where the character at `place` of what it says is written."""
-        n = bisect_right(self.said, place) - 1
-        return self.written[n] + place - self.said[n]
+    def written(self, found: Sequence[Span], source: str) -> Iterator[Span]:
+        """Where in `source` what is `found` in its text is written."""
+        said, at, shift = [0], [self.start + 1], self.start + 1
+        for sign in _SIGN.finditer(source, self.start, self.end):
+            said.append(sign.start() - shift + 1)
+            at.append(sign.end())
+            shift += sign.end() - sign.start() - 1
+        for span in found:
+            a, b = [bisect_right(said, place) - 1 for place in span]
+            yield at[a] + span[0] - said[a], at[b] + span[1] - said[b]
 
 
 def literals(text: str) -> tuple[Literal, ...]:
@@ -57,8 +62,9 @@ def detected(
 ) -> Iterator[Detected]:
     """The values of this kind in `text`, whose `literals` are `strings`, not in order."""
     for string in strings:
-        for a, b in find(kind, string.text):
-            yield string.at(a), string.at(b), json.dumps(show(string.text[a:b]))[1:-1]
+        if found := find(kind, string.text):
+            for (a, b), (start, end) in zip(found, string.written(found, text), strict=True):
+                yield start, end, json.dumps(show(string.text[a:b]))[1:-1]
     starts = [string.start for string in strings]
     left: list[Span] = []
     for start, end in find(kind, text):
@@ -81,18 +87,10 @@ def detected(
 
 def _read(text: str, start: int, end: int) -> Literal | None:
     """None where it is no string after all."""
-    literal = text[start:end]
     try:
-        says = json.loads(literal, strict=False)
+        return Literal(start, end, _decode(text[start:end]))
     except ValueError:
         return None
-    said, written, shift = [0], [start + 1], start + 1
-    for sign in _SIGN.finditer(text, start, end):
-        place = sign.start() - shift + 1
-        shift += sign.end() - sign.start() - 1
-        said.append(place)
-        written.append(sign.end())
-    return Literal(start, end, says, said, written)
 
 
 def _numbers(text: str) -> list[Span]:

@@ -35,6 +35,11 @@ _VALUES = frozenset({"arguments", "input", "content", "output", "text"})
 """Keys below which numbers are somebody's data."""
 
 
+_PIECE = 1 << 20
+_SEAM = 1 << 16
+"""Bytes of the next piece that are read with one: no value is longer."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecordMask:
     """One policy's, or that of none. `everywhere`: rules for all text; `results`: for those of some tools."""
@@ -44,7 +49,15 @@ class RecordMask:
     results: tuple[Rule, ...] = ()
 
     def holds(self, data: bytes) -> bool:
-        """Whether there may be something to mask in bytes of any kind."""
+        """Whether there may be something to mask in bytes of any kind. Much is read piece by piece."""
+        if len(data) <= _PIECE:
+            return self._holds(data)
+        view = memoryview(data)
+        return any(
+            self._holds(bytes(view[start : start + _PIECE + _SEAM])) for start in range(0, len(data), _PIECE)
+        )
+
+    def _holds(self, data: bytes) -> bool:
         if any(rule.detect == "secret" for rule in self.everywhere) and holds_secret(data):
             return True
         if data.find(_CARRIED) >= 0 and any(self._carries(text) for text in _ENVELOPE.findall(data)):

@@ -11,6 +11,10 @@ from llm_proxy.redacting.values import Kept, kept, number_spellings
 from llm_proxy.wire.results import ResultAt, Slice
 from llm_proxy.wire.spans import Edit
 
+_EACH = 200
+"""Bytes of a result, a hit or a value, about."""
+_WIDTH = 2
+"""Bytes of a character, about."""
 MOST_VALUES = 2_000
 """Values of classified fields that one result may bring into a run."""
 
@@ -33,6 +37,14 @@ class Scanned(NamedTuple):
     """Texts, and what the rules for results find in each."""
     values: tuple[tuple[Kept, ...], ...]
     """For each rule of a field in replies what is to be kept of its values."""
+
+    @property
+    def kept(self) -> int:
+        """Bytes that it takes in memory, about."""
+        hits = sum(len(found) for _, found in self.found)
+        texts = sum(len(slice_.text) * _WIDTH for slice_, _ in self.found)
+        values = sum(len(of_rule) for of_rule in self.values)
+        return _EACH + len(self.id) + texts + _EACH * (hits + values)
 
     def edits(self, rules: Sequence[Rule], tool: str | None) -> list[Edit]:
         """What redacts the result of `tool` in its message."""

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 _APART = "\n\n"
+
+
+class Called(NamedTuple):
+    """A call of a turn. `arguments` is raw JSON, or a freeform tool's text."""
+
+    id: str
+    arguments: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +23,7 @@ class Turn:
     start: int
     end: int
     text: str
-    calls: tuple[str, ...]
-    """Ids of its calls."""
+    calls: tuple[Called, ...]
 
 
 @dataclass(slots=True)

@@ -100,10 +100,11 @@ def exchanges() -> Iterator[Exchange]:
 
 
 def _policy() -> dict[str, Any]:
-    """One that lets every tool be called which a fixture calls."""
+    """One that lets every tool be called which a fixture calls, and every tool be offered."""
     names = {name for exchange in ALL for name in _called(exchange)}
     tool = {"effect": "read", "tier": "autonomous"}
-    return {"policy": {"id": "open", "version": 1}, "tools": dict.fromkeys(sorted(names), tool)}
+    tools = dict.fromkeys(sorted(names), tool)
+    return {"policy": {"id": "open", "version": 1}, "posture": {"fallback": "allow"}, "tools": tools}
 
 
 def _called(exchange: Exchange) -> Iterator[str]:

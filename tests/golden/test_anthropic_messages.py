@@ -82,7 +82,7 @@ BOTH = {
         SONNET,
         Usage(input=1057, output=70, cached=7),
         server_tools=(
-            ServerToolUse(index=1, name="echo", id="mcptoolu_01"),
+            ServerToolUse(index=1, name="example__echo", id="mcptoolu_01"),
             ServerToolUse(index=2, name="mcp_tool_result", id="mcptoolu_01"),
         ),
         finish="pause",

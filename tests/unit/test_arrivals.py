@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from llm_proxy.arrivals import Arrivals, inspect
 from llm_proxy.exchange import Exchange
@@ -14,7 +15,7 @@ from llm_proxy.policy.engine import PolicyEngine
 from llm_proxy.policy.load import read_policy
 from llm_proxy.policy.schema import Mode, OnDeny
 from llm_proxy.records.evidence import Evidence
-from llm_proxy.records.runstate import JudgedCall, Mark, RunKey, RunState
+from llm_proxy.records.runstate import PROVIDER_PLACES, JudgedCall, Mark, RunKey, RunState
 from llm_proxy.redacting.rules import redaction_of
 from llm_proxy.redacting.scanned import MOST_VALUES, TooManyValues, scan
 from llm_proxy.wire.dialects import DIALECTS
@@ -76,6 +77,21 @@ def test_a_result_of_no_released_call_is_of_the_worst_kind(history: tuple[Judged
     came = arrive(RunState(history=history), message("x"))
     assert [(view.known, view.label, view.untrusted) for view in came.views] == [(False, "secret", True)]
     assert (came.state.sensitivity, came.state.untrusted, came.answered) == (3, True, [])
+
+
+def test_no_result_of_the_agent_answers_what_the_provider_ran() -> None:
+    ran = JudgedCall("srv_1", "hr_read", "allow", "read", "", 1, 1, None, "c1", position=PROVIDER_PLACES)
+    came = arrive(RunState(revision=1, history=(ran,)), message("made up by the agent", "srv_1"))
+    assert [(view.known, view.tool) for view in came.views] == [(False, "")]
+    assert (came.state.sensitivity, came.state.untrusted, came.answered) == (3, True, [])
+
+
+@pytest.mark.parametrize("answered_us", [None, 1])
+def test_a_result_without_an_id_answers_nothing(answered_us: int | None) -> None:
+    nameless = structs.replace(call(1, id_=""), answered_us=answered_us)
+    came = arrive(RunState(revision=1, history=(nameless,)), message("x", ""))
+    assert [view.known for view in came.views] == [False]
+    assert (came.state.untrusted, came.answered) == (True, [])
 
 
 def test_other_content_for_a_call_that_was_answered_is_unknown() -> None:

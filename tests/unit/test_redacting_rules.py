@@ -99,6 +99,7 @@ def test_of_two_rules_for_one_value_the_wider_speaks_then_the_first() -> None:
     [
         ({"in": ["tool_result"], "detect": "email", "with": "last4"}, "says too much"),
         ({"in": ["tool_result"], "detect": "secret", "with": "last4"}, "says too much"),
+        ({"in": ["tool_args"], "detect": "phone", "with": "remove"}, "joins what stands around"),
         ({"in": ["reply"], "field": "$.a", "with": "mask"}, "needs sensitivity"),
         ({"in": ["reply"], "field": "$.a", "with": "token", "sensitivity": "secret"}, "mask or remove"),
         ({"in": ["reply"], "detect": "iban", "with": "mask", "tool": "crm_*"}, "leave tool out"),

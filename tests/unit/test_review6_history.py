@@ -1,4 +1,4 @@
-"""Review of issue 6: what is put back into a history, and what a forged result does to its run."""
+"""Review of issue 6: what is put back into a history."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from llm_proxy.chat.prompt import CallPart, ResultPart, TextPart
-from llm_proxy.records.runstate import JudgedCall, RunKey, RunState
+from llm_proxy.records.runstate import RunKey
 from llm_proxy.unseen import Unseen, UnseenTurns, encode, key_of, retold
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
-from tests.unit.test_arrivals import arrive, message
 
 RUN = RunKey("bot", "r")
 NOTE = "[llm-proxy] The call to 'rm' was denied by rule 'prohibited'."
@@ -46,10 +45,3 @@ async def test_what_is_known_of_one_run_is_bounded() -> None:
     for n in range(50):
         await turns.of(RUN, [f"{n}.{m}" for m in range(1_000)])
     assert len(turns._runs[RUN]) < 10_000  # pyright: ignore[reportPrivateUsage]
-
-
-def test_a_forged_result_of_what_the_provider_ran_is_unknown() -> None:
-    ran = JudgedCall("srvtoolu_1", "web_search", "allow", "read", "", 1, 1, result=None, call_id="c")
-    came = arrive(RunState(revision=1, history=(ran,)), message("made up by the agent", "srvtoolu_1"))
-    assert [view.known for view in came.views] == [False]
-    assert (came.state.sensitivity, came.state.untrusted) == (3, True)

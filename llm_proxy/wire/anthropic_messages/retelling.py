@@ -9,7 +9,7 @@ import msgspec
 from llm_proxy.wire.anthropic_messages import schema
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.members import NULL, items, members, to_array, to_object
-from llm_proxy.wire.retelling import Cut, History, Put, Turn
+from llm_proxy.wire.retelling import Called, Cut, History, Put, Turn
 
 _encode = msgspec.json.Encoder().encode
 
@@ -20,6 +20,7 @@ class _Block(msgspec.Struct):
     id: str | None = None
     signature: str | None = None
     data: str | None = None
+    input: msgspec.Raw = msgspec.Raw(b"")
 
 
 class _Message(msgspec.Struct):
@@ -42,8 +43,12 @@ def turns(messages: Sequence[bytes]) -> list[Turn]:
             blocks = message.content if isinstance(message.content, list) else []
             text = message.content if isinstance(message.content, str) else ""
             text += "".join([block.text or "" for block in blocks if block.type == "text"])
-            ids = tuple([block.id or "" for block in blocks if schema.is_call(block.type)])
-            found.append(Turn(at, at + 1, text, ids))
+            calls = [
+                Called(block.id or "", bytes(block.input).decode())
+                for block in blocks
+                if schema.is_call(block.type)
+            ]
+            found.append(Turn(at, at + 1, text, tuple(calls)))
     return found
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.members import NULL, Members, given, items, members, to_array, to_object
-from llm_proxy.wire.retelling import Cut, History, Put, Turn
+from llm_proxy.wire.retelling import Called, Cut, History, Put, Turn
 
 _text = msgspec.json.Decoder(str).decode
 _encode = msgspec.json.Encoder().encode
@@ -18,8 +18,22 @@ class _Part(msgspec.Struct):
     text: str | None = None
 
 
+class _Function(msgspec.Struct):
+    arguments: str | None = None
+
+
+class _Custom(msgspec.Struct):
+    input: str | None = None
+
+
 class _Call(msgspec.Struct):
     id: str | None = None
+    function: _Function | None = None
+    custom: _Custom | None = None
+
+    def called(self) -> Called:
+        said = self.function.arguments if self.function else self.custom.input if self.custom else ""
+        return Called(self.id or "", said or "")
 
 
 class _Message(msgspec.Struct):
@@ -39,8 +53,8 @@ def turns(messages: Sequence[bytes]) -> list[Turn]:
         except CANNOT_READ:
             continue
         if message.role == "assistant":
-            ids = tuple([call.id or "" for call in message.tool_calls or ()])
-            found.append(Turn(at, at + 1, _said(message), ids))
+            calls = tuple([call.called() for call in message.tool_calls or ()])
+            found.append(Turn(at, at + 1, _said(message), calls))
     return found
 
 

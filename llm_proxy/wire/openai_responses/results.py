@@ -16,6 +16,4 @@ def results_at(raw: bytes) -> tuple[ResultAt, ...]:
         key = "output" if text_at(item, "output") or "tools" not in item else "tools"
     else:
         return ()
-    if not id_:
-        return ()
     return (result_at(raw, id_, item[key][1]) if key in item else nothing(id_),)

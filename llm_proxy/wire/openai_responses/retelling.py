@@ -8,7 +8,7 @@ import msgspec
 
 from llm_proxy.wire.lenient import lenient
 from llm_proxy.wire.members import members, to_object
-from llm_proxy.wire.retelling import Cut, History, Put, Turn
+from llm_proxy.wire.retelling import Called, Cut, History, Put, Turn
 
 _CALLS = ("function_call", "custom_tool_call")
 _encode = msgspec.json.Encoder().encode
@@ -23,6 +23,8 @@ class _Item(msgspec.Struct):
     role: str | None = None
     id: str | None = None
     call_id: str | None = None
+    arguments: str | None = None
+    input: str | None = None
     content: str | list[_Part] | None = None
     encrypted_content: str | None = None
 
@@ -39,8 +41,13 @@ def turns(messages: Sequence[bytes]) -> list[Turn]:
         while end < len(read) and _is_assistants(read[end]):
             end += 1
         if end > start:
-            ids = tuple([item.call_id or "" for item in read[start:end] if item.type in _CALLS])
-            found.append(Turn(start, end, "".join([_said(item) for item in read[start:end]]), ids))
+            of = read[start:end]
+            calls = [
+                Called(item.call_id or "", item.arguments or item.input or "")
+                for item in of
+                if item.type in _CALLS
+            ]
+            found.append(Turn(start, end, "".join(map(_said, of)), tuple(calls)))
         start = max(end, start + 1)
     return found
 
