@@ -2,8 +2,8 @@
 
 Call ids are unique in a reply, not in a run. So a result goes with the newest released call of its id that
 nothing has answered yet, unless it says what an earlier one of that id was answered with: then it is that
-result again. Anything else was made up, or never released here: so is a result without an id, and one of what a
-provider ran itself, which came with the reply.
+result again. Anything else was made up, or never released here: so is a result without an id, and one of
+what a provider ran itself, which came with the reply.
 """
 
 from __future__ import annotations

@@ -18,12 +18,11 @@ from llm_proxy.granting import MOST_PER_AGENT, MOST_PER_RUN, Matched, Matching
 from llm_proxy.identity import freezing
 from llm_proxy.identity.issuing import Via
 from llm_proxy.policy import names
-from llm_proxy.policy.actions import read_action
 from llm_proxy.policy.asking import approval_for
 from llm_proxy.policy.engine import PolicyEngine
 from llm_proxy.policy.limits import Use, bites
 from llm_proxy.policy.permitted import ALWAYS, Permitted
-from llm_proxy.policy.rewritten import misfit, not_as_given
+from llm_proxy.policy.rewritten import Given, as_given, not_as_given
 from llm_proxy.policy.schema import Decision as Ruling
 from llm_proxy.policy.schema import Effect, Mode, OnDeny
 from llm_proxy.policy.verdict import Judgement, Proposed, Verdict, with_sibling, without_approver
@@ -106,7 +105,7 @@ class Round:
         self._over = over
         self._proposed = [_proposed(call) for call in calls]
         self._uses: tuple[tuple[Use, ...], ...] = ((),) * len(calls)
-        self._received, self._misfits = self._as_given()
+        self._given = self._as_given()
         if rules is None:
             self._judgement = Judgement((UNJUDGED,) * len(calls))
         else:
@@ -171,33 +170,18 @@ class Round:
         takes = self._takes([v for v, passes in zip(matched.verdicts, passing, strict=True) if passes])
         counts = tuple(tuple(Counted(*self._key(use), use.amount) for use in uses) for uses in self._uses)
         added = tuple(row for rows, passes in zip(counts, passing, strict=True) if passes for row in rows)
-        return Planned(takes, (*opened, *added), self._settled(matched, passing, judged, counts))
+        settled = Settled(matched, passing, judged, counts, self._whole, self._given.digests)
+        return Planned(takes, (*opened, *added), settled)
 
-    def _settled(
-        self,
-        matched: Matched,
-        passing: tuple[bool, ...],
-        judged: Judged | None,
-        counts: tuple[tuple[Counted, ...], ...],
-    ) -> Settled:
-        return Settled(matched, passing, judged, counts, self._whole, self._received)
-
-    def _as_given(self) -> tuple[tuple[str, ...], dict[int, str]]:
-        """What the calls come to as the agent would get them: their digests, and what is wrong with them."""
+    def _as_given(self) -> Given:
+        """What the calls come to with the arguments that the agent would get."""
         rules, guard = self._rules, self._facts.exchange.guard
         if rules is None or guard is None or not guard.args:
-            return (), {}
-        received, misfits = [""] * len(self._calls), dict[int, str]()
-        scopes, policy = self._facts.context().agent.scopes, rules.engine.policy
-        for n, call in enumerate(self._calls):
-            got = guard.arguments(call.name, call.arguments)
-            if got == call.arguments:
-                continue
-            given = read_action(_proposed(structs.replace(call, arguments=got)), policy)
-            received[n] = given.digest
-            if why := misfit(read_action(self._proposed[n], policy), given, scopes):
-                misfits[n] = why
-        return tuple(received), misfits
+            return Given()
+        got = [guard.arguments(call.name, call.arguments) for call in self._calls]
+        pairs = zip(self._calls, got, strict=True)
+        given = [_proposed(structs.replace(call, arguments=text)) for call, text in pairs]
+        return as_given(self._proposed, given, rules.engine.policy, self._facts.context().agent.scopes)
 
     def _all_or_none(self, matched: Matched) -> Matched:
         """Where a denial refuses the reply whole, no call of it passes beside one that doesn't."""
@@ -220,8 +204,8 @@ class Round:
         for n, (verdict, call) in enumerate(zip(judgement.verdicts, self._calls, strict=True)):
             asks = verdict.decision is Ruling.ASK
             ruled = without_approver(verdict) if asks and self._nobody_approves(call.name) else verdict
-            if n in self._misfits:
-                ruled = not_as_given(ruled, self._misfits[n])
+            if n in self._given.misfits:
+                ruled = not_as_given(ruled, self._given.misfits[n])
             found.append(self._permitted.judged(ruled, call.name))
         return found
 

@@ -152,7 +152,7 @@ def _reproduced(recorded: Recorded, verdict: Verdict, event: Judged) -> bool:
         return recorded.hits == tuple([rule for rule in before if rule != names.ENVELOPE])
     verdict = Permitted(event.agent.tools).judged(verdict, recorded.tool)
     rule, hits = recorded.rule, recorded.hits
-    if (rule.startswith(BUDGET) or rule == names.SIBLING_DENIED) and hits:
+    if (rule.startswith(BUDGET) or rule in (names.SIBLING_DENIED, names.REDACTED_ARGS)) and hits:
         rule, hits = hits[0], hits[1:]
         decision = Decision.ASK if rule in names.ANSWERS else verdict.decision
     else:

@@ -17,7 +17,7 @@ from llm_proxy.records.view import Decision as Recorded
 from llm_proxy.records.view import ToolResultView
 
 BUDGET = "budget:"
-_OUTSIDE = frozenset({names.AGENT_TOOLS, names.ENVELOPE, names.SIBLING_DENIED})
+_OUTSIDE = frozenset({names.AGENT_TOOLS, names.ENVELOPE, names.SIBLING_DENIED, names.REDACTED_ARGS})
 
 _encode = msgspec.json.Encoder().encode
 

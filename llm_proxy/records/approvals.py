@@ -69,7 +69,7 @@ def waiting(connection: Connection, agent_id: str, run_id: str, now_us: int) -> 
         .where(func.coalesce(approvals.c.agent_id, "") == agent_id)
         .group_by(approvals.c.run_id)
     )
-    counts = dict(connection.execute(query).tuples().all())
+    counts: dict[str, int] = {row[0]: row[1] for row in connection.execute(query)}
     return counts.get(run_id, 0), sum(counts.values())
 
 

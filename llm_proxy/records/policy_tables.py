@@ -123,7 +123,7 @@ unseen = Table(
     Column("at_us", BigInteger, nullable=False),
 )
 """Calls that were denied and that the agent never saw, with what the model was told of each: where the reply
-of `key` comes back in the history they are put back behind it. `body` is JSON."""
+of `key` comes back in the history they are put back. The first of a key stands. `body` is JSON."""
 
 classified = Table(
     "state_classified",

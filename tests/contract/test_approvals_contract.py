@@ -136,6 +136,7 @@ async def test_who_may_vote_and_how_often(engine: Engine) -> None:
             return outcome.why if isinstance(outcome, Rejected) else None
 
         assert await refused("Ada@Example.com") is Why.REQUESTER
+        assert await refused("\uff21da@\uff25xample.com") is Why.REQUESTER  # full-width letters
         assert await refused("bot") is Why.REQUESTER
         assert await refused("dana@example.com") is None
         assert house.row(id_).status == "pending"

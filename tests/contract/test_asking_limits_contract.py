@@ -1,4 +1,4 @@
-"""How many approvals may wait at once, and replies that are released whole or not at all: over either store."""
+"""How many approvals may wait at once, and replies that are released whole or not at all."""
 
 from __future__ import annotations
 
@@ -74,9 +74,8 @@ async def test_a_refused_reply_counts_for_nothing_and_a_flood_freezes_nobody(eng
     )
     async with bench(engine) as house:
         house.rules = rules(caps, base=base)
-        exchange = await house.open()
         with pytest.raises(ProxyError, match="'wipe' was denied by rule 'prohibited'"):
-            await house.judge_of(exchange)((pay(9, tool="give"), pay(8, tool="give"), pay(tool="wipe")))
+            await house.judge(pay(9, tool="give"), pay(8, tool="look"), pay(tool="wipe"))
         with engine.connect() as connection:
             assert [row for row in connection.execute(select(counts)) if row.used] == []
         # One denial, and what went with it is none.

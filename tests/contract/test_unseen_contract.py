@@ -1,4 +1,4 @@
-"""What a run keeps beside its records, on SQLite and PostgreSQL: replies it never saw, values it takes over."""
+"""What a run keeps, on SQLite and PostgreSQL: replies that it never saw, values that it takes over."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ default:
   turns:
     - {when: {turn: 0}, tool_calls: [{name: crm_read, arguments: {id: "7"}}]}
     - {when: {turn: 1}, text: "She earns 85,000."}
-    - {when: {turn: 2}, text: "I said 85,000.", tool_calls: [{name: web_fetch, arguments: {url: "http://x/85000"}}]}
+    - {text: "I said 85,000.", tool_calls: [{name: web_fetch, arguments: {url: "http://x/85000"}}]}
 """
 POLICY: dict[str, Any] = {
     "policy": {"id": "prev", "version": 1},

@@ -161,3 +161,27 @@ async def test_a_file_written_in_steps_is_loaded_when_it_is_whole(house: House) 
     await until(lambda: len(house.loaded()) >= known + WORKERS, "both workers have loaded it")
     assert [body.in_force for body in house.loaded()[known:]] == [True] * WORKERS
     assert await house.decisions() == {"allow"}
+
+
+async def test_a_verdict_is_repeated_under_its_own_policy_alone(house: House) -> None:
+    async def check() -> tuple[str, bool]:
+        body = {"tool": "look", "arguments": {}, "tool_call_id": "same"}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(
+                f"{house.proxy.origin}/v1/actions/check", json=body, headers=headers(x_run_id="acts")
+            ) as reply,
+        ):
+            answer = await reply.json()
+            return answer["decision"], answer.get("repeated", False)
+
+    async def under(version: str, tier: str, **more: Any) -> list[tuple[str, bool]]:
+        policy = policy_of(tier)
+        house.write(json.dumps(policy | {"policy": {"id": "reloaded", "version": version, **more}}))
+        await house.in_force(version)
+        return [await check(), await check()]
+
+    assert await under("a", "autonomous") == [("allow", False), ("allow", True)]
+    assert await under("b", "prohibited") == [("deny", False), ("deny", True)]
+    assert await under("c", "prohibited", mode="shadow") == [("allow", False), ("allow", True)]
+    assert await under("d", "prohibited") == [("deny", False), ("deny", True)]

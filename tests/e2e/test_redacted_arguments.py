@@ -1,4 +1,4 @@
-"""Arguments that a redaction wrote anew, through a real proxy: always, only as they'd pass, and on receipts."""
+"""Arguments that a redaction wrote anew, through a real proxy: always, judged, and on receipts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `on_deny: error` refuses as a whole leaves nothing behind: no use of a grant, no receipt, nothing counted."""
+"""What `on_deny: error` refuses as a whole leaves nothing: no grant used, no receipt, nothing counted."""
 
 from __future__ import annotations
 

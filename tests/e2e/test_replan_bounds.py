@@ -31,8 +31,10 @@ TOOLS: Any = [{"type": "function", "function": {"name": "mail_send", "parameters
 
 
 @contextlib.asynccontextmanager
-async def _house(folder: Path, *budgets: dict[str, Any]) -> AsyncGenerator[tuple[ProxyProcess, Scripted]]:
-    async with running(parse_script(SCRIPT)) as upstream:
+async def _house(
+    folder: Path, *budgets: dict[str, Any], script: str = SCRIPT
+) -> AsyncGenerator[tuple[ProxyProcess, Scripted]]:
+    async with running(parse_script(script)) as upstream:
         targets = [speaking("openai_responses", "r", upstream.origin)]
         models = {
             "m": {"targets": [speaking("openai_chat", "c", upstream.origin)], "retries": 0},
@@ -95,6 +97,21 @@ async def test_a_caller_who_leaves_meanwhile_is_charged_for_both(tmp_path: Path)
         assert proxy.used("day", "micro_usd") == view.cost_micro_usd > 70
         assert proxy.held_amounts() == 0
         await until(lambda: upstream.stats.in_flight == 0, "the target was let go")
+
+
+@pytest.mark.parametrize(("most", "fits"), [(400, False), (5_000, True)])
+async def test_what_is_put_back_is_held_first(tmp_path: Path, most: int, fits: bool) -> None:
+    """Where a budget has no room for it the model reads what its agent did."""
+    limit = {"id": "run", "agent": "bot", "window": "run", "input_tokens": most}
+    script = SCRIPT.replace("to: SECRET", f'to: "{"SECRET one two " * 300}"')
+    async with _house(tmp_path, limit, script=script) as (proxy, upstream):
+        text, _ = await _asked(proxy, "r")
+        said = [{"role": "assistant", "content": text}, {"role": "user", "content": "and now"}]
+        told, call = await _asked(proxy, "r", messages=[{"role": "user", "content": "do it"}, *said])
+        assert told == "Here I am."
+        assert (b"SECRET one two" in upstream.seen[-1].body) is fits
+        assert (proxy.view(call).topped_up.get("input_tokens", 0) > 900) is fits
+        assert proxy.held_amounts() == 0
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

@@ -77,24 +77,36 @@ def test_digits_between_commas_within_a_string_are_no_number() -> None:
     assert json.loads(said) == {"csv": "7,[redacted],8", "n": ["[redacted]"]}
 
 
+RULES = (rule("card_number"), rule("email"), rule("iban"))
 _words = st.sampled_from(
     ["\n", "\t", '"', "\\", "/", "\u00e9", "\U0001f600", ",", " ", "x", CARD, MAIL, IBAN, "1"]
 )
-_texts = st.lists(_words, max_size=8).map("".join)
+_texts = st.lists(_words, max_size=8).map(lambda words: "".join(["(", *words]))
+_numbers = st.sampled_from([0, 1.5, -7, 4111111111111111, -4111111111111111])
 _documents = st.recursive(
-    _texts | st.integers() | st.just(4111111111111111) | st.floats(allow_nan=False, allow_infinity=False),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_texts, inner, max_size=3),
+    _texts | _numbers,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", '"', "\n"]), inner),
     max_leaves=8,
 )
 
 
+def each(value: Any) -> Any:
+    """The document with each of its strings redacted by itself, as plain text."""
+    match value:
+        case str():
+            return after(value, *RULES)
+        case list():
+            return [each(item) for item in cast("list[Any]", value)]
+        case dict():
+            return {key: each(item) for key, item in cast("dict[str, Any]", value).items()}
+        case _:
+            return "[redacted]" if abs(value) > 99 else value
+
+
 @given(_documents, st.booleans())
-def test_json_stays_json_and_no_value_stays_in_it(document: Any, ascii_: bool) -> None:
-    text = json.dumps([document], ensure_ascii=ascii_)
-    said = after(text, rule("card_number"), rule("email"), rule("iban"))
-    assert text == said or json.loads(said) != json.loads(text)
-    left = json.dumps(json.loads(said), ensure_ascii=False)
-    assert after(left, rule("card_number"), rule("email"), rule("iban")) == left
+def test_a_document_is_redacted_as_its_strings_are(document: Any, ascii_: bool) -> None:
+    said = after(json.dumps([document], ensure_ascii=ascii_), *RULES)
+    assert json.loads(said) == [each(document)]
 
 
 @pytest.mark.parametrize(("kind", "value"), VALUES)
