@@ -63,7 +63,7 @@ class RecordsConfig(Section):
     """API keys, tokens and private keys are masked in what is kept of prompts, replies and arguments."""
     retention_days: Annotated[Int, Field(ge=1, le=36_500)] = 90
     signing_key: KeyFile = None
-    """The file of the Ed25519 key, which is made where it doesn't exist yet. Absent, it is beside the store."""
+    """The file of the Ed25519 key, made where it is not there yet. Absent, it is beside the store."""
 
 
 class ReceiptsConfig(Section):

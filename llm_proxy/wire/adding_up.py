@@ -32,7 +32,7 @@ def _added(one: Any, other: Any) -> Any:
             return {key: _added(mine.get(key), more.get(key)) for key in dict.fromkeys([*mine, *more])}
         case (bool(), _) | (_, bool()):
             pass
-        case (int() | float()), (int() | float()):
+        case ((int() | float()), (int() | float())):
             return one + other
         case _:
             pass

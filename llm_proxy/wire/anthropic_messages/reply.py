@@ -37,6 +37,7 @@ _body = msgspec.json.Decoder(schema.Body).decode
 _decode_block = msgspec.json.Decoder(schema.Block).decode
 
 ENDED = (Ended(),)
+_SILENT = schema.Delta()
 _CUT = "The stream was cut inside an event"
 _TYPES = 2
 """The keys `type` in a delta event: its own and the delta's."""
@@ -168,9 +169,7 @@ def block_events(index: int, block: schema.Block, raw: bytes) -> list[Event]:
 
 def delta_events(event: schema.StreamEvent) -> tuple[Event, ...]:
     """What a block's next piece says; a piece of no known type says nothing."""
-    delta = event.delta
-    if delta is None:
-        return ()
+    delta = event.delta or _SILENT
     match delta.type:
         case "text_delta":
             return (Text(0, delta.text),) if delta.text else ()

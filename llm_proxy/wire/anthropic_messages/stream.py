@@ -108,10 +108,8 @@ class Reader:
 
     def _argue(self, event: schema.StreamEvent, piece: str, sse: SseFrame) -> tuple[Event, ...]:
         block = self._open.get(event.index)
-        if block is None:
+        if block is None or not block.tool:
             return (Unreadable("Arguments came for a tool call that is not open"),)
-        if not block.tool:
-            return (Unreadable("Arguments came for a block that is no tool's"),)
         if not block.call:
             return ()
         if bool(sse.event) != self._named:

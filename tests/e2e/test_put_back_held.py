@@ -1,4 +1,4 @@
-"""Review of issue 6, through a real proxy: spend that nothing holds."""
+"""What is put back into a history is held for before it goes out, through a real proxy."""
 
 from __future__ import annotations
 
