@@ -124,7 +124,7 @@ async def house(
                 {"id": "purse", "agent": "poor", "window": "run", "tokens": 2 * (PROMPT + MOST) - 1},
             ],
         )
-        policy = {"policy": {"id": "p", "version": 1}, "posture": {"fallback": "deny"}}
+        policy = {"policy": {"id": "p", "version": 1}, "on_deny": "replace"}
         async with ProxyProcess(tmp_path_factory.mktemp("hedging"), settings, policy=policy) as proxy:
             yield House(proxy, upstream, stream)
             await proxy.settled()

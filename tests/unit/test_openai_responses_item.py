@@ -194,7 +194,7 @@ def test_the_seal_of_reasoning_goes_with_its_item() -> None:
 
 
 def test_what_costs_no_words() -> None:
-    assert facts({"type": "item_reference", "id": "x"}) == MessageFacts(elsewhere=1)
+    assert facts({"type": "item_reference", "id": "x"}) == MessageFacts(elsewhere=1, reference="x")
     assert facts({"type": "compaction", "encrypted_content": "xyz"}) == MessageFacts(sealed=3)
     drawn = facts({"type": "image_generation_call", "id": "x", "result": "AAAA"})
     assert (drawn.texts, drawn.images) == ((), (Media(size=4),))

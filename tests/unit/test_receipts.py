@@ -25,7 +25,9 @@ ISSUER = "https://proxy.example"
 ARGUMENTS: Any = {"to": "ada@example.com", "cc": [], "n": 5}
 NOW_US = int(time.time()) * 1_000_000
 JWKS = {"keys": [KEY.jwk()]}
-RECEIPTS = Receipts(KEY, ISSUER, valid_s=120, window_s=900)
+VALID_S, WINDOW_S = 3_600, 7_200
+"""Long enough for the slowest run of all tests, since the time is that at which this was read."""
+RECEIPTS = Receipts(KEY, ISSUER, valid_s=VALID_S, window_s=WINDOW_S)
 
 
 def committed(at_us: int = NOW_US, **more: Any) -> Committed:
@@ -73,8 +75,8 @@ def test_a_receipt_says_who_may_do_what_until_when() -> None:
         "iss": ISSUER,
         "sub": "bot",
         "iat": now_s,
-        "exp": now_s + 120,
-        "until": now_s + 900,
+        "exp": now_s + VALID_S,
+        "until": now_s + WINDOW_S,
         "jti": "",
         "run_id": "run-1",
         "call_id": "call-id",
@@ -95,12 +97,12 @@ def test_a_receipt_says_who_may_do_what_until_when() -> None:
 def test_none_is_given_for_what_was_not_released_nor_judged_nor_of_late() -> None:
     assert RECEIPTS.receipt(committed(decision="deny"), NOW_US) is None
     assert RECEIPTS.receipt(committed(policy=""), NOW_US) is None
-    assert RECEIPTS.receipt(committed(at_us=NOW_US - 900_000_000), NOW_US) is None
-    assert Receipts(None, ISSUER, 120, 900).receipt(committed(), NOW_US) is None
-    assert Receipts(None, ISSUER, 120, 900).key_set == b'{"keys":[]}'
-    late = RECEIPTS.receipt(committed(at_us=NOW_US - 850_000_000), NOW_US)
+    assert RECEIPTS.receipt(committed(at_us=NOW_US - WINDOW_S * 1_000_000), NOW_US) is None
+    assert Receipts(None, ISSUER, VALID_S, WINDOW_S).receipt(committed(), NOW_US) is None
+    assert Receipts(None, ISSUER, VALID_S, WINDOW_S).key_set == b'{"keys":[]}'
+    late = RECEIPTS.receipt(committed(at_us=NOW_US - (WINDOW_S - 1_800) * 1_000_000), NOW_US)
     assert late is not None
-    assert claims_of(late)["exp"] == claims_of(late)["until"] == NOW_US // 1_000_000 + 50
+    assert claims_of(late)["exp"] == claims_of(late)["until"] == NOW_US // 1_000_000 + 1_800
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,7 @@ def test_what_is_told_afterwards_may_come_after_the_receipt_expired() -> None:
     old = receipt()
     assert RECEIPTS.read(old, NOW_US + 3_600_000_000)["run_id"] == "run-1"
     with pytest.raises(ValueError, match="more than a day"):
-        RECEIPTS.read(old, NOW_US + 90_000_000_000)
+        RECEIPTS.read(old, NOW_US + 100_000_000_000)
     for token in (
         resigned(typ="JWT"),
         resigned(Ed25519PrivateKey.generate()),
