@@ -19,14 +19,15 @@ _encode = msgspec.json.Encoder().encode
 def members(raw: bytes) -> Members:
     """An object's members; none for null. Raises msgspec.DecodeError for any other value.
 
-    A key that isn't UTF-8 is read with replacement characters, as clients read it.
+    A key that isn't UTF-8 is read with replacement characters, as clients read it; blanks around the object
+    that JSON doesn't know (a form feed) are left out, as the readers of streams leave them out.
     """
     if raw == NULL:
         return {}
     try:
         found = _object(raw)
-    except UnicodeDecodeError:
-        found = _object(raw.decode("utf-8", "replace"))
+    except (UnicodeDecodeError, msgspec.DecodeError):
+        found = _object(raw.strip().decode("utf-8", "replace"))
     return {key: bytes(value) for key, value in found.items()}
 
 

@@ -254,3 +254,13 @@ def test_line_ends_and_multi_line_data(end: bytes) -> None:
 def test_a_frame_that_cannot_be_read_is_not_released() -> None:
     broken = Frame(b'data: {"choices":[{"delta":{"tool_calls":[{"function":{"name":"send"\n\n')
     assert edit_frames([broken, DONE], {(0, 0): NOTE}) == [DONE.raw]
+
+
+def test_a_blank_that_json_does_not_know_is_left_out() -> None:
+    """Readers of streams strip a form feed, and so does what edits them."""
+    data = json.dumps({**BASE, "choices": [calls({**EVIL, "index": 0})]}).encode()
+    frame = read_frame(read_one(b"data: \x0c" + data + b"\n\n"))
+    assert len(frame.events) == 1
+    out = b"".join(edit_frames([frame, DONE], {(0, 0): NOTE}))
+    assert b"send is denied" in out
+    assert b'"to' not in out
