@@ -320,6 +320,8 @@ def _unsaid(reply: schema.Response) -> str:
 
 def _other(kind: str | None, sse: SseFrame) -> Sequence[Event]:
     """An event that says nothing of the reply's content; none may hold a call."""
+    if not (kind or "").startswith("response.") and b'"arguments"' in sse.data:
+        return [Unreadable("A tool's arguments came in an event of no known type")]
     if kind != "response.created" and not mentions_calls(sse.data):
         return _unnamed(sse) if kind is None else ()
     event = _carrier(sse.data)
