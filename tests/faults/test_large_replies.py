@@ -121,7 +121,7 @@ def _forget_peak(pid: int) -> None:
 
 @pytest.mark.parametrize(
     ("policy", "text"),
-    [(POLICY, _text), (None, _text), (None, _media)],
+    [(POLICY, _text), (None, _text), pytest.param(None, _media, marks=pytest.mark.soak)],
     ids=["policy", "no policy", "base64"],
 )
 async def test_a_large_reply_is_not_held_twice(
