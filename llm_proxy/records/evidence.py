@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from llm_proxy.records.audit_rows import CheckpointRow, LegalHoldRow, PrefixRow
 from llm_proxy.records.policy_rows import (
     ApprovalChange,
     ApprovalRow,
@@ -57,6 +58,22 @@ class RecordKind(StrEnum):
     """An agent or a tool reported a side effect."""
     STORE_BACK = "store.back"
     """The store takes records again after it didn't."""
+    WRITER_STARTED = "writer.started"
+    """A process began to write: the first of its chain, and the last checkpoint that it found."""
+    CHECKPOINT = "audit.checkpoint"
+    """Every writer's head, signed."""
+    CONTENT_STORED = "content.stored"
+    """Which rows of `blobs` a transaction brought: a salted digest of each, all columns included."""
+    CONTENT_READ = "content.read"
+    """Somebody was shown prompts, replies or arguments."""
+    CONTENT_DELETED = "content.deleted"
+    """Retention deleted the content of a day."""
+    RECORDS_EXPORTED = "records.exported"
+    """Somebody took records away, with or without content."""
+    LEGAL_HOLD_PLACED = "legal_hold.placed"
+    LEGAL_HOLD_RELEASED = "legal_hold.released"
+    CONFIG_LOADED = "config.loaded"
+    """A configuration came into force."""
 
 
 TOOL_CALL_ID_CHARS = 256
@@ -386,6 +403,9 @@ class Evidence(msgspec.Struct, frozen=True):
     effects: tuple[EffectRow, ...] = ()
     unseen: tuple[UnseenRow, ...] = ()
     classified: tuple[ClassifiedRow, ...] = ()
+    checkpoints: tuple[CheckpointRow, ...] = ()
+    legal_holds: tuple[LegalHoldRow, ...] = ()
+    prefixes: tuple[PrefixRow, ...] = ()
 
 
 NOTHING = Evidence()

@@ -9,6 +9,8 @@ from sqlalchemy import Connection, Table, and_, bindparam, or_
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.dml import Insert, Update
 
+from llm_proxy.records import audit_rows as a
+from llm_proxy.records import audit_tables as at
 from llm_proxy.records import evidence as e
 from llm_proxy.records import policy_rows as p
 from llm_proxy.records import policy_tables as pt
@@ -60,6 +62,9 @@ class Statements:
         self.effect = self._insert(pt.effects, p.EffectRow._fields)
         self.unseen = self._insert(pt.unseen, p.UnseenRow._fields, ignore=True)
         self.classified = self._rising()
+        self.checkpoint = self._insert(at.checkpoints, a.CheckpointRow._fields)
+        self.legal_hold = self._replacing(at.legal_holds, a.LegalHoldRow, ("agent_id", "run_id"))
+        self.prefix = self._replacing(at.prefixes, a.PrefixRow, ("agent_id", "key_id", "hash"))
         self.head = self._update(t.writers, ("seen_us", "head_seq", "head_hash", "writer"), keys=("writer",))
 
     def write(self, connection: Connection, pieces: list[e.Evidence]) -> None:
@@ -91,6 +96,9 @@ class Statements:
             ),
             (self.delivery, [row for piece in pieces for row in piece.deliveries]),
             *self._of_policy(pieces),
+            (self.checkpoint, [row for piece in pieces for row in piece.checkpoints]),
+            (self.legal_hold, _last({row[:2]: row for piece in pieces for row in piece.legal_holds})),
+            (self.prefix, _last({row[:3]: row for piece in pieces for row in piece.prefixes})),
         )
         for statement, rows in plan:
             statement.run(connection, list(rows))
@@ -214,7 +222,7 @@ class Statements:
         conflict = statement.on_conflict_do_update(index_elements=["cap", "subject", "day"], set_=used)
         return self._prepare(conflict, p.Counted._fields)
 
-    def _replacing(self, table: Table, row: type[p.RunEventRow], keys: tuple[str, ...]) -> Prepared:
+    def _replacing(self, table: Table, row: type[_Replacing], keys: tuple[str, ...]) -> Prepared:
         """Inserts, or takes the place of what stands under these keys."""
         statement = upsert(table, self._dialect).values({name: bindparam(name) for name in row._fields})
         told = {name: statement.excluded[name] for name in row._fields if name not in keys}
@@ -243,6 +251,7 @@ class Statements:
 
 
 Sums = TypeVar("Sums", e.SpendRow, e.ToolSpendRow)
+_Replacing = p.RunEventRow | a.LegalHoldRow | a.PrefixRow
 
 
 def summed(rows: Sequence[Sums]) -> list[Sums]:

@@ -191,8 +191,10 @@ writers = Table(
     Column("head_seq", BigInteger, nullable=False),
     Column("head_hash", LargeBinary(32), nullable=False),
     Column("exported_seq", BigInteger, nullable=False),
+    Column("searched_seq", BigInteger, nullable=False, server_default="0"),
 )
-"""One row per process that wrote: the head of its chain, and how far its calls were exported."""
+"""One row per process that wrote: the head of its chain, and how far its calls were exported, and indexed
+for search."""
 
 leases = Table(
     "state_leases",
