@@ -151,6 +151,7 @@ class Worker:
         metrics = Metrics()
         metrics.track_writer_queue(lambda: writer.queued)
         metrics.track_commits(lambda: writer.commits)
+        writer.took = metrics.commit_took
         keyring, access = self._access(writer)
         standing = self._standing(stack, keyring)
         lookup = RunLookup(self.engine, lambda: writer.healthy)

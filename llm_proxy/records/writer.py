@@ -74,6 +74,8 @@ class Writer:
         self.healthy = True
         self.commits = 0
         """Transactions since the start."""
+        self.took: Callable[[float], None] = _unheard
+        """Told in the writer's thread how many seconds each of them was."""
         self.addresser: Addresser
 
     async def start(self) -> None:
@@ -146,6 +148,7 @@ class Writer:
             self._write_together(now)
 
     def _write_together(self, taken: list[_Queued]) -> None:
+        began = time.perf_counter()
         try:
             done = self._commit_in_turn([queued.job for queued in taken])
         except Exception as error:  # noqa: BLE001  every caller waits for an answer, whatever a job raised
@@ -153,6 +156,7 @@ class Writer:
         else:
             self.healthy = True
             self.commits += 1
+            self.took(time.perf_counter() - began)
             self._answer(taken, done)
 
     def _commit_in_turn(self, jobs: list[Job]) -> Done:
@@ -223,6 +227,10 @@ class Writer:
         self._waiting -= count
         if self._waiting < MAX_QUEUED:
             self._room.set()
+
+
+def _unheard(_: float) -> None:
+    return
 
 
 def _one_per_run(taken: list[_Queued]) -> tuple[list[_Queued], list[_Queued]]:

@@ -26,6 +26,7 @@ MAX_SERIES = 2_000
 """Label sets per metric. Callers choose model and tool names, so what comes after counts as `_other`."""
 
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+_COMMIT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _COUNT_ERROR = (0.5, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 4.0)
 _DURATION_S = tuple(0.01 * 2**i for i in range(14))
 
@@ -108,6 +109,7 @@ class Metrics:
         self._gauge("in_flight", "Calls being served").set_function(lambda: self._open)
         self._queue = self._gauge("writer_queue_depth", "Writes waiting for the store")
         self._commits = self._gauge("writer_commits", "Transactions that the writer has committed")
+        self._commit = self._histogram("commit_seconds", "Time of a transaction of the writer", _COMMIT_S)
         self._spans = self._counter("otlp_spans", "Spans by what became of them", "outcome")
         self._retries = self._counter("otlp_retries", "Export requests to be tried again", "why")
         self._unsent = self._gauge("otlp_unsent", "Records that the exporter has not passed yet")
@@ -166,6 +168,10 @@ class Metrics:
     def track_commits(self, commits: Callable[[], float]) -> None:
         """`commits`, of the writer since its start, is asked at every scrape."""
         self._commits.set_function(commits)
+
+    def commit_took(self, seconds: float) -> None:
+        """A transaction was committed. From the writer's thread alone."""
+        self._commit.add((), seconds)
 
     def track_targets(self, fleet: Fleet, routes: RouteTable, clock: Callable[[], float]) -> None:
         """Each scrape tells how the routes' targets stand, by the fleet's own clock. Called once."""
