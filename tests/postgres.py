@@ -64,3 +64,10 @@ def postgres_url(postgres_server: URL) -> Iterator[str]:
     """`postgresql+psycopg://…` of a database that holds nothing yet."""
     with fresh_database(postgres_server) as url:
         yield url.render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="module")
+def shared_postgres_url(postgres_server: URL) -> Iterator[str]:
+    """The same of a database that all tests of a module share."""
+    with fresh_database(postgres_server) as url:
+        yield url.render_as_string(hide_password=False)
