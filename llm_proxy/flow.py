@@ -174,7 +174,7 @@ class Flow:
         for sse in frames:
             frame = output.read(read(sse))
             end = self._read_to + len(sse.raw)
-            if self._hides(sse) and not sse.data:
+            if self._hides(sse):
                 self._withheld.append((self._read_to, end))
             elif self._admit(frame):
                 ready.append(output.pass_on(frame))

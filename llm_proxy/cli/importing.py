@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
+from llm_proxy.cli.newfile import write_new
 from llm_proxy.cli.options import JsonOption
 from llm_proxy.cli.output import complain, stop
 from llm_proxy.cli.text import line
@@ -56,7 +56,8 @@ def litellm(
             complain(issue)
         raise typer.Exit(2) from refused
     if out is not None:
-        _write(out, found.text)
+        # Only the owner may read it: it has the addresses of servers, and hashes of keys.
+        write_new(out, found.text, 0o600)
     if as_json:
         answer = _Answer(found.text, found.rows, found.counts)
         typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
@@ -75,18 +76,6 @@ def _keys(path: Path | None) -> Document | None:
         stop(f"{path}:1:1: is not UTF-8: save it as UTF-8")
     except OSError as error:
         stop(f"{path}:1:1: can't be read: {error.strerror or error}")
-
-
-def _write(path: Path, text: str) -> None:
-    """Never over a file. Only the owner may read it: it has the addresses of servers, and hashes of keys."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        stop(f"{path}: exists already, and nothing is overwritten: name another file, or move it")
-    except OSError as error:
-        stop(f"{path}: can't be written: {error.strerror or error}")
 
 
 def _report(found: Translation, out: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from llm_proxy.admin import policy as policies
 from llm_proxy.admin import policy_shown
 from llm_proxy.cli import policy_text
 from llm_proxy.cli.check import approver_groups
+from llm_proxy.cli.newfile import write_new
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption
 from llm_proxy.cli.output import NOT_FOUND, complain, print_json, stop
 from llm_proxy.cli.store import NO_RECORDS, load, reading
@@ -196,7 +196,7 @@ def learn(
     if out is None:
         typer.echo(text, nl=False)
     else:
-        _write(out, text)
+        write_new(out, text)
     complain(policy_text.learned(learned, out))
 
 
@@ -225,18 +225,6 @@ def _policy(path: Path, loaded: Config | None = None) -> Policy:
         return load_policy(path, approver_groups(loaded) if loaded else None)
     except PolicyErrors as errors:
         stop("\n".join(map(str, errors.issues)))
-
-
-def _write(path: Path, text: str) -> None:
-    """Never over a file."""
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        with open(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        stop(f"{path}: exists already, and nothing is overwritten: name another file, or move it")
-    except OSError as error:
-        stop(f"{path}: can't be written: {error.strerror or error}")
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
@@ -247,3 +247,8 @@ def speaking(dialect: str, id_: str, origin: str, model: str = "m") -> dict[str,
     if dialect == "anthropic_messages":
         return at | {"provider": "anthropic", "base_url": origin}
     return at | {"provider": "openai", "base_url": origin + "/v1", "dialects": [dialect]}
+
+
+def each_speaking(origin: str, dialects: Iterable[str] = UPSTREAMS) -> dict[str, Any]:
+    """A model for each dialect, by its name, with one target that speaks it alone."""
+    return {id_: {"targets": [speaking(id_, id_, origin)], "retries": 0} for id_ in dialects}

@@ -16,7 +16,7 @@ import pytest_asyncio
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
-from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, speaking
+from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, each_speaking
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, ask, config, headers, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -88,10 +88,7 @@ class House:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     async with running(parse_script(SCRIPT)) as upstream:
-        models = {
-            dialect: {"targets": [speaking(dialect, dialect, upstream.origin)], "retries": 0}
-            for dialect in UPSTREAMS
-        }
+        models = each_speaking(upstream.origin)
         settings = config(
             upstream.base_url,
             models=models,

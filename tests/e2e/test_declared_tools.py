@@ -16,7 +16,7 @@ import pytest_asyncio
 from llm_proxy.records.view import CallView, Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import Scripted, running
-from tests.e2e.dialect_agents import AGENTS, FUNCTIONS, UPSTREAMS, Agent, speaking
+from tests.e2e.dialect_agents import AGENTS, FUNCTIONS, UPSTREAMS, Agent, each_speaking
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, config, headers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -90,10 +90,7 @@ class House:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     async with running(parse_script(SCRIPT)) as upstream, aiohttp.ClientSession() as http:
-        models: dict[str, Any] = {
-            dialect: {"targets": [speaking(dialect, dialect, upstream.origin)], "retries": 0}
-            for dialect in UPSTREAMS
-        }
+        models = each_speaking(upstream.origin)
         vendor = {"provider": "deepseek", "model": "m", "base_url": upstream.base_url, "api_key": "sk-v"}
         models["litellm"] = {"targets": [vendor | {"id": "ds"}], "retries": 0}
         agents = {

@@ -14,7 +14,7 @@ import pytest_asyncio
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
-from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, MessagesAgent, ResponsesAgent, speaking
+from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, MessagesAgent, ResponsesAgent, each_speaking
 from tests.proxy import ProxyProcess, config
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -82,10 +82,7 @@ class House:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     async with running(parse_script(SCRIPT)) as upstream:
-        models = {
-            dialect: {"targets": [speaking(dialect, dialect, upstream.origin)], "retries": 0}
-            for dialect in UPSTREAMS
-        }
+        models = each_speaking(upstream.origin)
         price = {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "max_output_tokens": 8000}
         settings = config(upstream.base_url, models=models, prices={"m": price})
         async with (

@@ -20,7 +20,7 @@ from llm_proxy.scripted.server import running
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.span import spans_of
 from llm_proxy.wire.seal import unwrap
-from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, speaking
+from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, each_speaking
 from tests.either_store import store as store
 from tests.proxy import KEY as AGENT_KEY
 from tests.proxy import ProxyProcess, config, headers
@@ -108,10 +108,7 @@ async def _recalled(proxy: ProxyProcess) -> None:
 
 async def test_no_secret_is_kept(store: str, tmp_path: Path) -> None:
     async with running(parse_script(SCRIPT)) as upstream:
-        models = {
-            dialect: {"targets": [speaking(dialect, dialect, upstream.origin)], "retries": 0}
-            for dialect in UPSTREAMS
-        }
+        models = each_speaking(upstream.origin)
         settings = config(upstream.base_url, models=models, store=store)
         async with ProxyProcess(tmp_path, settings, policy=POLICY) as proxy:
             for kind in AGENTS:

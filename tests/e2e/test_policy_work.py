@@ -21,7 +21,7 @@ from llm_proxy.policy.cases import run_cases
 from llm_proxy.policy.load import load_policy
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
-from tests.e2e.dialect_agents import ChatAgent, MessagesAgent, ResponsesAgent, speaking
+from tests.e2e.dialect_agents import ChatAgent, MessagesAgent, ResponsesAgent, each_speaking
 from tests.proxy import ProxyProcess, config
 
 pytest_plugins = ["tests.postgres"]
@@ -154,10 +154,7 @@ async def house(
             more["store"] = database.render_as_string(hide_password=False)
         async with running(parse_script(SCRIPT)) as upstream:
             dialects = ("openai_chat", "anthropic_messages", "openai_responses")
-            models = {
-                dialect: {"targets": [speaking(dialect, dialect, upstream.origin)], "retries": 0}
-                for dialect in dialects
-            }
+            models = each_speaking(upstream.origin, dialects)
             price = {"input_cost_per_token": 1e-6, "output_cost_per_token": 2e-6, "max_output_tokens": 8000}
             settings = config(
                 upstream.base_url,

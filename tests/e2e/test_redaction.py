@@ -16,7 +16,7 @@ from llm_proxy.receipts.verify import ReceiptRefused, verify_receipt
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
-from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, speaking
+from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, each_speaking
 from tests.issuers import AUDIENCE, ISSUER, SigningKey, claims, serving, signing_key, token
 from tests.proxy import ProxyProcess, config, headers
 
@@ -72,10 +72,7 @@ class House:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     async with running(parse_script(SCRIPT)) as upstream, serving(EC) as jwks:
-        models = {
-            dialect: {"targets": [speaking(dialect, dialect, upstream.origin)], "retries": 0}
-            for dialect in UPSTREAMS
-        }
+        models = each_speaking(upstream.origin)
         issuer = {"issuer": ISSUER, "jwks": jwks.url, "audience": AUDIENCE}
         issuer |= {"claims": {"agent": "act.sub", "user": "sub", "clearance": "level"}}
         settings = config(upstream.base_url, models=models, identity={"issuers": [issuer]})
