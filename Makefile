@@ -12,7 +12,10 @@ BIN := $(VENV)/bin
 VENV_MADE := $(VENV)/.made
 RUNTIME := $(VENV)/.runtime
 DEV := $(VENV)/.dev
-LOCKS := requirements.txt requirements-dev.txt
+LOCKS := requirements.txt requirements-dev.txt requirements-phoenix.txt
+# A trace backend and a collector for test groups of their own; `make test` needs neither.
+PHOENIX := .venv-phoenix/.made
+BUILT_OTELCOL := .otelcol/otelcol
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # pyright would ask the network whether it is the newest; the lock says which one runs.
@@ -27,7 +30,7 @@ PYTEST := $(BIN)/python -m pytest
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 help: ## list what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
 
 demo: $(RUNTIME) ## run an agent through the proxy and show what the proxy saw
 	@$(BIN)/llm-proxy demo
@@ -41,6 +44,12 @@ test: $(DEV) ## run the whole test suite; ARGS='-k ledger' narrows it
 
 soak: $(DEV) ## run the long lane: soak tests, and every property with many more examples
 	@$(PYTEST) $(PARALLEL) -m 'soak or hypothesis' --hypothesis-profile soak $(ARGS)
+
+test-phoenix: $(DEV) $(PHOENIX) ## what Phoenix shows of a run; installs it first (850 MB)
+	@$(PYTEST) -m phoenix tests/backends $(ARGS)
+
+test-collector: $(DEV) $(if $(OTELCOL),,$(BUILT_OTELCOL)) ## otel-collector.yaml in $OTELCOL, else in one that Go builds
+	@$(PYTEST) $(PARALLEL) --dist load -m collector tests/backends $(ARGS)
 
 check: $(DEV) ## lint, formatting, types, import rules, locks
 	$(BIN)/ruff check .
@@ -63,14 +72,15 @@ LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generat
 lock: $(DEV) ## write requirements*.txt anew from pyproject.toml; UPGRADE=1 for the newest versions
 	$(LOCK) --group build -o requirements.txt pyproject.toml
 	$(LOCK) --group build --group dev --group clients -c requirements.txt -o requirements-dev.txt pyproject.toml
+	$(LOCK) --no-strip-extras --group phoenix -o requirements-phoenix.txt
 
 venv: $(DEV) ## only set up .venv, for an editor
 
 clean: ## remove all that make made; databases and config stay
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(dir $(PHOENIX)) $(dir $(BUILT_OTELCOL)) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find llm_proxy routing budgets tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo serve test soak check fmt bench lock venv clean stale
+.PHONY: help demo serve test soak test-phoenix test-collector check fmt bench lock venv clean stale
 
 # A python that is too old, or only a version manager's shim, is passed over. A .venv that still works stays.
 stale: ;
@@ -111,3 +121,17 @@ $(DEV): requirements-dev.txt pyproject.toml $(VENV_MADE)
 	@$(PIP_INSTALL) --require-hashes -r requirements-dev.txt
 	@$(PIP_INSTALL) $(PROJECT)
 	@touch $@ $(RUNTIME)
+
+# In a venv of its own: what it needs and what the proxy needs are no concern of each other.
+$(PHOENIX): requirements-phoenix.txt $(VENV_MADE)
+	@echo "Installing requirements-phoenix.txt into $(@D) (850 MB, a minute or two)"
+	@$(BIN)/python -m venv --clear $(@D)
+	@$(@D)/bin/python -m pip install --quiet --require-hashes -r requirements-phoenix.txt
+	@touch $@
+
+$(BUILT_OTELCOL): tests/backends/otelcol.yaml
+	@command -v go >/dev/null || { \
+	  echo 'No Go to build a collector with. Install it (https://go.dev/dl), or name an otelcol-contrib' >&2; \
+	  echo 'v0.159 or newer: make test-collector OTELCOL=/path/to/otelcol-contrib' >&2; exit 1; }
+	@echo "Building $@ from $< (a few minutes)"
+	@CGO_ENABLED=0 go run go.opentelemetry.io/collector/cmd/builder@v0.159.0 --config $<

@@ -79,7 +79,13 @@ def bare(directory: Path, upstream: Server) -> Generator[Server]:
 
 
 @contextmanager
-def proxy(directory: Path, upstream: Server, spans: Server, config: Path = PROXY_CONFIG) -> Generator[Server]:
+def proxy(
+    directory: Path,
+    upstream: Server,
+    spans: Server,
+    config: Path = PROXY_CONFIG,
+    module: str = "llm_proxy",
+) -> Generator[Server]:
     """This proxy, every stage on unless `config` says otherwise, with a fresh store in `directory`."""
     key = f"bench-{secrets.token_urlsafe(32)}"
     environment = {
@@ -89,7 +95,7 @@ def proxy(directory: Path, upstream: Server, spans: Server, config: Path = PROXY
         "BENCH_STORE": f"sqlite:///{directory / 'bench.db'}",
     }
     arguments = ["serve", "--config", str(config)]
-    with _module("proxy", "llm_proxy", arguments, environment, directory) as server:
+    with _module("proxy", module, arguments, environment, directory) as server:
         yield msgspec.structs.replace(server, key=key)
 
 

@@ -345,6 +345,13 @@ class _Book:
         watch = self._watch
         if watch is None:
             return
+        if not watch.rolls:  # one counter says it all, and nearly always that nothing was reached
+            cell = self._read(key)
+            for level in watch.levels(key):
+                used = cell[level.position]
+                if used - rise[level.position] < level.at <= used:
+                    crossed.append(level.crossed(key, used))
+            return
         risen = [level for level in watch.levels(key) if rise[level.position]]
         if not risen:
             return

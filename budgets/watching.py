@@ -49,6 +49,11 @@ class Watch:
     def __bool__(self) -> bool:
         return bool(self._levels)
 
+    @property
+    def rolls(self) -> bool:
+        """Whether any of the limits counts over several counters at once."""
+        return bool(self._rolling)
+
     def levels(self, key: str) -> tuple[Level, ...]:
         """Of the limit that `key` counts for; none where nobody watches it."""
         window = key[key.rfind("|") + 1 :].partition(":")[0]

@@ -130,7 +130,7 @@ class Admission:
         if self._refuse_unpriced and None in prices and exchange.dialect.priced and limits_usd(exchange):
             raise _unpriced(exchange.model)
         tries = _tries(exchange, route, len(prices))
-        worst = self.worst(exchange, route, tries)
+        worst = self._quoted(exchange, route, prices, tries)
         if request.stream and tries == ONE and route.route.name in self._expecting:
             worst = worst.holding(self._expected(exchange, route) or worst.cap)
         for attempt in range(_SHRINKS + 1):
@@ -152,7 +152,12 @@ class Admission:
 
     def worst(self, exchange: Exchange, route: Resolved, tries: Tries = ONE) -> Quote:
         """What asking may cost at most, as the conversation stands now."""
-        request, dialect, prices = exchange.request, exchange.dialect, self._priced(route)
+        return self._quoted(exchange, route, self._priced(route), tries)
+
+    def _quoted(
+        self, exchange: Exchange, route: Resolved, prices: tuple[Price | None, ...], tries: Tries
+    ) -> Quote:
+        request, dialect = exchange.request, exchange.dialect
         assert request is not None
         most = request.max_output if dialect.generates else 0
         tokens = held_tokens(exchange, route, self._errors, prices) if dialect.priced else 0

@@ -10,8 +10,10 @@ import structlog
 
 from llm_proxy.admin.app import admin_app
 from llm_proxy.config import Config, find_config, load_config
+from llm_proxy.console.app import Console
 from llm_proxy.http.actions_api import ActionsApi
 from llm_proxy.http.asgi import App, Receive, Scope, Send
+from llm_proxy.http.guarded import GuardedProtocol
 from llm_proxy.http.model_api import ModelApi
 from llm_proxy.http.root import Root
 from llm_proxy.http.runs_api import RunsApi
@@ -64,6 +66,8 @@ def _root(worker: Worker) -> Root:
     api = ModelApi(worker.services, created=int(time.time()))
     model_routes = {d.path: api.endpoint(d) for d in DIALECTS.values() if d.path}
     model_routes[ACTION_PATH] = ActionsApi(worker.services).endpoint(ACTION)
+    operators = admin_app(worker)
+    Console(worker).add_to(operators)
     return Root(
         model_routes,
         api.models,
@@ -71,10 +75,12 @@ def _root(worker: Worker) -> Root:
         RunsApi(worker.services),
         key_set(worker.services.receipts),
         api.other,
-        admin_app(worker),
+        operators,
     )
 
 
 def create() -> Application:
     """What `llm-proxy serve` runs in each worker; the config is where $LLM_PROXY_CONFIG says."""
-    return Application(load_config(find_config(None, os.environ), os.environ))
+    config = load_config(find_config(None, os.environ), os.environ)
+    GuardedProtocol.most = config.server.max_connections
+    return Application(config)

@@ -29,7 +29,7 @@ def may_continue(exchange: Exchange, route: Resolved, *, strict: bool = False) -
     """
     request = exchange.request
     assert request is not None
-    several = len(list(route.targets())) > 1
+    several = len(route.targets()) > 1
     streams = request.stream and request.n == 1 and not exchange.fetches and not exchange.answered_here
     if not (route.route.continues and several and streams and exchange.dialect.translation):
         return False

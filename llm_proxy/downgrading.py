@@ -42,6 +42,7 @@ async def readied(services: Services, exchange: Exchange, rules: Rules | None) -
         exchange.dialect,
         count=counts_tokens(exchange.bounds) or sized(exchange, route),
         ways=ways_of(route),
+        addressed=exchange.addressed,
     )
     await services.recorder.request(exchange, rules)
     return route
@@ -57,15 +58,14 @@ async def admit(
     """
     outcome = await services.admission.hold(exchange, route, rules)
     while isinstance(outcome, Refused):
-        refusal = services.admission.exceeded(outcome, exchange)
         before = exchange.downgraded, exchange.bounds
         if not _steps_down(exchange, outcome):
-            raise refusal
+            raise services.admission.exceeded(outcome, exchange)
         try:
             route = await readied(services, exchange, rules)
         except ProxyError as error:
             exchange.downgraded, exchange.bounds = before
-            raise refusal from error
+            raise services.admission.exceeded(outcome, exchange) from error
         services.alerts.count_downgrade(outcome.limit_id)
         outcome = await services.admission.hold(exchange, route, rules)
     return route, outcome

@@ -69,6 +69,8 @@ class ProxyError(Exception):
     headers: dict[str, str] = field(default_factory=dict[str, str])
     body: bytes | None = None
     """An upstream's own error body, forwarded verbatim (its 400, 413 and 422 only)."""
+    counted: bool = False
+    """The refusal is counted in the store, by minute and reason."""
 
     def __post_init__(self) -> None:
         if not self.status:

@@ -22,6 +22,8 @@ from llm_proxy.intake import Intake
 from llm_proxy.offer import Offer
 from llm_proxy.pricing.price import NO_UNITS
 from llm_proxy.recorded import Ending, Taken
+from llm_proxy.records.audit_rows import PrefixRow, TraceRow
+from llm_proxy.records.blobs import Addressed
 from llm_proxy.records.policy_rows import UnseenRow
 from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.view import Attempt, CostLabel, Decision, Problem, Status, ToolResultView
@@ -31,6 +33,7 @@ from llm_proxy.redacting.rules import Redaction
 from llm_proxy.redacting.scanned import Scanned
 from llm_proxy.resume import Resume
 from llm_proxy.rounds import Round
+from llm_proxy.stitching import Thread
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.passthrough import Units
 from llm_proxy.wire.request import WireRequest
@@ -86,6 +89,18 @@ class Exchange:
     user_verified: bool = False
     """The credential says so, not only the caller."""
     run_inferred: bool = False
+    stitched: bool = False
+    """It named no run, and goes on with the conversation of an earlier call's."""
+    addressed: Addressed | None = None
+    """Its messages, where their addresses are known already."""
+    thread: Thread | None = None
+    """The conversation of a call that named no run."""
+    kept_thread: bytes = b""
+    """Hash of the conversation that the vendor keeps, where such a call names it."""
+    traced: TraceRow | None = None
+    """Its run was seen in its trace, which isn't on record yet."""
+    prefixes: tuple[PrefixRow, ...] = ()
+    """What its conversation holds at its end."""
     placed: bool = False
     """Its run's place in the tree of runs is known."""
     lineage: Lineage = ALONE
@@ -103,6 +118,8 @@ class Exchange:
     left: tuple[Left, ...] = ()
     floor: Amount = ZERO
     opened: bool = False
+    refusal_kept: bool = False
+    """It never opened, and a record says why."""
     method: str = "POST"
     upstream_path: str = ""
     """Where the call goes below a base URL, where that isn't the dialect's own path."""
@@ -174,6 +191,8 @@ class Exchange:
     """The tool of each result, by id and digest; None where it is no result of a released call."""
     record_mask: RecordMask | None = None
     """What is masked of what is kept; None where nothing is."""
+    keeps_content: bool = True
+    """False where of content only sizes and salted hashes are kept."""
     recorded: Taken | None = None
     """The request as it is kept."""
     request_masked: bool = False

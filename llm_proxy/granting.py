@@ -158,8 +158,11 @@ class Matching:
         )
 
 
-def requested(row: ApprovalRow, policy: Policy) -> Draft:
-    """The record of an approval that is opened: all that whoever decides needs to know."""
+def requested(row: ApprovalRow, policy: Policy, arguments_at: str, place: int) -> Draft:
+    """The record of an approval that is opened: all that whoever decides needs to know.
+
+    `arguments_at`: the address of the arguments of the reply's calls, among which `place` is the call's.
+    """
     body = bodies.Requested(
         id=row.id,
         tool=row.tool,
@@ -168,7 +171,8 @@ def requested(row: ApprovalRow, policy: Policy) -> Draft:
         owner=policy.entry(row.tool).spec.owner,
         tool_call_id=row.tool_call_id,
         user_id=row.user_id,
-        arguments=row.arguments,
+        arguments_at=arguments_at,
+        place=place,
         digest=row.digest,
         schema_hash=row.schema_hash,
         policy=row.policy,

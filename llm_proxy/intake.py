@@ -21,7 +21,7 @@ from llm_proxy.counting.prompt import (
 )
 from llm_proxy.counting.text import TokenCounter
 from llm_proxy.counting.tokenizers import ANY, Tokenizer
-from llm_proxy.records.blobs import Addresser
+from llm_proxy.records.blobs import Addressed, Addresser
 from llm_proxy.records.evidence import BlobDraft
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.request import WireRequest
@@ -29,6 +29,12 @@ from llm_proxy.wire.request import WireRequest
 _REMEMBERED = 20_000
 _APART = 512
 """Bytes from which a top-level value (tools, a schema) is stored apart from the envelope, by its hash."""
+
+_CHOICES = frozenset(
+    {"model", "stream_options", "tool_choice", "service_tier", "reasoning_effort", "reasoning", "thinking"}
+    | {"encoding_format", "modalities", "truncation", "verbosity", "previous_response_id"}
+)
+"""Keys whose values are words of the API, not somebody's: where small, they stay in the envelope."""
 
 _NAMED = 20
 """Items at the vendor that are named in the record, each once."""
@@ -95,19 +101,40 @@ class Cut(NamedTuple):
         return sorted([*self.messages, *(hole for _, hole in self.apart)], key=lambda hole: hole.start)
 
 
-def cut(request: WireRequest, dialect: Dialect, addresser: Addresser, new: list[BlobDraft]) -> Cut:
-    """Cuts out messages, large values and what is declared; adds drafts of them to `new`."""
+def cut(
+    request: WireRequest,
+    dialect: Dialect,
+    addresser: Addresser,
+    new: list[BlobDraft],
+    addressed: Addressed | None = None,
+) -> Cut:
+    """Cuts out all that somebody may have written, and large values; adds drafts of them to `new`.
+
+    The envelope that is left stands in the record for good: it holds numbers, switches and the API's words.
+    """
     draft = addresser.draft
+    known = addressed is not None and addressed.epoch == addresser.epoch
+    ids = addressed.ids if addressed and known else [None] * len(request.messages)
     messages = [
-        Hole(start, end, draft(raw, new))
-        for raw, (start, end) in zip(request.messages, request.message_spans, strict=True)
+        Hole(start, end, draft(raw, new, id_))
+        for raw, (start, end), id_ in zip(request.messages, request.message_spans, ids, strict=True)
     ]
     apart = [
         (key, Hole(start, end, draft(request.body[start:end], new)))
         for key, (start, end) in request.spans.items()
-        if key != request.messages_key and (end - start >= _APART or key in dialect.declared)
+        if key != request.messages_key and _is_apart(key, request.body, start, end, dialect)
     ]
     return Cut(messages, apart)
+
+
+def _is_apart(key: str, body: bytes, start: int, end: int, dialect: Dialect) -> bool:
+    if end - start >= _APART or key in dialect.declared:
+        return True
+    return key not in _CHOICES and body[start] in _OPENS
+
+
+_OPENS = frozenset(b'"{[')
+"""What a text, an object and a list begin with."""
 
 
 class Reader:
@@ -121,14 +148,23 @@ class Reader:
         self._declared: OrderedDict[tuple[str, bytes], Memo] = OrderedDict()
 
     async def read(
-        self, request: WireRequest, dialect: Dialect, *, count: bool, ways: Iterable[Tokenizer] = (ANY,)
+        self,
+        request: WireRequest,
+        dialect: Dialect,
+        *,
+        count: bool,
+        ways: Iterable[Tokenizer] = (ANY,),
+        addressed: Addressed | None = None,
     ) -> Intake:
-        """Addresses every message and large value of `request`; with `count`, counts its tokens in `ways`."""
+        """Addresses every message and large value of `request`; with `count`, counts its tokens in `ways`.
+
+        `addressed`: its messages, where their addresses are known already.
+        """
         new: list[BlobDraft] = []
         if request.body and not request.spans:
             whole = self._addresser.draft(request.body, new)
             return Intake((), tuple(new), (), (), 0, whole, masked=self._addresser.is_masked(whole))
-        taken = cut(request, dialect, self._addresser, new)
+        taken = cut(request, dialect, self._addresser, new, addressed)
         if not count:
             ways = ()
         await self._texts.ready({way.encoding for way in ways})

@@ -30,9 +30,10 @@ from llm_proxy.policy import names
 from llm_proxy.policy.permitted import Permitted
 from llm_proxy.policy.schema import Effect, OnDeny, Prerequisite
 from llm_proxy.reactions.alerts import SILENT, Alerts, with_records
-from llm_proxy.recording import recorded_arguments, recorded_decisions
+from llm_proxy.recording import recorded_arguments
 from llm_proxy.records import bodies
 from llm_proxy.records.advancing import run_update
+from llm_proxy.records.arguments import NO_ARGUMENTS, KeptArguments, as_recorded
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Draft, Evidence, RecordKind, RunUpdate
 from llm_proxy.records.run_events import events_of
@@ -132,7 +133,7 @@ class Judge:
         self._each_round = each_round
         self._events: tuple[int, dict[str, int]] = (_NOT_LOADED, {})
         self._said: str | None = None
-        self._recorded: tuple[str | None, ...] = ()
+        self._kept: KeptArguments = NO_ARGUMENTS
 
     async def __call__(self, calls: tuple[ToolCall, ...]) -> dict[tuple[int, int], str]:
         """The notes that stand in place of denied calls, once every verdict is committed.
@@ -140,7 +141,8 @@ class Judge:
         Raises `ProxyError(policy_denied)` where the policy says `on_deny: error`.
         """
         hold = _Hold(over=self._approvals is None)
-        self._recorded = await recorded_arguments(self._exchange.record_mask, calls)
+        addresser, mask = self._writer.addresser, self._exchange.record_mask
+        self._kept = await recorded_arguments(mask, calls, addresser, self._now_us())
         while True:
             async with self._turns.of(self._run):
                 outcome = await self._judged(calls, hold)
@@ -245,7 +247,9 @@ class Judge:
         if not rows or self._rules is None:
             return Evidence()
         policy = self._rules.engine.policy
-        return Evidence(records=tuple(requested(row, policy) for row in rows), approvals=rows)
+        places = {id_: n for n, id_ in settled.matched.approvals.items()}
+        drafts = tuple([requested(row, policy, self._kept.address, places[row.id]) for row in rows])
+        return Evidence(records=drafts, blobs=self._kept.blobs, approvals=rows)
 
     @property
     def _run(self) -> RunKey:
@@ -270,13 +274,18 @@ class Judge:
         passed = [decision.released for decision in decisions]
         grants = [(calls[n].id, row) for n, row in matched.grants.items() if passed[n]]
         used_up, changes = used(grants, exchange, at_us)
-        kept = recorded_decisions(decisions, self._recorded)
-        body = bodies.Verdicts(decisions=kept, revision=state.revision + 1, context=settled.judged)
+        body = bodies.Verdicts(
+            decisions=as_recorded(decisions, self._kept),
+            revision=state.revision + 1,
+            arguments=self._kept.address,
+            context=settled.judged,
+        )
         run = self._run
         record = Draft(RecordKind.VERDICTS, at_us, exchange.id, run.run_id, run.agent_id, bodies.encode(body))
         opening, freeze = self._opening(settled), freezes(rules, exchange, state, decisions, at_us)
         evidence = Evidence(
             records=(*opening.records, record, *used_up, *(freeze.records if freeze else ())),
+            blobs=self._kept.blobs,
             tool_calls=tool_call_rows(exchange, decisions, verdicts, at_us),
             run_updates=(self._advanced(state, decisions),),
             counted=tuple(

@@ -48,6 +48,7 @@ class Pipeline:
         services = self._services
         rules = services.rules
         exchange.policy = rules.sha256 if rules else ""
+        await services.stitcher.join(exchange)
         await services.runs.place(exchange)
         route = await readied(services, exchange, rules)
         await services.inspector.look(exchange, rules)
@@ -169,6 +170,7 @@ class Pipeline:
             exchange.overhead_ms = round(exchange.overhead(), 3)
         now, alerts = services.now_us(), services.alerts
         prices = services.settler.untold(exchange, now)
+        exchange.prefixes = services.stitcher.ended(exchange)
         evidence = self._telling(journal.closed(exchange, services.writer.addresser, now, prices), exchange)
         services.active.pop(exchange.id, None)
 
@@ -212,6 +214,7 @@ class Pipeline:
         await services.recorder.request(exchange, services.rules)
         evidence = self._telling(journal.refused(exchange, services.writer.addresser, now), exchange)
         await services.writer.submit(Job(lambda _: Wrote(None, evidence)))
+        exchange.refusal_kept = True
         self._count_call(exchange)
 
     def _telling(self, evidence: Evidence, exchange: Exchange) -> Evidence:
@@ -227,6 +230,8 @@ class Pipeline:
         if exchange.refused is not None:
             self._services.alerts.count_refusal(exchange.refused.limit_id)
         self._services.metrics.observe_call(journal.facts(exchange))
+        if self._services.call_log is not None:
+            self._services.call_log.ended(exchange)
 
 
 _WAITS = b": waiting for approval\n\n"
@@ -283,4 +288,7 @@ async def through(work: Awaitable[None]) -> None:
             cancelled = error
     task.result()
     if cancelled is not None:
-        raise cancelled
+        try:
+            raise cancelled
+        finally:
+            cancelled = None  # this frame, and the call with it, would be held by what it raised

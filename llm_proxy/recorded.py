@@ -132,6 +132,13 @@ def settled(
     return structs.replace(content, masked=masked), tuple(out)
 
 
+def digested(content: Content, body: bytes, holes: Sequence[Hole]) -> Content:
+    """What is kept of a body where no content is: sizes, and the salted hashes of its pieces."""
+    cuts = tuple([(0, id_) for _, id_ in content.cuts])
+    sizes = tuple([hole.end - hole.start for hole in holes])
+    return Content(cuts=cuts, whole=content.whole, size=len(body), sizes=sizes)
+
+
 def masked_draft(draft: BlobDraft, mask: RecordMask | None) -> BlobDraft:
     masked = mask.content(draft.content) if mask is not None else None
     return draft if masked is None else draft._replace(content=masked, masked=True)

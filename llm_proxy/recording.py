@@ -7,23 +7,24 @@ look at, the work is done in a thread.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 import structlog
-from msgspec import structs
 
 from llm_proxy.chat.events import CallDelta, Event, Reasoning, Refusal, Text
 from llm_proxy.chat.reply import OPAQUE, Assembly, ToolCall
+from llm_proxy.config.choices import Content as ContentMode
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
 from llm_proxy.intake import cut
 from llm_proxy.judging import Rules
 from llm_proxy.policy.schema import Mode
 from llm_proxy.recorded import Apart, Ending, Taken, ToolOf, apart_of, holds, kept, masked_replies, settled
+from llm_proxy.records.arguments import NO_ARGUMENTS, KeptArguments, pack
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import BlobDraft
-from llm_proxy.records.view import Decision
 from llm_proxy.redacting.recorded import RecordMask, record_mask
 from llm_proxy.redacting.recorded_replies import WITHHELD
 from llm_proxy.redacting.rules import Redaction
@@ -46,15 +47,19 @@ class Recorder:
         redaction: Callable[[Rules], Redaction],
         *,
         mask_secrets: bool,
+        content: ContentMode = ContentMode.FULL,
     ) -> None:
         self._addresser = addresser
         self._secret = secret
         self._redaction = redaction
         self._mask_secrets = mask_secrets
+        self._content = content
         self._masks: dict[str, RecordMask | None] = {}
 
     def mask(self, rules: Rules | None) -> RecordMask | None:
         """What is masked under `rules`, of which those in shadow mask nothing."""
+        if self._content is ContentMode.DIGEST:
+            return None
         if rules is not None and rules.mode is Mode.SHADOW:
             rules = None
         key = rules.sha256 if rules is not None else ""
@@ -62,12 +67,16 @@ class Recorder:
             if len(self._masks) > _POLICIES:
                 self._masks.clear()
             redaction = self._redaction(rules) if rules is not None else None
-            self._masks[key] = record_mask(redaction, self._secret, mask_secrets=self._mask_secrets)
+            everything = self._content is ContentMode.REDACTED
+            self._masks[key] = record_mask(
+                redaction, self._secret, mask_secrets=self._mask_secrets, everything=everything
+            )
         return self._masks[key]
 
     async def request(self, exchange: Exchange, rules: Rules | None) -> None:
         """Settles what is kept of the request, as it was taken apart."""
         mask = exchange.record_mask = self.mask(rules)
+        exchange.keeps_content = self._content is not ContentMode.DIGEST
         intake = exchange.intake
         if intake is None:
             if not exchange.body:
@@ -106,6 +115,8 @@ class Recorder:
 
 
 _POLICIES = 4
+_ESCAPED = re.compile(rb"\\[u/]")
+"""Letters that stand otherwise in JSON than they are said. Values have no quotes, and a first line tells."""
 _MUCH, _SEAM = 1 << 20, 1 << 16
 
 
@@ -140,9 +151,10 @@ class _Replies:
 
         The texts of a body stand whole in its bytes, where they were looked at already.
         """
+        is_body = self.emitted[:64].lstrip()[:1] in (b"{", b"[")
         if self.size <= LARGE:
-            return texts_of(self._assembly)
-        if self._dialect is None or self.emitted[:64].lstrip()[:1] in (b"{", b"["):
+            return () if is_body and not _ESCAPED.search(self.emitted) else texts_of(self._assembly)
+        if self._dialect is None or is_body:
             return ()
         return joined(events_of(self._dialect, self.emitted, streamed=True))
 
@@ -295,17 +307,34 @@ def _by_id(exchange: Exchange) -> ToolOf:
     return lambda message, result, id_: tools.get(id_)
 
 
-async def recorded_arguments(mask: RecordMask | None, calls: Sequence[ToolCall]) -> tuple[str | None, ...]:
-    """The arguments of calls as they are kept, None where that is as they are."""
-    if mask is None or not calls:
-        return ()
+async def recorded_arguments(
+    mask: RecordMask | None, calls: Sequence[ToolCall], addresser: Addresser, now_us: int
+) -> KeptArguments:
+    """The arguments of calls as they are kept."""
+    if not calls:
+        return NO_ARGUMENTS
     if sum([len(call.arguments) for call in calls]) > LARGE:
-        return await asyncio.to_thread(_arguments, mask, calls)
-    return _arguments(mask, calls)
+        packed, kept, masked = await asyncio.to_thread(_arguments, mask, calls)
+    else:
+        packed, kept, masked = _arguments(mask, calls)
+    blobs: list[BlobDraft] = []
+    address = addresser.fresh(packed, now_us, blobs, kept)
+    return KeptArguments(masked, address.hex(), tuple(blobs))
 
 
-def _arguments(mask: RecordMask, calls: Sequence[ToolCall]) -> tuple[str | None, ...]:
-    return tuple([_argument(mask, call.arguments) for call in calls])
+def _arguments(
+    mask: RecordMask | None, calls: Sequence[ToolCall]
+) -> tuple[bytes, bytes | None, tuple[bool, ...]]:
+    """All of them in one piece, as they came and, where that differs, as they are kept; which are masked."""
+    came = [call.arguments for call in calls]
+    packed = pack(came)
+    if mask is None:
+        return packed, None, ()
+    kept = [_argument(mask, text) for text in came]
+    if not any(text is not None for text in kept):
+        return packed, None, ()
+    as_kept = [old if new is None else new for old, new in zip(came, kept, strict=True)]
+    return packed, pack(as_kept), tuple([text is not None for text in kept])
 
 
 def _argument(mask: RecordMask, arguments: str) -> str | None:
@@ -316,15 +345,3 @@ def _argument(mask: RecordMask, arguments: str) -> str | None:
     read = arguments if strings is None else strings.decode("utf-8", "replace")
     masked = mask.text(read) or read  # numbers, too, and what is no JSON
     return None if masked == arguments else masked
-
-
-def recorded_decisions(
-    decisions: Sequence[Decision], arguments: Sequence[str | None]
-) -> tuple[Decision, ...]:
-    """Verdicts as they are kept."""
-    if not any(text is not None for text in arguments):
-        return tuple(decisions)
-    return tuple(
-        decision if text is None else structs.replace(decision, arguments=text, masked=True)
-        for decision, text in zip(decisions, arguments, strict=True)
-    )

@@ -32,6 +32,8 @@ from llm_proxy.spend.rollup import Grouped, spend_row
 log = structlog.get_logger("llm_proxy.recovery")
 
 EVERY_S = 2.0
+_DOWN_S = 1.0
+"""While the store is down: it's by this that the worker learns of its return."""
 _EXPIRED_AT_ONCE = 200
 RENEW_AFTER_US = 8_000_000
 """Calls younger than this still have most of their first lease."""
@@ -62,7 +64,7 @@ class Recovery:
                 await self.step()
             except (ProxyError, SQLAlchemyError, OSError) as error:
                 log.warning("recovery waits for the store", error=type(error).__name__)
-            await asyncio.sleep(EVERY_S)
+            await asyncio.sleep(EVERY_S if self._writer.healthy else _DOWN_S)
 
     async def step(self) -> int:
         """Renews, expires and closes; returns how many dead calls were closed."""

@@ -72,14 +72,14 @@ def _able(services: Services, exchange: Exchange, route: Resolved) -> Resolved:
     if dialect is COUNT_TOKENS:
         exchange.answered_here = True
         return route
-    raise unsayable(exchange, endpoints[next(route.targets()).key])
+    raise unsayable(exchange, endpoints[route.targets()[0].key])
 
 
 async def go_on(services: Services, exchange: Exchange, response: str, route: Resolved) -> None:
     """Finds the response that the request goes on from, and for targets without it all that led to it."""
     assert exchange.caller is not None
     agent = exchange.caller.agent.id
-    stored = exchange.stored = await services.stored(agent, response)
+    stored = exchange.stored = exchange.stored or await services.stored(agent, response)
     if stored is None:
         raise unknown_response(response)
     exchange.earlier_tokens = stored.tokens
@@ -106,7 +106,7 @@ def plan_of(services: Services, exchange: Exchange, route: Resolved, prefer: str
     # Counted for a budget only, they don't steer: the same prompt goes the same way for every agent.
     tokens = exchange.intake.tokens if exchange.intake and sized(exchange, route) else None
     demand = Demand(
-        run="" if exchange.run_inferred else f"{exchange.caller.agent.id}/{exchange.run_id}",
+        run="" if _alone(exchange) else f"{exchange.caller.agent.id}/{exchange.run_id}",
         tokens=0 if tokens is None else tokens + exchange.earlier_tokens,
         stream=request.stream,
         prefer=prefer or (exchange.stored.target if exchange.stored else ""),
@@ -120,6 +120,11 @@ def plan_of(services: Services, exchange: Exchange, route: Resolved, prefer: str
         demand=demand,
         deadline=None if limit is None else now - exchange.elapsed() + limit,
     )
+
+
+def _alone(exchange: Exchange) -> bool:
+    """Whether no other call can be of its run."""
+    return exchange.run_inferred and not (exchange.stitched or exchange.thread or exchange.kept_thread)
 
 
 def unknown_response(response: str) -> ProxyError:

@@ -8,6 +8,9 @@ from typing import Protocol
 
 from llm_proxy.admission import Admission
 from llm_proxy.asking import Approvals
+from llm_proxy.body_room import Bodies
+from llm_proxy.call_log import CallLog
+from llm_proxy.census import Census
 from llm_proxy.counting.error import TokenErrors
 from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.identity.access import Access
@@ -23,6 +26,7 @@ from llm_proxy.records.responses import StoredResponse
 from llm_proxy.records.writer import Writer
 from llm_proxy.runs.desk import RunDesk
 from llm_proxy.runs.lookup import RunLookup
+from llm_proxy.runs.stitched import Stitcher
 from llm_proxy.runs.tree import RunTree
 from llm_proxy.settle import Settler
 from llm_proxy.standing import Standing
@@ -51,9 +55,13 @@ class Services:
 
     access: Access
     standing: Standing
+    census: Census
+    call_log: CallLog | None
+    """None where ended calls have no line in the log."""
     runs: RunTree
     desk: RunDesk
     lookup: RunLookup
+    stitcher: Stitcher
     inspector: Inspector
     recorder: Recorder
     unseen: UnseenTurns
@@ -86,6 +94,7 @@ class Services:
     now_us: Callable[[], int]
     random: Callable[[], float]
     max_body: int
+    bodies: Bodies
     default_model: str | None
     """The model whose target serves paths that name none."""
     strict: bool

@@ -21,7 +21,7 @@ from llm_proxy.records.runstate import RunKey
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.lenient import CANNOT_READ
 from llm_proxy.wire.request import WireRequest
-from llm_proxy.wire.retelling import Called, Cut, Put, Turn
+from llm_proxy.wire.retelling import Called, Cut, Put, Turn, plain_arguments, unblanked
 
 log = structlog.get_logger("llm_proxy.unseen")
 
@@ -46,8 +46,6 @@ class Unseen(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 encode = msgspec.json.Encoder().encode
-_sorted = msgspec.json.Encoder(order="deterministic").encode
-_any = msgspec.json.Decoder().decode
 _decode = msgspec.json.Decoder(Unseen).decode
 
 
@@ -57,24 +55,12 @@ def key_of(text: str, calls: Sequence[Called]) -> str:
     Ids alone don't tell calls apart, since some servers begin each reply with `call_0`.
     """
     if not calls:
-        return hashlib.sha256(b"t" + _unblank(text).encode("utf-8", "surrogatepass")).hexdigest()
+        return hashlib.sha256(b"t" + unblanked(text).encode("utf-8", "surrogatepass")).hexdigest()
     digest = hashlib.sha256(b"c")
     for call in calls:
-        for part in (call.id.encode("utf-8", "surrogatepass"), _plain(call.arguments)):
+        for part in (call.id.encode("utf-8", "surrogatepass"), plain_arguments(call.arguments)):
             digest.update(len(part).to_bytes(8) + part)
     return digest.hexdigest()
-
-
-def _unblank(text: str) -> str:
-    return "".join(text.split())
-
-
-def _plain(arguments: str) -> bytes:
-    """Arguments however an agent's JSON library writes them; a freeform tool's text as it is."""
-    try:
-        return _sorted(_any(arguments or "{}"))
-    except (*CANNOT_READ, ValueError, RecursionError):
-        return arguments.encode("utf-8", "surrogatepass")
 
 
 class Kept(NamedTuple):
@@ -169,7 +155,7 @@ def _chosen(
         key = keys[turn.start]
         if key not in found or key in noted:
             continue
-        if _unblank(found[key].unseen.note) in _unblank(turn.text):
+        if unblanked(found[key].unseen.note) in unblanked(turn.text):
             noted.add(key)
             theirs[key] = turn
         else:

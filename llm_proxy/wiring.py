@@ -13,7 +13,7 @@ from budgets import AT_ONCE, Limit, LimitBook, OnExceed, Scope, Unit, window_nam
 from llm_proxy.config import Config
 from llm_proxy.config.approvers import who_may_approve
 from llm_proxy.config.budgeting import BudgetConfig, DowngradeConfig
-from llm_proxy.config.choices import Affinity, Event, Hold, OnCut, OnLeave
+from llm_proxy.config.choices import Affinity, Content, Event, Hold, OnCut, OnLeave
 from llm_proxy.config.issuers import IssuerConfig
 from llm_proxy.config.providers import LITELLM
 from llm_proxy.config.schema import ModelConfig, TargetConfig
@@ -32,6 +32,7 @@ from llm_proxy.quote import COUNTED
 from llm_proxy.reactions.events import Webhook
 from llm_proxy.reactions.links import Links
 from llm_proxy.receipts.issue import Receipts
+from llm_proxy.retention.keeper import Rules as RetentionRules
 from llm_proxy.signing import KeyFileError, SigningKey, load_or_make, open_to_others
 from llm_proxy.upstream.provider import Endpoint
 from llm_proxy.version import VERSION
@@ -295,23 +296,34 @@ def signing_key(config: Config) -> SigningKey | None:
 
     None where nobody asked for one, and none can be made.
     """
-    path = config.records.signing_key or _key_beside(config)
+    path = key_path(config)
     try:
         key = load_or_make(path)
     except KeyFileError as error:
         if config.records.signing_key is not None:
             raise
-        log.warning("there is no signing key, and so no receipt", reason=str(error))
+        log.warning("there is no signing key, and so no receipt and no checkpoint", reason=str(error))
         return None
     if open_to_others(path):
         log.warning("the signing key can be read by others: chmod 600 it", file=str(path))
     return key
 
 
-def _key_beside(config: Config) -> Path:
+def key_path(config: Config) -> Path:
+    """Where the signing key is, or would be made."""
+    if config.records.signing_key is not None:
+        return config.records.signing_key
     store = make_url(config.store.get_secret_value())
     file = store.get_backend_name() == "sqlite" and store.database
     return (Path(file).parent if file else config.path.parent) / KEY_FILE
+
+
+def retention(config: Config) -> RetentionRules:
+    """How long content is kept, and what of it."""
+    told = config.records
+    return RetentionRules(
+        told.retention_days, told.export_before_delete, keeps_all=told.content is Content.FULL
+    )
 
 
 def rules(config: Config) -> Rules | None:

@@ -17,17 +17,23 @@ from budgets import LimitBook, Refused
 from llm_proxy import wiring
 from llm_proxy.admission import Admission
 from llm_proxy.archive.lengths import newest_lengths
-from llm_proxy.archive.outbox import StoreOutbox
 from llm_proxy.archive.recall import Recalled, recall
+from llm_proxy.archive.search_indexer import Indexer
 from llm_proxy.asking import Approvals, decided_in
+from llm_proxy.audit.checkpointer import Checkpointer
+from llm_proxy.audit.configured import loaded
+from llm_proxy.body_room import Bodies
+from llm_proxy.call_log import CallLog
+from llm_proxy.census import Census
 from llm_proxy.config import Config
-from llm_proxy.config.choices import Durability, Translation, Unpriced
+from llm_proxy.config.choices import Content, Durability, LogLevel, Translation, Unpriced
 from llm_proxy.config.providers import LITELLM
 from llm_proxy.counting.error import TokenErrors, error_key
 from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.counting.text import TokenCounter
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
+from llm_proxy.exporting import Exporting
 from llm_proxy.identity.access import Access
 from llm_proxy.identity.keyring import Credential, Keyring
 from llm_proxy.identity.tokens import SignedTokens
@@ -40,9 +46,9 @@ from llm_proxy.reactions.alerts import Alerts
 from llm_proxy.reactions.events import Announcer
 from llm_proxy.reactions.sender import Sender
 from llm_proxy.recording import Recorder
-from llm_proxy.records.blobs import KEPT, ensure_salt
+from llm_proxy.records.blobs import DAY_US, KEPT, ensure_salt
 from llm_proxy.records.classified import load_classified
-from llm_proxy.records.engine import open_engine
+from llm_proxy.records.engine import hurried, open_engine
 from llm_proxy.records.ids import now_us, uuid7
 from llm_proxy.records.migrate import upgrade
 from llm_proxy.records.policy_rows import ClassifiedRow
@@ -54,8 +60,10 @@ from llm_proxy.records.unseen import load_unseen
 from llm_proxy.records.writer import Writer
 from llm_proxy.recovery import Recovery
 from llm_proxy.reloading import PolicyWatch
+from llm_proxy.retention.keeper import Retention
 from llm_proxy.runs.desk import RunDesk
 from llm_proxy.runs.lookup import RunLookup
+from llm_proxy.runs.stitched import Stitcher
 from llm_proxy.runs.tree import RunTree
 from llm_proxy.seals import Seals
 from llm_proxy.services import Services
@@ -63,10 +71,8 @@ from llm_proxy.settle import Settler
 from llm_proxy.sharing.sharing import Sharing
 from llm_proxy.sharing.token_errors import SharedTokenErrors
 from llm_proxy.standing import Standing
+from llm_proxy.stitching import Threads
 from llm_proxy.telemetry.metrics import Metrics
-from llm_proxy.telemetry.outbox import OutboxExporter
-from llm_proxy.telemetry.settings import SpanSettings
-from llm_proxy.telemetry.transport import headers_from, open_transport
 from llm_proxy.topup import TopUps
 from llm_proxy.turns import Turns
 from llm_proxy.unseen import UnseenTurns
@@ -74,10 +80,12 @@ from llm_proxy.upstream.http import HttpProvider
 from llm_proxy.upstream.litellm import LiteLLMProvider
 from llm_proxy.upstream.provider import Provider, Upstreams
 from llm_proxy.upstream.scripted import ScriptedProvider
-from llm_proxy.version import VERSION
 from routing.fleet import Fleet
 
 log = structlog.get_logger("llm_proxy")
+
+_PATIENCE_S = 60.0
+"""How long a listing or a task beside the calls waits for PostgreSQL's answer."""
 
 
 def _providers(config: Config) -> dict[str, Provider]:
@@ -100,11 +108,14 @@ class Worker:
         self.engine: Engine
         self.services: Services
         self.tokens: SignedTokens
+        self.retention: Retention
         self.counter: TokenCounter
         self.policy: PolicyWatch | None = None
         """None where the config names no policy."""
         self.failed = ""
         """Why the worker can't go on, empty while it can."""
+        self._checkpoints: Checkpointer | None = None
+        """None where there is no key to sign with."""
         self._stack = AsyncExitStack()
         self._background: asyncio.Task[None] | None = None
 
@@ -119,17 +130,26 @@ class Worker:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self.config
-        self.engine = open_engine(config.store.get_secret_value())
+        self.engine = open_engine(config.store.get_secret_value(), patience_s=_PATIENCE_S)
         stack.callback(self.engine.dispose)
         await asyncio.to_thread(upgrade, self.engine)
         limits, announcer = wiring.limits(config), Announcer(wiring.webhooks(config))
-        writer = Writer(self.engine, uuid7(now_us()), now_us, watched=limits, announce=announcer)
+        keeps = config.records.content is not Content.DIGEST
+        writer = Writer(
+            self.engine, uuid7(now_us()), now_us, watched=limits, announce=announcer, keeps_content=keeps
+        )
         await writer.start()
         stack.push_async_callback(writer.stop)
+        stack.push_async_callback(self._sign_off)
         self.services = services = await self._services(stack, writer, limits, announcer)
         services.metrics.track_targets(services.fleet, services.routes, time.monotonic)
+        await writer.submit(await asyncio.to_thread(loaded, config.path, now_us()))
+        if (key := services.receipts.key) is not None:
+            self._checkpoints = Checkpointer(self.engine, writer, key, now_us)
         self.policy = await self._watch(announcer)
         self._export(stack, writer.id, services.metrics)
+        self._index(stack, writer.id, services.metrics)
+        self.retention = Retention(self.engine, writer, now_us, wiring.retention(config))
         recovery = Recovery(self.engine, writer, services.active, now_us, services.alerts)
         await services.standing.refresh()
         sharing = Sharing(self.engine, writer.id, services.fleet, services.routes, now_us, time.monotonic)
@@ -152,6 +172,9 @@ class Worker:
         metrics.track_writer_queue(lambda: writer.queued)
         metrics.track_commits(lambda: writer.commits)
         writer.took = metrics.commit_took
+        census = Census(writer, now_us)
+        stack.push_async_callback(census.flush)
+        metrics.track_door(census.counts)
         keyring, access = self._access(writer)
         standing = self._standing(stack, keyring)
         lookup = RunLookup(self.engine, lambda: writer.healthy)
@@ -168,9 +191,12 @@ class Worker:
         return Services(
             access=access,
             standing=standing,
+            census=census,
+            call_log=self._call_log(stack),
             runs=runs,
             desk=RunDesk(runs, lookup, limits, writer, now_us, standing.refresh),
             lookup=lookup,
+            stitcher=self._stitcher(lookup, writer, kept_secret),
             unseen=UnseenTurns(self._unseen_now),
             inspector=inspector,
             recorder=self._recorder(writer, kept_secret, inspector),
@@ -200,8 +226,17 @@ class Worker:
             random=random.random,
             default_model=config.default_model,
             max_body=config.server.max_body_mb << 20,
+            bodies=Bodies(config.server.max_bodies_mb << 20),
             strict=config.records.durability is Durability.STRICT,
         )
+
+    def _call_log(self, stack: AsyncExitStack) -> CallLog | None:
+        wish = self.config.log
+        if not (wish.calls and wish.level in (LogLevel.DEBUG, LogLevel.INFO)):
+            return None
+        lines = CallLog()
+        stack.push_async_callback(lines.flush)
+        return lines
 
     def _access(self, writer: Writer) -> tuple[Keyring, Access]:
         agents = wiring.agents(self.config)
@@ -210,8 +245,20 @@ class Worker:
         return keyring, Access(keyring, self._issued, writer, now_us, self.tokens)
 
     def _recorder(self, writer: Writer, kept_secret: bytes, inspector: Inspector) -> Recorder:
-        mask = self.config.records.mask_secrets
-        return Recorder(writer.addresser, kept_secret, inspector.redaction, mask_secrets=mask)
+        told = self.config.records
+        return Recorder(
+            writer.addresser,
+            kept_secret,
+            inspector.redaction,
+            mask_secrets=told.mask_secrets,
+            content=told.content,
+        )
+
+    def _stitcher(self, lookup: RunLookup, writer: Writer, kept_secret: bytes) -> Stitcher:
+        records = self.config.records
+        threads = Threads(kept_secret) if records.stitch_runs else None
+        strict = records.durability is Durability.STRICT
+        return Stitcher(threads, lookup, writer.addresser, self._stored, strict=strict)
 
     def _admission(
         self,
@@ -261,14 +308,14 @@ class Worker:
         return await asyncio.to_thread(self._stored_now, agent_id, response)
 
     def _stored_now(self, agent_id: str, response: str) -> StoredResponse | None:
-        with self.engine.connect() as connection:
+        with hurried(self.engine.connect()) as connection:
             return find_response(connection, agent_id, response)
 
     async def _recall(self, agent_id: str, response: str) -> Recalled | None:
         return await asyncio.to_thread(self._recall_now, agent_id, response)
 
     def _recall_now(self, agent_id: str, response: str) -> Recalled | None:
-        with self.engine.connect() as connection:
+        with hurried(self.engine.connect()) as connection:
             return recall(connection, agent_id, response)
 
     def _kept_secret(self) -> bytes:
@@ -276,15 +323,15 @@ class Worker:
             return ensure_salt(connection, KEPT)
 
     def _unseen_now(self, run: RunKey, wanted: Set[str]) -> dict[str, bytes]:
-        with self.engine.connect() as connection:
+        with hurried(self.engine.connect()) as connection:
             return load_unseen(connection, run, wanted)
 
     def _classified_now(self, run: RunKey) -> list[ClassifiedRow]:
-        with self.engine.connect() as connection:
+        with hurried(self.engine.connect()) as connection:
             return load_classified(connection, run)
 
     def _issued(self, hashes: Sequence[str]) -> list[Credential]:
-        with self.engine.connect() as connection:
+        with hurried(self.engine.connect()) as connection:
             return [Credential(*row) for row in issued_keys(connection, hashes)]
 
     def _standing(self, stack: AsyncExitStack, keyring: Keyring) -> Standing:
@@ -301,30 +348,17 @@ class Worker:
             self.engine, services.writer.id, webhooks, now_us, random.random, services.metrics, links=links
         )
 
+    def _index(self, stack: AsyncExitStack, holder: str, metrics: Metrics) -> None:
+        indexer = Indexer(self.engine, holder, now_us, metrics.search_backlog)
+        indexer.start()
+        stack.push_async_callback(asyncio.to_thread, indexer.stop)
+
     def _export(self, stack: AsyncExitStack, holder: str, metrics: Metrics) -> None:
-        telemetry = self.config.telemetry
-        if telemetry.otlp_endpoint is None:
+        if self.config.telemetry.otlp_endpoint is None:
             return
-        outbox = StoreOutbox(self.engine, holder, now_us)
-        exporter = OutboxExporter(
-            outbox,
-            open_transport(telemetry.otlp_endpoint, telemetry.protocol.value, headers_from(os.environ)),
-            SpanSettings(
-                service_name=telemetry.service_name,
-                service_version=VERSION,
-                environment=self.config.server.environment,
-            ),
-            metrics,
-            clock=time.time,
-            random=random.random,
-        )
-        exporter.start()
-
-        def stop() -> None:
-            if exporter.stop(1.0):
-                outbox.release()
-
-        stack.push_async_callback(asyncio.to_thread, stop)
+        exporting = Exporting(self.config, self.engine, holder, metrics, os.environ)
+        exporting.start()
+        stack.push_async_callback(asyncio.to_thread, exporting.stop)
 
     async def _run(
         self, recovery: Recovery, standing: Standing, sharing: Sharing, measured: SharedTokenErrors
@@ -332,12 +366,19 @@ class Worker:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(recovery.run(), name="recovery")
-                purge = Purge(self.engine, self.services.writer.id, now_us)
+                retention_us = self.config.records.retention_days * DAY_US
+                purge = Purge(self.engine, self.services.writer.id, now_us, retention_us)
                 group.create_task(purge.run(), name="purge")
+                group.create_task(self.retention.run(), name="retention")
                 group.create_task(standing.run(), name="standing")
                 group.create_task(self.services.approvals.run(), name="approvals")
+                group.create_task(self.services.census.run(), name="census")
+                if self.services.call_log is not None:
+                    group.create_task(self.services.call_log.run(), name="call log")
                 if self.policy is not None:
                     group.create_task(self.policy.run(), name="policy")
+                if self._checkpoints is not None:
+                    group.create_task(self._checkpoints.run(), name="checkpoints")
                 group.create_task(self.tokens.keep_fresh(), name="issuers")
                 group.create_task(sharing.run(), name="sharing")
                 group.create_task(measured.run(), name="token errors")
@@ -346,6 +387,10 @@ class Worker:
         except* Exception as errors:
             self.failed = "a background task ended"
             log.critical("a background task ended; the worker is not ready any more", exc_info=errors)
+
+    async def _sign_off(self) -> None:
+        if self._checkpoints is not None:
+            await self._checkpoints.stop()
 
     async def _end_background(self) -> None:
         if self._background is not None:

@@ -134,6 +134,14 @@ class Resolved:
     chain: tuple[Leg, ...]
     counts_from: int | None = None
     """The bytes of a body from which its tokens decide where it goes; None where they never do."""
+    _targets: tuple[Target, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        found: dict[tuple[str, str], Target] = {}
+        for leg in self.legs():
+            for target in leg.targets:
+                found.setdefault((target.key, target.model), target)
+        object.__setattr__(self, "_targets", tuple(found.values()))
 
     def legs(self) -> Iterator[Leg]:
         """The chain, then everywhere that it may turn off to."""
@@ -142,14 +150,9 @@ class Resolved:
             yield from leg.larger
             yield from leg.other
 
-    def targets(self) -> Iterator[Target]:
+    def targets(self) -> tuple[Target, ...]:
         """Every target that may be asked, the chain's first, in the order written; each once."""
-        seen: set[tuple[str, str]] = set()
-        for leg in self.legs():
-            for target in leg.targets:
-                if (target.key, target.model) not in seen:
-                    seen.add((target.key, target.model))
-                    yield target
+        return self._targets
 
     def only(self, wanted: Callable[[Target], bool]) -> Resolved:
         """Without the targets that aren't wanted, and the legs that have none left."""

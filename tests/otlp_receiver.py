@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import cast
 
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -23,7 +24,11 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 @dataclass(frozen=True)
 class Answer:
-    """What one request gets. `store` keeps its spans, `hang` says nothing until `stop`, `close` hangs up."""
+    """What one request gets. `store` keeps its spans, `hang` says nothing until `stop`, `close` hangs up.
+
+    `keep` stores the first so many of the spans only, `slow_s` waits before it answers, and `cut` hangs up
+    within the answer's body.
+    """
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -31,6 +36,9 @@ class Answer:
     store: bool = False
     hang: bool = False
     close: bool = False
+    keep: int = 0
+    slow_s: float = 0.0
+    cut: bool = False
 
 
 OK = Answer(store=True, headers={"content-type": "application/x-protobuf"})
@@ -58,12 +66,15 @@ class OtlpReceiver:
         self.spans: dict[bytes, Span] = {}
         self.seen: Counter[bytes] = Counter()
         """How many times each span id was accepted."""
+        self.variants: dict[bytes, Counter[bytes]] = {}
+        """By span id the encodings in which it was accepted, each with how many times."""
         self.requests: list[Answer] = []
         """The answer that each request got."""
         self.request_headers: list[dict[str, str]] = []
         self.request_sizes: list[int] = []
         """Length of each body, unpacked."""
         self.resources: list[Resource] = []
+        self.metrics: list[ExportMetricsServiceRequest] = []
         self.rule: Rule | None = None
         self._script: deque[Answer] = deque()
         self._changed = threading.Condition()
@@ -127,23 +138,33 @@ class OtlpReceiver:
         with self._changed:
             return self._changed.wait_for(holds, timeout_s)
 
+    def measure(self, request: ExportMetricsServiceRequest) -> None:
+        with self._changed:
+            self.metrics.append(request)
+            self._changed.notify_all()
+
     def receive(self, request: ExportTraceServiceRequest, headers: dict[str, str], size: int) -> Answer:
         spans = [s for r in request.resource_spans for scoped in r.scope_spans for s in scoped.spans]
         with self._changed:
             answer = self._script.popleft() if self._script else (self.rule(spans) if self.rule else None)
             answer = answer or OK
-            if answer.store:
+            if answer.store or answer.keep:
                 self.resources.extend(r.resource for r in request.resource_spans)
-                for span in spans:
+                for span in spans if answer.store else spans[: answer.keep]:
                     self.spans[span.span_id] = span
                     self.seen[span.span_id] += 1
+                    self.variants.setdefault(span.span_id, Counter())[encoded(span)] += 1
             self.requests.append(answer)
             self.request_headers.append(headers)
             self.request_sizes.append(size)
             self._changed.notify_all()
-        if answer.hang:
-            self._released.wait(30)
+        if answer.hang or answer.slow_s:
+            self._released.wait(30 if answer.hang else answer.slow_s)
         return answer
+
+
+def encoded(span: Span) -> bytes:
+    return span.SerializeToString(deterministic=True)
 
 
 def attributes_of(span: Span | Span.Event) -> dict[str, str | int | float | bool | list[str]]:
@@ -165,7 +186,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, port: int, receiver: OtlpReceiver) -> None:
         self.receiver = receiver
         self.open: set[socket.socket] = set()
-        _bind_patiently(lambda: ThreadingHTTPServer.__init__(self, ("127.0.0.1", port), _Handler))
+        bind_patiently(lambda: ThreadingHTTPServer.__init__(self, ("127.0.0.1", port), _Handler))
 
     def hang_up(self) -> None:
         for sock in list(self.open):
@@ -175,7 +196,7 @@ class _Server(ThreadingHTTPServer):
                 self.open.discard(sock)
 
 
-def _bind_patiently(bind: Callable[[], None]) -> None:
+def bind_patiently(bind: Callable[[], None]) -> None:
     """A reserved port may be somebody's outgoing port for a moment."""
     for _ in range(50):
         try:
@@ -212,6 +233,9 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         headers = {k.lower(): v for k, v in self.headers.items()}
+        if self.path == "/v1/metrics":
+            self.ours.receiver.measure(ExportMetricsServiceRequest.FromString(body))
+            return self._say(OK)
         if self.path != "/v1/traces":
             return self._say(Answer(status=404))
         return self._say(
@@ -225,9 +249,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(answer.status)
         for key, value in answer.headers.items():
             self.send_header(key, value)
-        self.send_header("content-length", str(len(answer.body)))
+        self.send_header("content-length", str(len(answer.body) + 100 * answer.cut))
         self.end_headers()
         self.wfile.write(answer.body)
+        self.close_connection = self.close_connection or answer.cut
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base's name
         """Tests say what they need themselves."""

@@ -118,6 +118,10 @@ def faults_of_chain(connection: Connection) -> list[str]:
     return found
 
 
+OWN = records.c.kind.not_in(["writer.started", "content.stored"])
+"""Records of what happened, less those by which the store proves itself."""
+
+
 def body_of(*messages: object, **fields: object) -> bytes:
     return json.dumps(
         {"model": "m", "messages": messages or [{"role": "user", "content": "hi"}], **fields}

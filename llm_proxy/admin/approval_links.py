@@ -1,7 +1,7 @@
 """`/approvals/{id}?token=…`: one person decides one approval, once, by the link that an event carried.
 
-The link is all that counts here: whatever credential comes along means nothing. Looking changes nothing,
-since mail scanners follow links; only the form decides.
+The link is all that counts here: whatever credential comes along means nothing. Looking decides nothing,
+since mail scanners follow links; only the form does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from llm_proxy import wiring
 from llm_proxy.admin import approval_page, approvals
 from llm_proxy.admin.approvals import ApprovalShown, ApprovalWord
+from llm_proxy.admin.content_read import ContentReads, Seen
 from llm_proxy.admin.deciding import Deciding
 from llm_proxy.admin.errors import Conflict, NotFound, Unclear
 from llm_proxy.approving import Word
@@ -29,7 +30,9 @@ from llm_proxy.errors import ProxyError
 from llm_proxy.identity.issuing import Via
 from llm_proxy.reactions.links import PATH, hashed
 from llm_proxy.records.approvals import ApprovalStatus
+from llm_proxy.records.content_reads import Place
 from llm_proxy.records.policy_rows import ApprovalRow
+from llm_proxy.records.runstate import RunKey
 from llm_proxy.worker import Worker
 
 log = structlog.get_logger("llm_proxy.admin")
@@ -63,6 +66,7 @@ class ApprovalLinks:
         self._worker = worker
         self._served = wiring.links(worker.config, worker.engine, worker.services.now_us) is not None
         self._deciding = Deciding(worker)
+        self._content = ContentReads(worker)
 
     def add_to(self, app: FastAPI) -> None:
         path = PATH + "{approval_id}"
@@ -70,11 +74,14 @@ class ApprovalLinks:
         app.add_api_route(path, self.decide, methods=["POST"], include_in_schema=False)
 
     async def look(self, request: Request, approval_id: str) -> Response:
-        """The question; changes nothing."""
+        """The question. It decides nothing, but that it was shown goes on record."""
 
         async def answer() -> Response:
             token = _only(request.query_params.getlist("token"))
             opened = await asyncio.to_thread(self._open, approval_id, token)
+            shown = opened.shown
+            seen = Seen(shown, [shown.call_id], RunKey(shown.agent_id, shown.run_id), approval=shown.id)
+            await self._content.note(opened.link.operator, Place.LINK, "approvals show", seen)
             return _html(200, approval_page.question(opened.shown, opened.link.operator, token))
 
         return await _told(answer)

@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 
 from fastapi import Request, Response
+from sqlalchemy import Connection
 
 from llm_proxy.admin import approvals
-from llm_proxy.admin.approvals import ApprovalWord, Wanted
+from llm_proxy.admin.approvals import ApprovalShown, ApprovalWord, Wanted
 from llm_proxy.admin.changes import Add
+from llm_proxy.admin.content_read import ContentReads, Seen
 from llm_proxy.admin.deciding import Deciding
 from llm_proxy.admin.door import APPROVAL_READERS, APPROVERS, Operator
 from llm_proxy.admin.endpoints import Filter, Id, Limit, answer, body_of, holds
 from llm_proxy.approving import Word
 from llm_proxy.archive.approvals import ApprovalFilter
 from llm_proxy.identity.issuing import Via
+from llm_proxy.records.content_reads import Place
 from llm_proxy.records.policy_rows import ApprovalRow
+from llm_proxy.records.runstate import RunKey
 from llm_proxy.worker import Worker
 
 
@@ -25,6 +29,7 @@ class ApprovalPaths:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._deciding = Deciding(worker)
+        self._content = ContentReads(worker)
 
     def add_to(self, add: Add) -> None:
         word = {"requestBody": holds("ApprovalWord")}
@@ -46,10 +51,14 @@ class ApprovalPaths:
         with self._worker.engine.connect() as connection:
             return answer(approvals.approval_lines(connection, self._now(), limit, wanted))
 
-    def show(self, approval_id: Id) -> Response:
+    async def show(self, request: Request, approval_id: Id) -> Response:
         """One approval with the exact arguments that will run, and what people said of it."""
-        with self._worker.engine.connect() as connection:
-            return answer(approvals.approval_shown(self._worker.config, connection, self._now(), approval_id))
+
+        def read(connection: Connection) -> Seen:
+            found = approvals.approval_shown(self._worker.config, connection, self._now(), approval_id)
+            return _seen(found)
+
+        return await self._content.show(request, "approvals show", read)
 
     async def approve(self, request: Request, approval_id: Id) -> Response:
         """Let exactly this action run: for those whom the policy names, and never on one's own request."""
@@ -63,7 +72,9 @@ class ApprovalPaths:
         wish = await body_of(request, ApprovalWord, _EXAMPLE)
         operator: Operator = request.state.operator
         approval = await asyncio.to_thread(self._find, id_)
-        return answer(await self._deciding.decide(approval, decision, wish, by=operator.id, via=Via.ADMIN))
+        shown = await self._deciding.decide(approval, decision, wish, by=operator.id, via=Via.ADMIN)
+        await self._content.note(operator.id, Place.ADMIN, f"approvals {decision}", _seen(shown))
+        return answer(shown)
 
     def _find(self, id_: str) -> ApprovalRow:
         with self._worker.engine.connect() as connection:
@@ -71,6 +82,10 @@ class ApprovalPaths:
 
     def _now(self) -> int:
         return self._worker.services.now_us()
+
+
+def _seen(shown: ApprovalShown) -> Seen:
+    return Seen(shown, [shown.call_id], RunKey(shown.agent_id, shown.run_id), approval=shown.id)
 
 
 _EXAMPLE = '{"reason": "checked with the customer"}'

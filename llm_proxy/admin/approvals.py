@@ -10,6 +10,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from llm_proxy import approving
+from llm_proxy.admin.approval_lines import ApprovalLine
 from llm_proxy.admin.errors import Conflict, NotFound, Unclear
 from llm_proxy.admin.shown import maybe_iso
 from llm_proxy.approving import Rejected, Vote, Voted, Why, Word
@@ -56,34 +57,6 @@ class VoteShown(msgspec.Struct, frozen=True, kw_only=True):
     via: str
     at_us: int
     at: str
-
-
-class ApprovalLine(msgspec.Struct, frozen=True, kw_only=True):
-    """An action that was to be approved, without its arguments."""
-
-    id: str
-    status: ApprovalStatus
-    agent_id: str
-    run_id: str
-    call_id: str
-    user_id: str
-    tool: str
-    effect: str
-    risk: str
-    rule: str
-    """What asked."""
-    why: str
-    approvers: tuple[str, ...]
-    """As the policy says it: operators' ids, and `group:NAME`."""
-    quorum: int
-    approved_by: tuple[str, ...]
-    """Who said yes so far."""
-    requested_us: int
-    requested_at: str
-    expires_us: int
-    expires_at: str
-    decided_us: int | None
-    decided_at: str | None
 
 
 class ApprovalShown(ApprovalLine, frozen=True, kw_only=True):

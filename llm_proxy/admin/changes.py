@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from typing import Any, Protocol
 
@@ -12,14 +11,12 @@ from fastapi import Request, Response
 from llm_proxy.admin import agents, keys, reading
 from llm_proxy.admin.door import ADMINS, Operator
 from llm_proxy.admin.endpoints import Id, answer, body_of, holds
+from llm_proxy.admin.freezing import Freezing
 from llm_proxy.archive.listings import KeyView
 from llm_proxy.config.choices import Role
-from llm_proxy.errors import ProxyError
 from llm_proxy.identity import issuing
 from llm_proxy.identity.issuing import NewKey, Via
 from llm_proxy.identity.keyring import new_key
-from llm_proxy.records.batch import Job
-from llm_proxy.records.standing import Frozen
 from llm_proxy.worker import Worker
 
 
@@ -37,6 +34,7 @@ class Changes:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._config = worker.config
+        self._freezing = Freezing(worker)
 
     def add_to(self, add: Add) -> None:
         wish, rotation, reason = ({"requestBody": holds(n)} for n in ("KeyWish", "KeyRotation", "Reason"))
@@ -49,7 +47,7 @@ class Changes:
     async def issue(self, request: Request) -> Response:
         """Issue a key for an agent. The reply is the only place where the key itself is ever shown."""
         new = self._order(await body_of(request, keys.KeyWish, _WISH))
-        await self._commit(issuing.issue(new, by=_by(request), via=Via.ADMIN))
+        await self._freezing.commit(issuing.issue(new, by=_by(request), via=Via.ADMIN))
         return answer(keys.issued(new), 201)
 
     async def rotate(self, request: Request) -> Response:
@@ -57,7 +55,7 @@ class Changes:
         wish = await body_of(request, keys.KeyRotation, _ROTATION)
         new = self._order(keys.KeyWish(agent_id=wish.agent_id, ttl=wish.ttl))
         until = keys.overlap_end(wish, new.created_us)
-        await self._commit(issuing.rotate(new, until, by=_by(request), via=Via.ADMIN))
+        await self._freezing.commit(issuing.rotate(new, until, by=_by(request), via=Via.ADMIN))
         return answer(keys.rotated(self._config, new, until), 201)
 
     async def revoke(self, request: Request, key_id: Id) -> Response:
@@ -65,49 +63,25 @@ class Changes:
         key = await asyncio.to_thread(self._issued_key, key_id)
         now = self._now()
         if key.revoked_us is None:
-            await self._commit(keys.revocation(key, now, by=_by(request), via=Via.ADMIN))
+            await self._freezing.commit(keys.revocation(key, now, by=_by(request), via=Via.ADMIN))
         return answer(keys.revoked(key, now))
 
     async def freeze(self, request: Request, agent_id: Id) -> Response:
         """Freeze an agent: within a second no worker serves it, and its open calls have ended."""
         wish = await body_of(request, agents.Reason, _REASON)
-        now = self._now()
-        job = agents.freeze(agent_id, wish, now, by=_by(request), via=Via.ADMIN)
-        if (before := await self._frozen(agent_id)) is not None:
-            return answer(agents.standing(agent_id, before, changed=False))
-        await self._commit(job)
-        after = await self._frozen(agent_id)
-        mine = after is not None and (after.since_us, after.by) == (now, _by(request))
-        return answer(agents.standing(agent_id, after, changed=mine))
+        return answer(await self._freezing.freeze(agent_id, wish, by=_by(request), via=Via.ADMIN))
 
     async def thaw(self, request: Request, agent_id: Id) -> Response:
         """Let a frozen agent call again."""
         wish = await body_of(request, agents.Reason, _REASON)
-        job = agents.thaw(agent_id, wish, self._now(), by=_by(request), via=Via.ADMIN)
-        before = await self._frozen(agent_id)
-        if before is not None:
-            await self._commit(job)
-        return answer(agents.standing(agent_id, None, changed=before is not None))
+        return answer(await self._freezing.thaw(agent_id, wish, by=_by(request), via=Via.ADMIN))
 
     def _order(self, wish: keys.KeyWish) -> NewKey:
         return keys.order(self._config, wish, self._now(), new_key, lambda: secrets.token_hex(6))
 
-    async def _commit(self, job: Job) -> None:
-        """Done once committed; this worker takes notice at once if it can, else with its next look."""
-        await self._worker.services.writer.submit(job)
-        with contextlib.suppress(ProxyError):
-            await self._worker.services.standing.refresh()
-
     def _issued_key(self, id_: str) -> KeyView:
         with self._worker.engine.connect() as connection:
             return reading.issued_key(self._config, connection, id_)
-
-    async def _frozen(self, agent_id: str) -> Frozen | None:
-        return await asyncio.to_thread(self._frozen_now, agent_id)
-
-    def _frozen_now(self, agent_id: str) -> Frozen | None:
-        with self._worker.engine.connect() as connection:
-            return agents.frozen_now(self._config, connection, agent_id)
 
     def _now(self) -> int:
         return self._worker.services.now_us()

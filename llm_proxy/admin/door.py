@@ -36,6 +36,17 @@ class Operator:
     roles: frozenset[Role]
 
 
+def operators(config: Config) -> tuple[tuple[KeyDigest, Operator], ...]:
+    """Everybody who has a token, the admin token last."""
+    found = tuple(
+        (operator.token, Operator(operator.id, frozenset(operator.roles)))
+        for operator in config.operators
+        if operator.token is not None
+    )
+    admin = config.server.admin_token
+    return found if admin is None else (*found, (admin, Operator(ADMIN_TOKEN, ADMINS)))
+
+
 class Door:
     """Lets operators in by token. Every token of the config is compared, each in constant time."""
 
@@ -43,13 +54,7 @@ class Door:
         """`is_issued` tells whether a SHA-256 is that of an issued key; it may block."""
         self._is_issued = is_issued
         self._agents = tuple(key for agent in config.agents.values() for key in agent.keys)
-        self._operators: tuple[tuple[KeyDigest, Operator], ...] = tuple(
-            (operator.token, Operator(operator.id, frozenset(operator.roles)))
-            for operator in config.operators
-            if operator.token is not None
-        )
-        if config.server.admin_token is not None:
-            self._operators += ((config.server.admin_token, Operator(ADMIN_TOKEN, ADMINS)),)
+        self._operators = operators(config)
 
     async def admit(self, headers: Headers, roles: frozenset[Role]) -> Operator:
         """The operator, who has at least one of `roles`.

@@ -97,6 +97,11 @@ def explain(
         raise NotFound(
             f"Call {call_id[:80]!r} has no verdicts: its reply proposed no tool call to be judged."
         )
+    if not all(event.kept for event in events):
+        raise NotFound(
+            f"The arguments of call {call_id[:80]!r} are not kept, so it can't be judged again. "
+            f"What was decided, and by which rule: llm-proxy calls show {call_id[:80]}"
+        )
     engine = PolicyEngine(policy)
     found = [_only(explained(event, engine, past), tool_call) for event in events]
     found = [one for one in found if one.calls]

@@ -12,13 +12,16 @@ from sqlalchemy import Connection
 
 from llm_proxy.admin import policy, policy_shown
 from llm_proxy.admin.changes import Add
-from llm_proxy.admin.door import CONTENT_READERS, READERS
+from llm_proxy.admin.content_read import ContentReads, Seen
+from llm_proxy.admin.door import CONTENT_READERS, READERS, Operator
 from llm_proxy.admin.endpoints import Filter, Id, answer
 from llm_proxy.admin.errors import NotFound, Unclear
 from llm_proxy.admin.reconciling import one_moment
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.policy.compiled import Policy
 from llm_proxy.policy.load import PolicyErrors, read_policy
+from llm_proxy.records.content_reads import Place
+from llm_proxy.records.runstate import RunKey
 from llm_proxy.worker import Worker
 
 MAX_POLICY = 262_144
@@ -39,6 +42,7 @@ class PolicyPaths:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self._simulating = Lock()
+        self._content = ContentReads(worker)
 
     def add_to(self, add: Add) -> None:
         body = {"requestBody": {"content": {"application/yaml": {"schema": {"type": "string"}}}}}
@@ -55,11 +59,15 @@ class PolicyPaths:
             file = path.name if path else ""
             return answer(policy_shown.policy_shown(connection, found, file, since, now, loaded))
 
-    def explain(self, call_id: Id, tool_call: Filter = None) -> Response:
+    async def explain(self, request: Request, call_id: Id, tool_call: Filter = None) -> Response:
         """Why the policy said what it said of a call's tool calls: judged again by the one in force."""
-        with one_moment(self._worker.engine) as connection:
-            found = self._in_force()
-            return answer(policy.explain(connection, self._worker.config, found, call_id, tool_call))
+
+        def read(_: Connection) -> Seen:
+            with one_moment(self._worker.engine) as connection:
+                found = policy.explain(connection, self._worker.config, self._in_force(), call_id, tool_call)
+            return Seen(found, [found.call_id], RunKey(found.agent_id, found.run_id))
+
+        return await self._content.show(request, "policy explain", read)
 
     async def simulate(
         self,
@@ -80,7 +88,12 @@ class PolicyPaths:
         def compared(connection: Connection) -> policy.Simulated:
             return policy.simulate(connection, config, _read(text), wish, now)
 
-        return answer(await asyncio.to_thread(self._alone, compared))
+        found = await asyncio.to_thread(self._alone, compared)
+        # A policy can be made to ask what stands in arguments.
+        seen = Seen(found, list(dict.fromkeys([change.call_id for change in found.changes])))
+        operator: Operator = request.state.operator
+        await self._content.note(operator.id, Place.ADMIN, "policy simulate", seen)
+        return answer(found)
 
     def _alone(self, work: Callable[[Connection], T]) -> T:
         if not self._simulating.acquire(blocking=False):

@@ -12,15 +12,13 @@ from sqlalchemy import Connection
 from llm_proxy import wiring
 from llm_proxy.admin.errors import NotFound, Unclear
 from llm_proxy.admin.shown import maybe_iso, usd
-from llm_proxy.admin.story import Step, Story
-from llm_proxy.archive.calls import call_view, call_views
+from llm_proxy.archive.calls import call_view
 from llm_proxy.archive.listings import (
     AgentSums,
     KeyView,
     RunRow,
     count_keys,
     find_key,
-    list_calls,
     list_keys,
     list_runs,
     sum_agents,
@@ -162,16 +160,6 @@ def find_run(connection: Connection, run_id: str, agent: str | None) -> RunRow:
         case _:
             agents = ", ".join(sorted(run.agent_id for run in found))
             raise Unclear(f"Run {run_id!r} is the id of a run of each of {agents}: name the agent.")
-
-
-def run_steps(connection: Connection, run: RunRow, limit: int) -> list[Step]:
-    """The first `limit` calls of the run, with their content and what was new in each."""
-    rows = list_calls(connection, limit=limit, agent=run.agent_id, run=run.run_id, oldest_first=True)
-    told, steps = Story(), list[Step]()
-    for start in range(0, len(rows), 50):
-        views = call_views(connection, [row.id for row in rows[start : start + 50]])
-        steps += [told.tell(view) for view in views]
-    return steps
 
 
 def find_call(connection: Connection, id_: str) -> CallView:

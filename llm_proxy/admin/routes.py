@@ -20,27 +20,42 @@ from llm_proxy.admin import (
     prices,
     reading,
     reconciling,
+    retention,
     run_events,
     runs,
+    searched,
     shapes,
     shown,
     spend,
+    telemetry,
     webhooks,
 )
 from llm_proxy.admin.approval_paths import ApprovalPaths
+from llm_proxy.admin.audit_paths import AuditPaths
 from llm_proxy.admin.changes import Changes
+from llm_proxy.admin.content_read import ContentReads, Seen
 from llm_proxy.admin.door import CONTENT_READERS, READERS, Door
 from llm_proxy.admin.endpoints import Filter, Id, Limit, answer, holds
 from llm_proxy.admin.errors import ErrorBody
 from llm_proxy.admin.policy_paths import PolicyPaths
+from llm_proxy.admin.posture_paths import add_posture
 from llm_proxy.admin.price_paths import PricePaths
+from llm_proxy.admin.retention_paths import RetentionPaths
+from llm_proxy.admin.run_out_paths import Followed, RunOutPaths
 from llm_proxy.admin.run_paths import RunPaths
+from llm_proxy.admin.run_told import run_told
+from llm_proxy.admin.search_paths import SearchPaths
 from llm_proxy.admin.spend_paths import SpendPaths
+from llm_proxy.admin.telemetry_paths import TelemetryPaths
 from llm_proxy.admin.webhook_paths import WebhookPaths
 from llm_proxy.archive.listings import knows_key, list_calls, list_refusals
+from llm_proxy.audit.findings import Report
+from llm_proxy.audit.lines import Line
+from llm_proxy.audit.listing import CheckpointLine
 from llm_proxy.config.choices import Role
+from llm_proxy.posture.answers import Posture
+from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.view import Status
-from llm_proxy.runs.effects import effects_of
 from llm_proxy.worker import Worker
 
 SHAPES: dict[str, Any] = {
@@ -57,6 +72,7 @@ SHAPES: dict[str, Any] = {
     "AgentStanding": agents.AgentStanding,
     "RunLines": list[shapes.RunLine],
     "RunLine": shapes.RunLine,
+    "Followed": Followed,
     "RunEnding": runs.RunEnding,
     "RunShown": shapes.RunShown,
     "RunEventWish": run_events.RunEventWish,
@@ -69,17 +85,30 @@ SHAPES: dict[str, Any] = {
     "Simulated": policy.Simulated,
     "CallLines": list[shapes.CallLine],
     "CallShown": shapes.CallShown,
+    "SearchShown": searched.SearchShown,
     "RefusalLines": list[shapes.RefusalLine],
     "TargetLines": list[fleet.TargetLine],
     "RouteShown": fleet.RouteShown,
     "PriceLines": list[prices.PriceLine],
     "PricesShown": list[prices.PriceShown],
     "WebhookLines": list[webhooks.WebhookLine],
+    "TelemetryStatus": telemetry.TelemetryStatus,
+    "ReplayWish": telemetry.ReplayWish,
+    "Replayed": telemetry.Replayed,
     "DeliveryLines": list[webhooks.DeliveryLine],
     "DeliveryLine": webhooks.DeliveryLine,
     "SpendShown": spend.SpendShown,
     "BudgetLines": list[budgets.BudgetLine],
     "ReconcileShown": reconciling.ReconcileShown,
+    "AuditReport": Report,
+    "CheckpointLines": list[CheckpointLine],
+    "AuditLine": Line,
+    "Posture": Posture,
+    "RetentionShown": retention.RetentionShown,
+    "RetentionDone": retention.RetentionDone,
+    "HoldLines": list[retention.HoldLine],
+    "HoldShown": retention.HoldShown,
+    "HoldWish": retention.HoldWish,
 }
 """What bodies hold, by the name that stands in the OpenAPI document."""
 
@@ -94,6 +123,7 @@ class Admin:
         self._worker = worker
         self._config = worker.config
         self._door = Door(worker.config, self._is_issued)
+        self._content = ContentReads(worker)
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/admin", tags=["admin"])
@@ -116,14 +146,20 @@ class Admin:
         add("GET", "/keys", self.keys, "KeyLines", READERS)
         Changes(self._worker).add_to(add)
         WebhookPaths(self._worker).add_to(add)
+        TelemetryPaths(self._worker).add_to(add)
+        RetentionPaths(self._worker).add_to(add)
         RunPaths(self._worker).add_to(add)
         ApprovalPaths(self._worker).add_to(add)
         PolicyPaths(self._worker).add_to(add)
         PricePaths(self._worker).add_to(add)
         SpendPaths(self._worker).add_to(add)
+        AuditPaths(self._worker).add_to(add)
+        add_posture(self._worker, add)
         add("GET", "/runs", self.runs, "RunLines", READERS)
+        RunOutPaths(self._worker).add_to(add)
         add("GET", "/runs/{run_id:path}", self.run, "RunShown", CONTENT_READERS)
         add("GET", "/calls", self.calls, "CallLines", READERS)
+        SearchPaths(self._worker).add_to(add)
         add("GET", "/calls/{call_id}", self.call, "CallShown", CONTENT_READERS)
         add("GET", "/refusals", self.refusals, "RefusalLines", READERS)
         add("GET", "/routes", self.routes, "TargetLines", READERS)
@@ -144,18 +180,52 @@ class Admin:
         with self._reading() as connection:
             return answer(reading.key_lines(self._config, connection, self._now(), limit, agent=agent))
 
-    def runs(self, limit: Limit = 50, agent: Filter = None) -> Response:
-        """Runs, the last begun first."""
+    def runs(
+        self,
+        limit: Limit = 50,
+        agent: Filter = None,
+        user: Filter = None,
+        model: Filter = None,
+        tool: Filter = None,
+        decision: Filter = None,
+        rule: Filter = None,
+        error: Filter = None,
+        since: Filter = None,
+        until: Filter = None,
+        min_cost: Annotated[float | None, Query(ge=0, le=1e9)] = None,
+        before: Annotated[str | None, Query(max_length=300)] = None,
+        *,
+        ended: bool = False,
+        frozen: bool = False,
+    ) -> Response:
+        """Runs, the last begun first. `before`: go on behind one, by its `started_us`, a comma and its id."""
+        wish = runs.RunWish(
+            agent=agent,
+            user=user,
+            model=model,
+            tool=tool,
+            decision=decision,
+            rule=rule,
+            error=error,
+            since=since,
+            until=until,
+            min_cost=min_cost,
+            ended=ended,
+            frozen=frozen,
+            before=before,
+        )
         with self._reading() as connection:
-            return answer(runs.run_lines(self._config, connection, self._now(), limit, agent=agent))
+            return answer(runs.run_lines(self._config, connection, self._now(), limit, wish))
 
-    def run(self, run_id: Id, limit: Limit = 50, agent: Filter = None) -> Response:
+    async def run(self, request: Request, run_id: Id, limit: Limit = 50, agent: Filter = None) -> Response:
         """A run with its first calls: what each added, what the model said, and how it was judged."""
-        with self._reading() as connection:
+
+        def read(connection: Connection) -> Seen:
             found = reading.find_run(connection, run_id, agent)
-            stands = runs.stands(self._config, connection, found, self._now())
-            steps = reading.run_steps(connection, found, limit)
-            return answer(shown.run_shown(found, stands, steps, effects_of(connection, found.stored.key)))
+            told = run_told(self._config, connection, found, self._now(), limit)
+            return Seen(told.shown(), [step.call.id for step in told.steps], found.stored.key)
+
+        return await self._content.show(request, "runs show", read)
 
     def calls(
         self, limit: Limit = 50, agent: Filter = None, run: Filter = None, status: Status | None = None
@@ -165,10 +235,14 @@ class Admin:
             rows = list_calls(connection, limit=limit, agent=agent, run=run, status=status)
             return answer([shown.call_line(row) for row in rows])
 
-    def call(self, call_id: Id) -> Response:
+    async def call(self, request: Request, call_id: Id) -> Response:
         """Everything one call left, content included."""
-        with self._reading() as connection:
-            return answer(shown.call_shown(reading.find_call(connection, call_id)))
+
+        def read(connection: Connection) -> Seen:
+            found = reading.find_call(connection, call_id)
+            return Seen(shown.call_shown(found), [found.id], RunKey(found.agent_id, found.run_id))
+
+        return await self._content.show(request, "calls show", read)
 
     def refusals(self, limit: Limit = 50) -> Response:
         """Refusals of callers who could not be identified, counted by minute and reason."""

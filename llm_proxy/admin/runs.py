@@ -8,13 +8,18 @@ from sqlalchemy import Connection
 from llm_proxy import wiring
 from llm_proxy.admin.errors import Unclear
 from llm_proxy.admin.reading import find_run
+from llm_proxy.admin.searched import moments
 from llm_proxy.admin.shapes import RunLine
 from llm_proxy.admin.shown import run_line
 from llm_proxy.archive.listings import RunRow, list_runs
+from llm_proxy.archive.run_filter import RunFilter, conditions
 from llm_proxy.config import Config
 from llm_proxy.records.runstate import RunKey
 from llm_proxy.runs.status import Standing, standings
 from llm_proxy.runs.wish import MAX_WHY
+
+_DECISIONS = ("allow", "deny", "ask")
+_DIGITS = 18
 
 
 class RunEnding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,11 +29,68 @@ class RunEnding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     agent: str | None = None
 
 
+class RunWish(msgspec.Struct, frozen=True, kw_only=True):
+    """Which runs are asked for, as people write it: times as `7d` or a date, money in dollars.
+
+    `before` goes on behind a run of an earlier answer: its `started_us`, a comma, and its id.
+    """
+
+    agent: str | None = None
+    user: str | None = None
+    model: str | None = None
+    tool: str | None = None
+    decision: str | None = None
+    rule: str | None = None
+    error: str | None = None
+    since: str | None = None
+    until: str | None = None
+    min_cost: float | None = None
+    ended: bool = False
+    frozen: bool = False
+    before: str | None = None
+
+
+def run_filter(wish: RunWish, now_us: int) -> RunFilter:
+    """Raises `Unclear`."""
+    if wish.decision not in (None, *_DECISIONS):
+        raise Unclear(f"decision: {wish.decision[:40]!r} is none of {', '.join(_DECISIONS)}.")
+    before = None
+    if wish.before is not None:
+        started, comma, run_id = wish.before.partition(",")
+        if not comma or not started.isascii() or not started.isdigit() or len(started) > _DIGITS:
+            raise Unclear("before: write a run's started_us, a comma, and its id.")
+        before = int(started), run_id
+    dollars = wish.min_cost
+    times = moments({"since": wish.since, "until": wish.until}, now_us)
+    return RunFilter(
+        agent=wish.agent,
+        user=wish.user,
+        model=wish.model,
+        tool=wish.tool,
+        decision=wish.decision,
+        rule=wish.rule,
+        error=wish.error,
+        min_micro_usd=None if dollars is None else round(dollars * 1_000_000),
+        ended=wish.ended,
+        frozen=wish.frozen,
+        before=before,
+        since_us=times["since"],
+        until_us=times["until"],
+    )
+
+
 def run_lines(
-    config: Config, connection: Connection, now_us: int, limit: int, *, agent: str | None = None
+    config: Config,
+    connection: Connection,
+    now_us: int,
+    limit: int,
+    wish: RunWish | None = None,
+    *,
+    agent: str | None = None,
 ) -> list[RunLine]:
-    """Runs, the last begun first."""
-    listed = list_runs(connection, limit=limit, agent=agent)
+    """Runs, the last begun first. Raises `Unclear`."""
+    wanted = conditions(connection, run_filter(wish or RunWish(agent=agent), now_us))
+    listed = list_runs(connection, limit=limit, wanted=wanted)
     stands = standings(connection, wiring.limits(config), [row.stored for row in listed], now_us)
     return [run_line(row, standing) for row, standing in zip(listed, stands, strict=True)]
 

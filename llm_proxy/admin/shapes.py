@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from llm_proxy.admin.approval_lines import ApprovalLine
 from llm_proxy.admin.story import NewMessage
 from llm_proxy.archive.listings import CallRow, RefusalRow
 from llm_proxy.chat.reply import ChoiceReply
@@ -163,6 +164,8 @@ class CallOutline(msgspec.Struct, frozen=True, kw_only=True):
     """What of the request the target was not told."""
     masked: bool
     """Secrets, or what the policy says, are masked in its content as it is kept."""
+    kept: bool
+    """False where some of its content is not kept: deleted by retention, or never stored."""
     reasoning_withheld: bool
     """Reasoning tokens were counted and no words of it came."""
     stream: bool
@@ -210,6 +213,30 @@ class StepShown(CallOutline, frozen=True, kw_only=True):
     new_messages: tuple[NewMessage, ...]
 
 
+class ChildRun(msgspec.Struct, frozen=True, kw_only=True):
+    """A run that names another as its parent. `linked`: by a trace link and no more."""
+
+    run_id: str
+    agent_id: str
+    linked: bool
+    purpose: str
+    started_us: int
+    started_at: str
+    calls: int
+    denials: int
+    cost_usd: float
+    cost_micro_usd: int
+
+
+class RunHappening(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that rules may require, such as `human-checkpoint`, when it last happened in a run."""
+
+    event: str
+    by: str
+    at_us: int
+    at: str
+
+
 class RunShown(RunStands, frozen=True, kw_only=True):
     """A run with its first calls, the oldest first; `call_count` says how many there are."""
 
@@ -236,4 +263,9 @@ class RunShown(RunStands, frozen=True, kw_only=True):
     """What binds the run: its envelope, those above it, and the limits per run."""
     effects: tuple[Effect, ...]
     """Side effects that the agent and its tools reported."""
+    children: tuple[ChildRun, ...]
+    """Runs that it started, the first hundred."""
+    approvals: tuple[ApprovalLine, ...]
+    """What waited for a person in it, in order, without arguments: those stand with the calls."""
+    events: tuple[RunHappening, ...]
     calls: tuple[StepShown, ...]

@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import asdict
 
+from llm_proxy.admin.approval_lines import ApprovalLine
 from llm_proxy.admin.shapes import (
     AttemptShown,
     CallLine,
     CallOutline,
     CallShown,
+    ChildRun,
     ChoiceShown,
     DecisionShown,
     ProblemShown,
@@ -20,6 +22,7 @@ from llm_proxy.admin.shapes import (
     RefusalLine,
     ReplyShown,
     ResultShown,
+    RunHappening,
     RunLine,
     RunShown,
     StepShown,
@@ -93,10 +96,27 @@ def step_shown(step: Step) -> StepShown:
     return StepShown(**_outline(step.call, step.received), new_messages=step.new)
 
 
-def run_shown(run: RunRow, stands: Standing, steps: list[Step], effects: tuple[Effect, ...] = ()) -> RunShown:
+def run_shown(
+    run: RunRow,
+    stands: Standing,
+    steps: list[Step],
+    effects: tuple[Effect, ...] = (),
+    *,
+    children: tuple[ChildRun, ...] = (),
+    approvals: tuple[ApprovalLine, ...] = (),
+    events: tuple[RunHappening, ...] = (),
+) -> RunShown:
     told = asdict(run_line(run, stands))
-    calls = tuple(map(step_shown, steps))
-    return RunShown(call_count=told.pop("calls"), calls=calls, limits=stands.uses, effects=effects, **told)
+    return RunShown(
+        call_count=told.pop("calls"),
+        calls=tuple(map(step_shown, steps)),
+        limits=stands.uses,
+        effects=effects,
+        children=children,
+        approvals=approvals,
+        events=events,
+        **told,
+    )
 
 
 def pretty(value: object) -> str:

@@ -11,7 +11,8 @@ from llm_proxy.archive.content import addresses, as_sent, rebuild
 from llm_proxy.archive.pieces import fold_pieces, fold_rounds
 from llm_proxy.chat.reply import Reply
 from llm_proxy.journal import NOTHING_RELEASED
-from llm_proxy.records import bodies
+from llm_proxy.records import approval_bodies, bodies
+from llm_proxy.records.arguments import addresses_of, with_arguments
 from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
@@ -32,7 +33,9 @@ class _Evidence:
     at_us: int = 0
     opened: bodies.Opened | None = None
     closed: bodies.Closed | None = None
-    decisions: list[Decision] = field(default_factory=list[Decision])
+    verdicts: list[bodies.Verdicts] = field(default_factory=list[bodies.Verdicts])
+    asked: list[str] = field(default_factory=list[str])
+    """Addresses of the arguments that people were asked about."""
     provider_tools: list[ProviderUse] = field(default_factory=list[ProviderUse])
 
 
@@ -44,11 +47,21 @@ def call_views(connection: Connection, ids: Iterable[str], *, content: bool = Tr
     return [_view(found[id_], blobs, content=content) for id_ in wanted if id_ in found]
 
 
+def addresses_of_calls(connection: Connection, ids: list[str]) -> set[bytes]:
+    """All the content that the calls' records point at."""
+    return _needed(_read(connection, ids).values())
+
+
 def call_view(connection: Connection, id_: str) -> CallView | None:
     return next(iter(call_views(connection, [id_])), None)
 
 
 def _evidence(connection: Connection, ids: list[str]) -> dict[str, _Evidence]:
+    found = _read(connection, ids)
+    return {id_: evidence for id_, evidence in found.items() if evidence.opened is not None}
+
+
+def _read(connection: Connection, ids: list[str]) -> dict[str, _Evidence]:
     found: dict[str, _Evidence] = {}
     for start in range(0, len(ids), 500):
         rows = select_in(connection, _COLUMNS, "records", "call_id", ids[start : start + 500])
@@ -58,7 +71,7 @@ def _evidence(connection: Connection, ids: list[str]) -> dict[str, _Evidence]:
             evidence.run_id = evidence.run_id or run_id or ""
             evidence.agent_id = evidence.agent_id or agent_id or ""
             _add(evidence, kind, at_us, bytes(body))
-    return {id_: evidence for id_, evidence in found.items() if evidence.opened is not None}
+    return found
 
 
 def _add(evidence: _Evidence, kind: str, at_us: int, body: bytes) -> None:
@@ -71,7 +84,9 @@ def _add(evidence: _Evidence, kind: str, at_us: int, body: bytes) -> None:
             both = bodies.read_refused(body)
             evidence.opened, evidence.closed, evidence.at_us = both.opened, both.closed, at_us
         case RecordKind.VERDICTS:
-            evidence.decisions += bodies.read_verdicts(body).decisions
+            evidence.verdicts.append(bodies.read_verdicts(body))
+        case RecordKind.APPROVAL_REQUESTED:
+            evidence.asked.append(approval_bodies.read_requested(body).arguments_at)
         case RecordKind.PROVIDER_TOOLS:
             evidence.provider_tools += bodies.read_provider_tools(body).uses
         case _:
@@ -81,12 +96,15 @@ def _add(evidence: _Evidence, kind: str, at_us: int, body: bytes) -> None:
 def _needed(found: Iterable[_Evidence]) -> set[bytes]:
     needed: set[bytes] = set()
     for evidence in found:
+        needed |= {bytes.fromhex(hex_) for hex_ in evidence.asked if hex_}
+        for verdicts in evidence.verdicts:
+            needed |= addresses_of(verdicts)
         if evidence.opened is not None:
             needed |= addresses(evidence.opened.content)
         if evidence.closed is not None:
             needed |= addresses(evidence.closed.sent)
             pieces = (piece.emitted for piece in (*evidence.closed.pieces, *evidence.closed.rounds))
-            hexes = (evidence.closed.emitted, evidence.closed.released, *pieces)
+            hexes = (evidence.closed.emitted, evidence.closed.released, evidence.closed.edited, *pieces)
             needed |= {bytes.fromhex(hex_) for hex_ in hexes if hex_ and hex_ != NOTHING_RELEASED}
     return needed
 
@@ -136,7 +154,7 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         price=closed.price,
         tier=closed.tier,
         problem=closed.problem,
-        decisions=tuple(evidence.decisions),
+        decisions=_decisions(evidence, blobs, content=content),
         results=opened.results,
         withheld=opened.withheld,
         provider_tools=tuple(evidence.provider_tools),
@@ -144,12 +162,13 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         held=opened.held,
         topped_up=closed.topped_up,
         request=body,
-        sent=(rebuild(closed.sent, blobs) if content else None) or as_sent(body, closed.edits),
+        sent=(rebuild(closed.sent, blobs) if content else None) or as_sent(body, _edits(closed, blobs)),
         emitted=emitted,
         pieces=pieces,
         rounds=rounds,
         released=_released(closed, emitted, blobs) if content else None,
         masked=_masked(evidence),
+        kept=not content or _needed([evidence]) <= blobs.keys(),
         reply=_reply(pieces, rounds, last, stream=opened.stream),
     )
 
@@ -168,7 +187,21 @@ def _masked(evidence: _Evidence) -> bool:
     opened, closed = evidence.opened, evidence.closed
     contents = [opened.content if opened else None, closed.sent if closed else None]
     in_reply = closed is not None and closed.masked
-    return in_reply or any(c and c.masked for c in contents) or any(d.masked for d in evidence.decisions)
+    return in_reply or any(c and c.masked for c in contents) or _masked_arguments(evidence)
+
+
+def _masked_arguments(evidence: _Evidence) -> bool:
+    return any(decision.masked for verdicts in evidence.verdicts for decision in verdicts.decisions)
+
+
+def _decisions(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> tuple[Decision, ...]:
+    told = [with_arguments(each, blobs) if content else each.decisions for each in evidence.verdicts]
+    return tuple([decision for decisions in told for decision in decisions])
+
+
+def _edits(closed: bodies.Closed, blobs: dict[bytes, bytes]) -> tuple[bodies.Edit, ...]:
+    kept = blobs.get(bytes.fromhex(closed.edited)) if closed.edited else None
+    return closed.edits if kept is None else bodies.read_edits(kept)
 
 
 def _piece(piece: bodies.Piece, blobs: dict[bytes, bytes]) -> Piece:

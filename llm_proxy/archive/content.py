@@ -30,7 +30,7 @@ def addresses(content: Content | None) -> set[bytes]:
 
 def rebuild(content: Content | None, blobs: Blobs) -> bytes | None:
     """The body exactly as it was received, unless it's masked; None where a piece of it is no longer kept."""
-    if content is None:
+    if content is None or content.size:
         return None
     if content.whole:
         return blobs.get(bytes.fromhex(content.whole))

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
+from msgspec import structs
 from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from llm_proxy.archive.content import addresses, rebuild
@@ -15,6 +16,7 @@ from llm_proxy.errors import ProxyError
 from llm_proxy.policy.context import AgentFacts, UserFacts
 from llm_proxy.policy.past import Came, Event, Judged, RunId, Start, key
 from llm_proxy.records import bodies
+from llm_proxy.records.arguments import addresses_of, with_arguments
 from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
@@ -128,13 +130,21 @@ class StoredPast:
         """What the calls `ids` did, in no order."""
         rows = select_in(self._connection, _COLUMNS, "records", "call_id", ids)
         opened = {row[2]: _opened(bytes(row[5])) for row in rows if row[0] == RecordKind.CALL_OPENED}
+        blobs = self._arguments(rows)
         for kind, at_us, call_id, run_id, agent_id, body, seq in rows:
             run, about = RunId(agent_id or "", run_id or ""), opened.get(call_id, _NOTHING)
             if kind == RecordKind.CALL_OPENED and about.results:
                 yield Came(at_us, seq, run, call_id, about.results)
             elif kind == RecordKind.VERDICTS:
                 verdicts = bodies.read_verdicts(bytes(body))
+                verdicts = structs.replace(verdicts, decisions=with_arguments(verdicts, blobs))
                 yield self._judged(at_us, seq, run, call_id, verdicts, about)
+
+    def _arguments(self, rows: Sequence[Any]) -> dict[bytes, bytes]:
+        """Those of the verdicts among the rows."""
+        bodies_ = [bodies.read_verdicts(bytes(row[5])) for row in rows if row[0] == RecordKind.VERDICTS]
+        wanted = {address for verdicts in bodies_ for address in addresses_of(verdicts)}
+        return fetch(self._connection, wanted, Codec()) if wanted else {}
 
     def _judged(
         self, at_us: int, seq: int, run: RunId, call_id: str, verdicts: bodies.Verdicts, about: _Opened

@@ -16,6 +16,8 @@ from llm_proxy.policy.declared import declarations
 from llm_proxy.policy.learn import Learning
 from llm_proxy.policy.past import proposed
 from llm_proxy.records import bodies
+from llm_proxy.records.arguments import addresses_of, with_arguments
+from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
 from llm_proxy.records.view import CallView
@@ -63,20 +65,25 @@ def _page(connection: Connection, ids: list[str]) -> _Page:
     judged: dict[str, list[Recorded]] = {}
     runs: dict[str, tuple[str, str]] = {}
     named: list[str] = []
+    verdicts: list[tuple[str, bodies.Verdicts]] = []
     for row in select_in(connection, "kind, call_id, agent_id, run_id, body", "records", "call_id", ids):
         kind, call_id, agent_id, run_id, body = row
         runs[call_id] = (agent_id or "", run_id or "")
         if kind == RecordKind.VERDICTS:
-            judged.setdefault(call_id, []).extend(bodies.read_verdicts(bytes(body)).decisions)
+            verdicts.append((call_id, bodies.read_verdicts(bytes(body))))
         elif kind == RecordKind.CALL_CLOSED and _closed(bytes(body)).tools:
             named.append(call_id)
+    wanted = {address for _, each in verdicts for address in addresses_of(each)}
+    blobs = fetch(connection, wanted, Codec())
+    for call_id, each in verdicts:
+        judged.setdefault(call_id, []).extend(with_arguments(each, blobs))
     return _Page(judged, [id_ for id_ in named if id_ not in judged], runs)
 
 
 def _learn_page(connection: Connection, page: _Page, into: Learning) -> None:
     declaring: dict[str, None] = {}
     for call_id, decisions in page.judged.items():
-        for call in map(proposed, decisions):
+        for call in [proposed(decision) for decision in decisions if decision.kept]:
             into.called(call.name, call.arguments, *page.runs[call_id])
             if into.declaration_wanted(call.name):
                 declaring[call_id] = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -124,10 +124,15 @@ def list_calls(
 
 
 def list_runs(
-    connection: Connection, *, limit: int, agent: str | None = None, run: str | None = None
+    connection: Connection,
+    *,
+    limit: int,
+    agent: str | None = None,
+    run: str | None = None,
+    wanted: Sequence[ColumnElement[bool]] = (),
 ) -> list[RunRow]:
-    """Runs that match, the last begun first."""
-    query = select(runs).order_by(runs.c.started_us.desc(), runs.c.run_id).limit(limit)
+    """Runs that match, the last begun first; `wanted`: further conditions (see `run_filter`)."""
+    query = select(runs).order_by(runs.c.started_us.desc(), runs.c.run_id).where(*wanted).limit(limit)
     if agent is not None:
         query = query.where(runs.c.agent_id == agent)
     if run is not None:

@@ -1,4 +1,4 @@
-"""The store's outbox: ended calls in the order in which each writer committed them, and how far they went.
+"""The store's outbox: what spans tell, in the order in which each writer committed it, and how far it went.
 
 A writer's sequence numbers are committed in order, so a cursor per writer can't pass over a row that commits
 late, as a cursor over one shared sequence could.
@@ -9,16 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, Engine, and_, case, func, select
+from sqlalchemy import Connection, Engine, case, select
 
-from llm_proxy.archive.calls import call_views
-from llm_proxy.records.evidence import RecordKind
+from llm_proxy.archive.run_facts import RunTrees
+from llm_proxy.archive.told import COLUMNS, TOLD, Record, items_of
+from llm_proxy.archive.unsent import LEASE, backlog
+from llm_proxy.records.evidence import column
 from llm_proxy.records.leases import Lease
 from llm_proxy.records.prepared import upsert
 from llm_proxy.records.tables import dead_letters, records, writers
-from llm_proxy.telemetry.outbox import Backlog, Batch
+from llm_proxy.telemetry.items import Backlog, Batch, Item
 
-_TERMINAL = (RecordKind.CALL_CLOSED.value, RecordKind.CALL_REFUSED.value)
 _SCAN = 2_000
 """Rows of the record that one step looks at."""
 
@@ -37,7 +38,8 @@ class StoreOutbox:
     def __init__(self, engine: Engine, holder: str, now_us: Callable[[], int]) -> None:
         self._engine = engine
         self._now_us = now_us
-        self._lease = Lease(engine, "otlp", holder, now_us)
+        self._lease = Lease(engine, LEASE, holder, now_us)
+        self._trees = RunTrees()
         self._turn = ""
         """The writer whose calls were given out last: the others come first now, however busy it is."""
 
@@ -55,34 +57,32 @@ class StoreOutbox:
                 if found is None:
                     return None
                 writer, after, head = found
-                chosen = self._terminal(connection, writer, after)[:limit]
+                chosen = _told(connection, writer, after)[:limit]
                 if chosen:
-                    views = call_views(connection, [call_id for _, call_id in chosen])
-                    return Batch(calls=tuple(views), cursor=Cursor(writer, chosen[-1][0]))
+                    items = items_of(connection, chosen, self._trees)
+                    return Batch(items=tuple(items), cursor=Cursor(writer, chosen[-1].seq))
             self._move(Cursor(writer, min(head, after + _SCAN)))
 
     def advance(self, cursor: object) -> None:
         assert isinstance(cursor, Cursor)
         self._move(cursor)
 
-    def dead_letter(self, call_id: str, reason: str) -> None:
+    def dead_letter(self, item: Item, reason: str) -> None:
         with self._writing() as connection, connection.begin():
             row = upsert(dead_letters, connection.dialect).values(
-                call_id=call_id, at_us=self._now_us(), reason=reason[:2000]
+                call_id=item.id,
+                at_us=self._now_us(),
+                reason=column(reason, 2_000),
+                agent_id=item.ref.agent_id,
+                run_id=item.ref.run_id,
+                writer=item.writer,
+                seq=item.seq,
             )
             connection.execute(row.on_conflict_do_nothing())
 
     def backlog(self) -> Backlog:
-        """Counted in records, by the writers' heads: counting calls would read every row that waits."""
         with self._engine.connect() as connection:
-            behind = writers.c.head_seq > writers.c.exported_seq
-            unsent = func.sum(writers.c.head_seq - writers.c.exported_seq)
-            count = connection.execute(select(unsent).where(behind)).scalar()
-            next_up = and_(records.c.writer == writers.c.writer, records.c.seq == writers.c.exported_seq + 1)
-            first = (
-                select(func.min(records.c.at_us)).select_from(writers.join(records, next_up)).where(behind)
-            )
-            return Backlog(count=int(count or 0), oldest_us=connection.execute(first).scalar())
+            return backlog(connection)
 
     def _behind(self, connection: Connection) -> tuple[str, int, int] | None:
         query = (
@@ -97,19 +97,6 @@ class StoreOutbox:
         self._turn = row.writer
         return row.writer, row.exported_seq, row.head_seq
 
-    def _terminal(self, connection: Connection, writer: str, after: int) -> list[tuple[int, str]]:
-        query = (
-            select(records.c.seq, records.c.call_id)
-            .where(
-                records.c.writer == writer,
-                records.c.seq > after,
-                records.c.seq <= after + _SCAN,
-                records.c.kind.in_(_TERMINAL),
-            )
-            .order_by(records.c.seq)
-        )
-        return [(seq, call_id) for seq, call_id in connection.execute(query) if call_id]
-
     def _move(self, cursor: Cursor) -> None:
         with self._writing() as connection, connection.begin():
             connection.execute(
@@ -120,3 +107,11 @@ class StoreOutbox:
 
     def _writing(self) -> Connection:
         return self._engine.connect().execution_options(writes=True)
+
+
+def _told(connection: Connection, writer: str, after: int) -> list[Record]:
+    """What spans tell of the next rows of that writer."""
+    c = records.c
+    span = (c.writer == writer, c.seq > after, c.seq <= after + _SCAN)
+    query = select(*COLUMNS).where(*span, c.kind.in_(TOLD)).order_by(c.seq)
+    return [Record(*row) for row in connection.execute(query)]

@@ -21,6 +21,7 @@ from llm_proxy.admin.arguments import caution, readable
 from llm_proxy.approving import Word
 from llm_proxy.archive.approvals import ApprovalFilter
 from llm_proxy.cli.change import changing
+from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, UrlOption
 from llm_proxy.cli.output import Column, console, print_json, print_table
@@ -28,6 +29,7 @@ from llm_proxy.cli.store import load, reading
 from llm_proxy.cli.text import clean, count, duration, line, moment
 from llm_proxy.records.approvals import ApprovalStatus
 from llm_proxy.records.ids import now_us
+from llm_proxy.records.runstate import RunKey
 
 app = typer.Typer(help="Tool calls that wait for a person, and the person's word.", no_args_is_help=True)
 
@@ -82,6 +84,8 @@ def show(approval: ApprovalArgument, config: ConfigOption = None, *, as_json: Js
     loaded = load(config)
     with reading(loaded) as connection:
         shown = approval_shown(loaded, connection, now_us(), approval)
+    run = RunKey(shown.agent_id, shown.run_id)
+    note_shown(loaded, "approvals show", calls=[shown.call_id], run=run, approval=shown.id)
     if as_json:
         print_json(shown)
         return

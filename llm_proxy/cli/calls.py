@@ -14,15 +14,19 @@ from llm_proxy.admin.reading import find_call
 from llm_proxy.admin.shown import call_line, call_shown
 from llm_proxy.admin.story import Story
 from llm_proxy.archive.listings import CallRow, list_calls
+from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.entry import WHOLE, call_entry
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption
 from llm_proxy.cli.output import NOT_FOUND, Column, console, print_json, print_table, stop
+from llm_proxy.cli.search import search
 from llm_proxy.cli.store import NO_RECORDS, load, reading
 from llm_proxy.cli.text import duration, line, moment, money
+from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.view import Attempt, CallView, Status
 
 app = typer.Typer(help="Single calls.", no_args_is_help=True)
+app.command()(search)
 
 _COLUMNS = (
     Column("call", "bold", whole=True),
@@ -63,10 +67,12 @@ def show(
     as_json: JsonOption = False,
 ) -> None:
     """Everything one call left. The ids are those of the reply's headers x-call-id and x-run-id."""
-    with reading(load(config)) as connection:
+    loaded = load(config)
+    with reading(loaded) as connection:
         if connection is None:
             stop(f"No call {call!r} is recorded: {NO_RECORDS.lower()}", NOT_FOUND)
         found = find_call(connection, call)
+    note_shown(loaded, "calls show", calls=[found.id], run=RunKey(found.agent_id, found.run_id))
     if as_json:
         print_json(call_shown(found))
         return
@@ -83,7 +89,7 @@ def _row(call: CallRow) -> list[str]:
 
 def _facts(call: CallView) -> Iterator[tuple[str, str]]:
     yield "call", call.id
-    yield "run", f"{call.run_id} (the caller named none)" if call.run_inferred else call.run_id
+    yield "run", f"{call.run_id} (inferred: the caller named none)" if call.run_inferred else call.run_id
     yield "agent", f"{call.agent_id}, by key {call.key_id}"
     for name, text in (
         ("parent run", call.parent_run_id),

@@ -15,6 +15,7 @@ from llm_proxy.admin.approvals import ApprovalShown, ApprovalWord
 from llm_proxy.admin.errors import Conflict, NotFound, Unclear
 from llm_proxy.admin.keys import KeyIssued, KeyRotated, KeyRotation, KeyWish
 from llm_proxy.admin.reading import KeyLine
+from llm_proxy.admin.retention import HoldShown, HoldWish, RetentionDone
 from llm_proxy.admin.run_events import RunEventShown, RunEventWish
 from llm_proxy.admin.runs import RunEnding
 from llm_proxy.admin.shapes import RunLine
@@ -54,6 +55,12 @@ class Change(Protocol):
     def decide(self, approval_id: str, decision: Word, wish: ApprovalWord) -> ApprovalShown: ...
 
     def report_event(self, run_id: str, wish: RunEventWish) -> RunEventShown: ...
+
+    def place_hold(self, run_id: str, wish: HoldWish) -> HoldShown: ...
+
+    def release_hold(self, run_id: str, wish: HoldWish) -> HoldShown: ...
+
+    def run_retention(self) -> RetentionDone: ...
 
 
 @contextmanager

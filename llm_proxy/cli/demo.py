@@ -19,8 +19,10 @@ import typer
 from rich.console import Console
 
 from llm_proxy.admin.budgets import budget_use
-from llm_proxy.admin.reading import find_run, run_steps
+from llm_proxy.admin.reading import find_run
+from llm_proxy.admin.run_told import run_steps
 from llm_proxy.admin.runs import stands
+from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.demo_report import Played, Received, report, what_next
 from llm_proxy.cli.output import complain, console, stop
 from llm_proxy.cli.store import reading
@@ -40,6 +42,12 @@ def demo(
         Path | None,
         typer.Option("--dir", metavar="DIR", help="An empty directory to play in; else a new temporary one."),
     ] = None,
+    otlp: Annotated[
+        str | None,
+        typer.Option(
+            "--otlp", metavar="URL", help="A trace backend that gets the run's spans, by OTLP/HTTP."
+        ),
+    ] = None,
 ) -> None:
     """Run a tool-using agent through the proxy and show what the proxy saw. Needs no key and no network."""
     began = time.monotonic()
@@ -48,7 +56,7 @@ def demo(
     try:
         with _ended_by_signals():
             key = new_key()
-            prepare(where, key, secrets.token_urlsafe(24))
+            prepare(where, key, secrets.token_urlsafe(24), otlp)
             turns, refunds = _play(config, key)
             _tell(config, turns, refunds, time.monotonic() - began)
     except DirectoryTaken as error:
@@ -87,7 +95,7 @@ def _tell(config: Path, turns: list[Turn], refunds: list[str], took_s: float) ->
         if connection is None:
             raise DemoFailed("The proxy recorded nothing.")
         run = find_run(connection, RUN, None)
-        steps = run_steps(connection, run, 50)
+        steps = list(run_steps(connection, run, 50))
         standing = stands(loaded, connection, run, now_us())
         budgets = budget_use(loaded, connection, run, now_us())
     denied = [d.tool for step in steps for d in step.call.decisions if d.decision == "deny"]
@@ -108,6 +116,7 @@ def _tell(config: Path, turns: list[Turn], refunds: list[str], took_s: float) ->
         option=f" --config {shlex.quote(str(config))}",
         directory=config.parent,
     )
+    note_shown(loaded, "demo", calls=[step.call.id for step in steps], run=run.stored.key)
     out = console()
     out.print(report(played))
     out.print(what_next(played), soft_wrap=True)

@@ -110,10 +110,7 @@ def _rows(step: Step, cut: Cut) -> Iterator[Row]:
             yield "tried", Text.assemble("continued at target ", (line(attempt.target), "bold"))
     if call.reasoning_withheld:
         yield "thinks", Text("the provider counts reasoning tokens and gives none of its words", "dim")
-    if call.reply is not None:
-        yield from _said(call.reply, call.decisions, cut)
-    elif call.operation == _ACTION:
-        yield from _asked(call.decisions, cut)
+    yield from _did(call, cut)
     yield from [("used", _unasked(use)) for use in call.provider_tools if use.rule]
     if step.received is not None:
         yield "received", _received(step.received, call.reply)
@@ -130,10 +127,21 @@ def _rows(step: Step, cut: Cut) -> Iterator[Row]:
         )
 
 
+def _did(call: CallView, cut: Cut) -> Iterator[Row]:
+    """What the model said, or as much of it as is kept; of an action, what was asked."""
+    if call.reply is not None:
+        yield from _said(call.reply, call.decisions, cut)
+    elif call.operation == _ACTION or not call.kept:
+        yield from _asked(call.decisions, cut)
+    if not call.kept:
+        yield "content", Text("some of it is not kept: deleted by retention, or never stored", "dim")
+
+
 def _asked(decisions: Iterable[Decision], cut: Cut) -> Iterator[Row]:
     """Of an action that no model proposed."""
     for decision in decisions:
-        text = Text.assemble((line(decision.tool), "bold"), _arguments(decision.arguments, cut), "\n")
+        arguments = _arguments(decision.arguments, cut) if decision.kept else "(not kept)"
+        text = Text.assemble((line(decision.tool), "bold"), arguments, "\n")
         yield "asks", _verdict(text, decision)
 
 

@@ -11,14 +11,31 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from llm_proxy.cli import agents, approvals, calls, db, importing, keys, policy, routes, runs, webhooks
+from llm_proxy.cli import (
+    agents,
+    approvals,
+    audit,
+    calls,
+    db,
+    holds,
+    importing,
+    keys,
+    policy,
+    retention,
+    routes,
+    runs,
+    telemetry,
+    webhooks,
+)
 from llm_proxy.cli.budgets import budgets
 from llm_proxy.cli.check import check
 from llm_proxy.cli.demo import demo
 from llm_proxy.cli.init import init
+from llm_proxy.cli.posture import posture
 from llm_proxy.cli.prices import prices
 from llm_proxy.cli.reconcile import reconcile
 from llm_proxy.cli.refusals import refusals
+from llm_proxy.cli.replay import replay
 from llm_proxy.cli.scripted import scripted
 from llm_proxy.cli.serve import serve
 from llm_proxy.cli.spend import spend
@@ -57,6 +74,7 @@ app.command()(check)
 app.command()(demo)
 app.add_typer(agents.app, name="agents")
 app.add_typer(keys.app, name="keys")
+runs.app.command()(replay)
 app.add_typer(runs.app, name="runs")
 app.add_typer(calls.app, name="calls")
 app.add_typer(routes.app, name="routes")
@@ -67,7 +85,12 @@ app.command()(reconcile)
 app.command()(refusals)
 app.add_typer(approvals.app, name="approvals")
 app.add_typer(policy.app, name="policy")
+app.command()(posture)
 app.add_typer(webhooks.app, name="webhooks")
+app.add_typer(telemetry.app, name="telemetry")
+app.add_typer(audit.app, name="audit")
+app.add_typer(retention.app, name="retention")
+app.add_typer(holds.app, name="holds")
 app.add_typer(db.app, name="db")
 app.add_typer(importing.app, name="import")
 app.command()(scripted)

@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import secrets
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
 from sqlalchemy import Engine
 
-from llm_proxy import wiring
-from llm_proxy.admin import agents, approvals, keys, reading, run_events, runs, webhooks
+from llm_proxy.admin import agents, approvals, keys, reading, retention, run_events, runs, webhooks
 from llm_proxy.admin.shapes import RunLine
 from llm_proxy.approving import Word
+from llm_proxy.cli.committing import commit
+from llm_proxy.cli.sweeping import turn
 from llm_proxy.config import Config
 from llm_proxy.config.values import ADMIN_TOKEN
 from llm_proxy.identity import issuing
 from llm_proxy.identity.issuing import NewKey, Via
 from llm_proxy.identity.keyring import new_key
-from llm_proxy.reactions.events import Announcer
 from llm_proxy.records.batch import Job
 from llm_proxy.records.engine import open_engine
-from llm_proxy.records.ids import now_us, uuid7
+from llm_proxy.records.ids import now_us
 from llm_proxy.records.migrate import upgrade
 from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.standing import Frozen
-from llm_proxy.records.writer import Writer
 from llm_proxy.runs import rows
 from llm_proxy.runs.changing import END_AT_ONCE, end_runs
 
@@ -123,6 +119,27 @@ class Offline:
             self._commit(engine, job)
         return shown
 
+    def place_hold(self, run_id: str, wish: retention.HoldWish) -> retention.HoldShown:
+        return self._hold(run_id, wish, retention.placing)
+
+    def release_hold(self, run_id: str, wish: retention.HoldWish) -> retention.HoldShown:
+        return self._hold(run_id, wish, retention.releasing)
+
+    def _hold(
+        self, run_id: str, wish: retention.HoldWish, change: Callable[..., Job]
+    ) -> retention.HoldShown:
+        with self._engine() as engine:
+            with engine.connect() as connection:
+                key = retention.meant(connection, run_id, wish)
+            job = change(key, wish, now_us(), by=ADMIN_TOKEN, via=Via.CLI_OFFLINE)
+            outcome = self._commit(engine, job)
+            with engine.connect() as connection:
+                return retention.hold_shown(connection, key, outcome)
+
+    def run_retention(self) -> retention.RetentionDone:
+        with self._engine() as engine:
+            return retention.done(turn(self._config, engine, ADMIN_TOKEN))
+
     def _order(self, wish: keys.KeyWish) -> NewKey:
         return keys.order(self._config, wish, now_us(), new_key, lambda: secrets.token_hex(6))
 
@@ -140,20 +157,4 @@ class Offline:
             engine.dispose()
 
     def _commit(self, engine: Engine, job: Job) -> Any:
-        # What goes wrong is raised and said once; the writer's log would say it again on standard output.
-        before = structlog.get_config()
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-        try:
-            return asyncio.run(_write(engine, job, Announcer(wiring.webhooks(self._config))))
-        finally:
-            structlog.configure(**before)
-
-
-async def _write(engine: Engine, job: Job, announcer: Announcer) -> Any:
-    """The job's value."""
-    writer = Writer(engine, uuid7(now_us()), now_us, announce=announcer)
-    await writer.start()
-    try:
-        return await writer.submit(job)
-    finally:
-        await writer.stop()
+        return commit(self._config, engine, job)

@@ -16,6 +16,7 @@ from llm_proxy.admin import policy as policies
 from llm_proxy.admin import policy_shown
 from llm_proxy.cli import policy_text
 from llm_proxy.cli.check import approver_groups
+from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.newfile import write_new
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption
 from llm_proxy.cli.output import NOT_FOUND, complain, print_json, stop
@@ -25,6 +26,7 @@ from llm_proxy.policy.compiled import Policy
 from llm_proxy.policy.load import PolicyErrors, load_policy
 from llm_proxy.policy.told_cases import told_cases
 from llm_proxy.records.ids import now_us
+from llm_proxy.records.runstate import RunKey
 
 app = typer.Typer(
     help="Work on a policy: test it, explain it, try it on what was recorded.", no_args_is_help=True
@@ -117,6 +119,7 @@ def explain(
         if connection is None:
             stop(NO_RECORDS, NOT_FOUND)
         shown = policies.explain(connection, loaded, found, call, tool_call)
+    note_shown(loaded, "policy explain", calls=[shown.call_id], run=RunKey(shown.agent_id, shown.run_id))
     if as_json:
         print_json(shown)
     else:
@@ -204,7 +207,12 @@ def _simulated(
     loaded: Config, new: Policy, wish: policies.SimulationWish, old: Policy | None = None
 ) -> policies.Simulated:
     with reading(loaded) as connection, _progress("Judging calls again") as told:
-        return policies.simulate(connection, loaded, new, wish, now_us(), old, told)
+        found = policies.simulate(connection, loaded, new, wish, now_us(), old, told)
+    if connection is not None:
+        # A policy can be made to ask what stands in arguments.
+        calls = dict.fromkeys([change.call_id for change in found.changes])
+        note_shown(loaded, "policy simulate" if old is None else "policy diff", calls=list(calls))
+    return found
 
 
 def _show(found: policies.Simulated, *, as_json: bool) -> None:

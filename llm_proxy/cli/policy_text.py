@@ -170,6 +170,8 @@ def print_simulated(found: Simulated) -> None:
         _say(Text(f"{count(left, 'change')} more, which --limit shows.", "dim"))
     if found.rule_changed:
         _say(Text(f"{count(found.rule_changed, 'call')} more: the same decision, by another rule.", "dim"))
+    if found.unread:
+        _say(Text(f"{count(found.unread, 'call')} not judged again: their arguments are not kept.", "yellow"))
     if found.outside:
         _say(
             Text(

@@ -14,6 +14,7 @@ from llm_proxy.admin.approvals import ApprovalShown, ApprovalWord
 from llm_proxy.admin.errors import ErrorBody
 from llm_proxy.admin.keys import KeyIssued, KeyRotated, KeyRotation, KeyWish
 from llm_proxy.admin.reading import KeyLine
+from llm_proxy.admin.retention import HoldShown, HoldWish, RetentionDone
 from llm_proxy.admin.run_events import RunEventShown, RunEventWish
 from llm_proxy.admin.runs import RunEnding
 from llm_proxy.admin.shapes import RunLine
@@ -23,6 +24,8 @@ from llm_proxy.approving import Word
 T = TypeVar("T")
 
 _TIMEOUT_S = 15.0
+_LONG_S = 6 * 3_600.0
+"""What deletes much takes its time."""
 
 
 class NotRunning(Exception):
@@ -104,8 +107,19 @@ class Remote:
             f"/admin/runs/{quote(run_id, safe='')}/events", msgspec.json.encode(wish), RunEventShown
         )
 
-    def _post(self, path: str, body: bytes, kind: type[T]) -> T:
-        status, answer = self._send("POST", path, body, self._headers)
+    def place_hold(self, run_id: str, wish: HoldWish) -> HoldShown:
+        path = f"/admin/runs/{quote(run_id, safe='')}/legal-hold"
+        return self._post(path, msgspec.json.encode(wish), HoldShown)
+
+    def release_hold(self, run_id: str, wish: HoldWish) -> HoldShown:
+        path = f"/admin/runs/{quote(run_id, safe='')}/legal-hold/release"
+        return self._post(path, msgspec.json.encode(wish), HoldShown)
+
+    def run_retention(self) -> RetentionDone:
+        return self._post("/admin/retention/run", b"", RetentionDone, _LONG_S)
+
+    def _post(self, path: str, body: bytes, kind: type[T], timeout_s: float = _TIMEOUT_S) -> T:
+        status, answer = self._send("POST", path, body, self._headers, timeout_s)
         try:
             if status < 300:
                 return msgspec.json.decode(answer, type=kind)
@@ -115,10 +129,15 @@ class Remote:
         raise RemoteRefusal(status, refusal.message)
 
     def _send(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        headers: Mapping[str, str],
+        timeout_s: float = _TIMEOUT_S,
     ) -> tuple[int, bytes]:
         kind = HTTPSConnection if self._secure else HTTPConnection
-        connection = kind(self._host, self._port, timeout=_TIMEOUT_S)
+        connection = kind(self._host, self._port, timeout=timeout_s)
         try:
             connection.request(method, self._prefix + path, body, dict(headers))
             answer = connection.getresponse()

@@ -7,24 +7,30 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from llm_proxy.admin.reading import find_run, run_steps
+from llm_proxy.admin.reading import find_run
 from llm_proxy.admin.run_events import RunEventWish
-from llm_proxy.admin.runs import RunEnding, run_lines, stands
+from llm_proxy.admin.run_told import run_told
+from llm_proxy.admin.runs import RunEnding, RunWish, run_lines
 from llm_proxy.admin.shapes import RunLine
-from llm_proxy.admin.shown import run_shown
 from llm_proxy.approving import CHECKPOINT
 from llm_proxy.cli.change import changing
+from llm_proxy.cli.committing import note_shown
+from llm_proxy.cli.export import export
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, UrlOption
-from llm_proxy.cli.output import NOT_FOUND, Column, console, print_json, print_table, stop
+from llm_proxy.cli.output import NOT_FOUND, Column, complain, console, print_json, print_table, stop
 from llm_proxy.cli.run_stands import STYLES
+from llm_proxy.cli.search import catch_up
 from llm_proxy.cli.store import NO_RECORDS, load, reading
+from llm_proxy.cli.tail import tail
 from llm_proxy.cli.text import line, moment, money
-from llm_proxy.cli.timeline import run_timeline
+from llm_proxy.cli.timeline import told_timeline
 from llm_proxy.records.ids import now_us
-from llm_proxy.runs.effects import effects_of
 from llm_proxy.runs.status import RunStatus
 
 app = typer.Typer(help="Runs: what agents did, and why.", no_args_is_help=True)
+
+app.command()(tail)
+app.command()(export)
 
 _COLUMNS = (
     Column("run", "bold", whole=True),
@@ -38,9 +44,32 @@ _COLUMNS = (
 )
 
 
+def _only(name: str, metavar: str, of: str) -> typer.models.OptionInfo:
+    return typer.Option(name, metavar=metavar, help=of, show_default=False)
+
+
 @app.command("list")
 def list_(
     agent: AgentOption = None,
+    user: Annotated[str | None, _only("--user", "USER", "On behalf of this user.")] = None,
+    model: Annotated[str | None, _only("--model", "MODEL", "With a call for this model.")] = None,
+    tool: Annotated[str | None, _only("--tool", "TOOL", "With a judged call of this tool.")] = None,
+    decision: Annotated[
+        str | None, _only("--decision", "allow|deny|ask", "With such a verdict; ask: a person was asked.")
+    ] = None,
+    rule: Annotated[str | None, _only("--rule", "RULE", "In which this rule of the policy spoke.")] = None,
+    error: Annotated[str | None, _only("--error", "KIND", "With a call that ended in this error.")] = None,
+    since: Annotated[str | None, _only("--since", "TIME", "Begun since: 24h, 7d, a date.")] = None,
+    until: Annotated[str | None, _only("--until", "TIME", "Begun before.")] = None,
+    min_cost: Annotated[
+        float | None,
+        typer.Option("--min-cost", metavar="USD", min=0, help="That cost so much.", show_default=False),
+    ] = None,
+    ended: Annotated[bool, typer.Option("--ended", help="That were ended.")] = False,
+    frozen: Annotated[bool, typer.Option("--frozen", help="Of frozen agents.")] = False,
+    before: Annotated[
+        str | None, _only("--before", "US,RUN", "Go on behind a run: its started_us, and its id.")
+    ] = None,
     config: ConfigOption = None,
     *,
     limit: LimitOption = 50,
@@ -48,14 +77,34 @@ def list_(
 ) -> None:
     """Runs, the last begun first."""
     loaded = load(config)
+    wish = RunWish(
+        agent=agent,
+        user=user,
+        model=model,
+        tool=tool,
+        decision=decision,
+        rule=rule,
+        error=error,
+        since=since,
+        until=until,
+        min_cost=min_cost,
+        ended=ended,
+        frozen=frozen,
+        before=before,
+    )
+    if rule is not None or decision is not None:
+        catch_up(loaded)  # both are asked of the search index
     with reading(loaded) as connection:
         lines: list[RunLine] = []
         if connection is not None:
-            lines = run_lines(loaded, connection, now_us(), limit, agent=agent)
+            lines = run_lines(loaded, connection, now_us(), limit, wish)
     if as_json:
         print_json(lines)
-    else:
-        print_table(_COLUMNS, map(_row, lines), NO_RECORDS)
+        return
+    some = wish != RunWish()
+    print_table(_COLUMNS, map(_row, lines), "No such runs." if some and connection else NO_RECORDS)
+    if len(lines) == limit:
+        complain(f"There may be more: go on with --before {lines[-1].started_us},{lines[-1].run_id}")
 
 
 @app.command()
@@ -72,14 +121,13 @@ def show(
     with reading(loaded) as connection:
         if connection is None:
             stop(f"No run {run!r} is recorded: {NO_RECORDS.lower()}", NOT_FOUND)
-        found = find_run(connection, run, agent)
-        standing = stands(loaded, connection, found, now_us())
-        steps = run_steps(connection, found, limit)
-        effects = effects_of(connection, found.stored.key)
+        told = run_told(loaded, connection, find_run(connection, run, agent), now_us(), limit)
+    calls = [step.call.id for step in told.steps]
+    note_shown(loaded, "runs show", calls=calls, run=told.run.stored.key)
     if as_json:
-        print_json(run_shown(found, standing, steps, effects))
+        print_json(told.shown())
     else:
-        console().print(run_timeline(found, loaded.agents.get(found.agent_id), steps, standing, effects))
+        console().print(told_timeline(told, loaded.agents.get(told.run.agent_id)))
 
 
 @app.command()

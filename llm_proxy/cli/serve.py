@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +35,8 @@ def serve(
     if loaded.policy is None:
         typer.echo("no policy: tool calls are recorded, and none is judged", err=True)
     os.environ["LLM_PROXY_CONFIG"] = str(find_config(config, os.environ))
-    set_up_logs()
+    set_up_logs(loaded.log.level.value)
+    _allow_connections()
     if workers > 1:
         _migrate(loaded.store.get_secret_value())
     uvicorn.run(
@@ -43,7 +46,7 @@ def serve(
         port=loaded.server.port if port is None else port,
         workers=workers,
         loop="uvloop",
-        http="httptools",
+        http="llm_proxy.http.guarded:GuardedProtocol",
         ws="none",
         lifespan="on",
         log_config=None,
@@ -53,6 +56,13 @@ def serve(
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, round(loaded.server.drain_s)),
     )
+
+
+def _allow_connections() -> None:
+    """As many open files as the system lets this process have: connections are files."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _migrate(store: str) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from llm_proxy.admin.run_told import RunTold
 from llm_proxy.admin.story import Step
 from llm_proxy.archive.listings import RunRow
+from llm_proxy.cli.beside import Beside, happened_beside
 from llm_proxy.cli.effects import Row, by_cause, effect_line
 from llm_proxy.cli.entry import call_entry
 from llm_proxy.cli.gutter import Gutter
@@ -27,18 +29,34 @@ def run_timeline(
     steps: list[Step],
     stands: Standing | None = None,
     effects: tuple[Effect, ...] = (),
+    beside: Sequence[Beside] = (),
 ) -> RenderableType:
     """The whole report of one run; `agent` is None where the config no longer has it.
 
-    `stands` is whether it may go on, where that was read. Each of `effects` stands with what caused it.
+    `stands` is whether it may go on, where that was read. Each of `effects` stands with what caused it, and
+    what happened `beside` the calls between them.
     """
     caused, others = by_cause(steps, effects)
-    entries = (
-        call_entry(step, number, run.started_us, effects=caused.get(step.call.id, ()))
+    entries: list[tuple[int, RenderableType]] = [
+        (
+            step.call.started_us,
+            call_entry(step, number, run.started_us, effects=caused.get(step.call.id, ())),
+        )
         for number, step in enumerate(steps, 1)
-    )
+    ]
+    entries += [(one.at_us, Group(one.told, Text())) for one in beside]
+    entries.sort(key=lambda entry: entry[0])
     told = (Text.assemble(("reported  ", "dim"), effect_line(effect)) for effect in others)
-    return Gutter(Group(_heading(run, agent, stands), Text(), *entries, *told, _totals(run, steps)))
+    return Gutter(
+        Group(
+            _heading(run, agent, stands), Text(), *(entry for _, entry in entries), *told, _totals(run, steps)
+        )
+    )
+
+
+def told_timeline(told: RunTold, agent: AgentConfig | None) -> RenderableType:
+    """The same with all that stands around the run's calls: sub-runs, approvals, events."""
+    return run_timeline(told.run, agent, told.steps, told.standing, told.effects, list(happened_beside(told)))
 
 
 def _heading(run: RunRow, agent: AgentConfig | None, stands: Standing | None) -> RenderableType:
@@ -51,7 +69,7 @@ def _heading(run: RunRow, agent: AgentConfig | None, stands: Standing | None) ->
         grid.add_row(label, text)
     title = Text.assemble(("Run ", "bold"), (line(run.run_id), "bold cyan"))
     if run.inferred:
-        title.append("  (the caller named no run)", "dim")
+        title.append("  (inferred: the caller named no run)", "dim")
     return Group(title, Gutter(grid, "  "))
 
 

@@ -1,10 +1,8 @@
-"""The closed choices of the config, and which of them this version has built."""
+"""The closed choices of the config."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-
-from pydantic import AfterValidator
 
 
 class Durability(StrEnum):
@@ -25,6 +23,15 @@ class Content(StrEnum):
 class Protocol(StrEnum):
     HTTP = "http/protobuf"
     GRPC = "grpc"
+
+
+class LogLevel(StrEnum):
+    """What is logged: that, and what is graver."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
 
 
 class Unpriced(StrEnum):
@@ -115,15 +122,3 @@ class Event(StrEnum):
     """A tool call waits for a person."""
     APPROVAL_DECIDED = "approval.decided"
     """It was approved or denied, or its time ran out."""
-
-
-def only(*built: StrEnum) -> AfterValidator:
-    """Refuses the choices that this version knows but has not built."""
-    names = ", ".join(f"`{choice}`" for choice in built)
-
-    def check(choice: StrEnum) -> StrEnum:
-        if choice not in built:
-            raise ValueError(f"`{choice}` is not available in this version: only {names}")
-        return choice
-
-    return AfterValidator(check)

@@ -48,6 +48,15 @@ def _key_file(value: object, info: ValidationInfo) -> Path | None:
     return place_of(text.removeprefix("file:"), info)
 
 
+def _folder(value: object, info: ValidationInfo) -> Path | None:
+    if value is None or isinstance(value, Path):
+        return value
+    path = place_of(_text(value), info)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"names {path}, which is no directory: name one, or what can be made one")
+    return path
+
+
 def _text(value: object) -> str:
     if not isinstance(value, str):
         raise ValueError("must be text: put it in quotes")  # noqa: TRY004 (pydantic reports ValueError)
@@ -125,6 +134,7 @@ def _sqlite(rest: str) -> str:
 
 ExistingFile = Annotated[Path | None, BeforeValidator(_existing_file)]
 KeyFile = Annotated[Path | None, BeforeValidator(_key_file)]
+Folder = Annotated[Path | None, BeforeValidator(_folder)]
 Address = Annotated[str, AfterValidator(_address)]
 PublicUrl = Annotated[str, AfterValidator(_address), AfterValidator(_public)]
 StoreUrl = Annotated[SecretStr, BeforeValidator(_store)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from llm_proxy.config.budgeting import BudgetConfig, PriceConfig, WebhookConfig
 from llm_proxy.config.choices import (
@@ -14,6 +14,7 @@ from llm_proxy.config.choices import (
     DialectName,
     Durability,
     Hold,
+    LogLevel,
     OnCut,
     OnLeave,
     Protocol,
@@ -21,11 +22,10 @@ from llm_proxy.config.choices import (
     StrategyName,
     Translation,
     Unpriced,
-    only,
 )
-from llm_proxy.config.credentials import ApiKey, Key, OptionalKey, Secret
+from llm_proxy.config.credentials import ApiKey, Key, OptionalKey, Secret, read_secret
 from llm_proxy.config.issuers import IdentityConfig
-from llm_proxy.config.places import Address, ExistingFile, KeyFile, PublicUrl, StoreUrl
+from llm_proxy.config.places import Address, ExistingFile, Folder, KeyFile, PublicUrl, StoreUrl
 from llm_proxy.config.providers import LITELLM, check_provider
 from llm_proxy.config.shapes import (
     EntryName,
@@ -52,16 +52,25 @@ class ServerConfig(Section):
     public_url: PublicUrl | None = None
     """Where people reach the proxy from outside; links in events begin with it."""
     max_body_mb: Annotated[Int, Field(ge=1, le=1024)] = 32
+    max_bodies_mb: Annotated[Int, Field(ge=1, le=1_048_576)] = 1024
+    """What the bodies of a worker's calls may take together."""
+    max_connections: Annotated[Int, Field(ge=1, le=1_000_000)] = 10_000
+    """Of each worker."""
     environment: Text = "prod"
     drain_s: Annotated[Float, Field(ge=0, le=86_400)] = 20
 
 
 class RecordsConfig(Section):
     durability: Durability = Durability.STRICT
-    content: Annotated[Content, only(Content.FULL)] = Content.FULL
+    content: Content = Content.FULL
+    stitch_runs: bool = True
+    """A call that names no run goes on with the run whose conversation it goes on with."""
     mask_secrets: bool = True
     """API keys, tokens and private keys are masked in what is kept of prompts, replies and arguments."""
     retention_days: Annotated[Int, Field(ge=1, le=36_500)] = 90
+    """Content older than that is deleted, day by day; what was done and decided stays on record."""
+    export_before_delete: Folder = None
+    """Where a copy of each day's calls is written before their content is deleted."""
     signing_key: KeyFile = None
     """The file of the Ed25519 key, made where it is not there yet. Absent, it is beside the store."""
 
@@ -82,6 +91,19 @@ class TelemetryConfig(Section):
     otlp_endpoint: Address | None = None
     protocol: Protocol = Protocol.HTTP
     service_name: Text = "llm-proxy"
+    timeout_s: Seconds = 10
+    """How long an answer to one request is waited for."""
+    metrics: bool = True
+    """Metrics go there too."""
+    metrics_interval_s: Annotated[Float, Field(ge=1, le=3_600)] = 60
+
+
+class LogConfig(Section):
+    """JSON lines on standard error, without content or secrets."""
+
+    level: LogLevel = LogLevel.INFO
+    calls: bool = True
+    """One line for each call, when it ends."""
 
 
 class TargetConfig(Section):
@@ -198,11 +220,12 @@ class ConfigFile(Section):
     """proxy.yaml."""
 
     server: ServerConfig = ServerConfig()
-    store: StoreUrl = SecretStr("sqlite:///llm-proxy.db")
+    store: Annotated[StoreUrl, BeforeValidator(read_secret)] = SecretStr("sqlite:///llm-proxy.db")
     """SQLAlchemy's form; a relative SQLite file is relative to the current directory."""
     records: RecordsConfig = RecordsConfig()
     receipts: ReceiptsConfig = ReceiptsConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    log: LogConfig = LogConfig()
     unpriced: Unpriced = Unpriced.REFUSE
     identity: IdentityConfig = IdentityConfig()
     webhooks: Items[WebhookConfig] = ()

@@ -27,7 +27,6 @@ def warnings(config: ConfigFile, document: Document, price_of: PriceOf | None = 
         yield document.issue(
             ("policy",), "no policy: tool calls are recorded and none is judged; name a policy file"
         )
-    yield from _without_effect(config, document)
     yield from _agents(config, document)
     yield from budget_warnings(config, document, prices)
     yield from routing_warnings(config, document, prices)
@@ -35,14 +34,6 @@ def warnings(config: ConfigFile, document: Document, price_of: PriceOf | None = 
     yield from _dear_prices(config.prices, document)
     if prices and config.unpriced is Unpriced.REFUSE:
         yield from _unpriced(config, document, prices)
-
-
-def _without_effect(config: ConfigFile, document: Document) -> Iterator[Issue]:
-    """Keys that are read and checked, and that nothing acts on yet: who sets one must know."""
-    message = "is checked and has no effect in this version"
-    records = config.records.model_fields_set & {"retention_days"}
-    for key in sorted(records):
-        yield document.issue(("records", key), message)
 
 
 def _agents(config: ConfigFile, document: Document) -> Iterator[Issue]:

@@ -31,9 +31,10 @@ class DemoFailed(Exception):
     """The demo could not be played; the message says why and, where the server did, what its log says."""
 
 
-def prepare(directory: Path, agent_key: str, admin_token: str) -> None:
+def prepare(directory: Path, agent_key: str, admin_token: str, otlp: str | None = None) -> None:
     """Writes everything that the server needs into `directory`: proxy.yaml and what it names.
 
+    With `otlp`, a trace backend's base address, spans are sent there.
     Raises OSError, and `DirectoryTaken` before anything is written.
     """
     directory.mkdir(parents=True, exist_ok=True)
@@ -44,6 +45,8 @@ def prepare(directory: Path, agent_key: str, admin_token: str) -> None:
     token.write_text(admin_token, "utf-8")
     store = json.dumps(f"sqlite:///{directory.absolute() / 'llm-proxy.db'}").replace("$", "$$")
     config = _ours("proxy.yaml").replace("@STORE@", store).replace("@AGENT_KEY_SHA256@", hash_key(agent_key))
+    if otlp is not None:
+        config += f"\ntelemetry: {{otlp_endpoint: {json.dumps(otlp).replace('$', '$$')}}}\n"
     for name, text in (
         ("proxy.yaml", config),
         ("policy.yaml", _ours("policy.yaml")),

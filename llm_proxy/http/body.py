@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from llm_proxy.body_room import Bodies
 from llm_proxy.errors import Kind, ProxyError
 from llm_proxy.http.asgi import Receive
 from llm_proxy.identity.headers import Headers
@@ -17,8 +18,11 @@ class ClientGone(Exception):
     """The caller left before its request was whole."""
 
 
-async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
-    """The whole body; `ProxyError(body_too_large)` past `limit` bytes, `ClientGone` on a disconnect."""
+async def read_body(receive: Receive, headers: Headers, limit: int, bodies: Bodies | None = None) -> bytes:
+    """The whole body; `ProxyError(body_too_large)` past `limit` bytes, `ClientGone` on a disconnect.
+
+    Where it's returned, its length is taken of `bodies`, and where not, nothing is.
+    """
     announced = _length(headers)
     if announced is not None and announced > limit:
         if b"expect" not in headers:
@@ -29,21 +33,35 @@ async def read_body(receive: Receive, headers: Headers, limit: int) -> bytes:
         raise ClientGone
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False) and len(body) <= limit:
+        if bodies is not None:
+            bodies.take(len(body))
         return body
-    chunks, size = [body], len(body)
-    while message.get("more_body", False):
-        if size > limit:
+    return await _read_on(receive, body, limit, bodies or Bodies(limit * DRAIN_FACTOR))
+
+
+async def _read_on(receive: Receive, body: bytes, limit: int, bodies: Bodies) -> bytes:
+    """The body that begins with `body`, piece by piece."""
+    chunks, size, taken, more = [body], len(body), 0, True
+    try:
+        while True:
+            if size > limit:
+                raise _too_large(limit)
+            bodies.take(len(chunks[-1]))
+            taken = size
+            if not more:
+                return b"".join(chunks)
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            chunks.append(chunk)
+            size += len(chunk)
+    except BaseException as error:
+        bodies.leave(taken)
+        chunks.clear()
+        if more and isinstance(error, ProxyError):
             await _drain(receive, limit * DRAIN_FACTOR)
-            raise _too_large(limit)
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        chunk = message.get("body", b"")
-        chunks.append(chunk)
-        size += len(chunk)
-    if size > limit:
-        raise _too_large(limit)
-    return b"".join(chunks)
+        raise
 
 
 async def read_small(receive: Receive, headers: Headers, limit: int) -> bytes:

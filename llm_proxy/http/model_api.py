@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
+from functools import partial
 
 import structlog
 from msgspec import structs
 
+from llm_proxy.call_log import ids_of
+from llm_proxy.census import LEFT
 from llm_proxy.errors import Kind, ProxyError, failed_inside
 from llm_proxy.exchange import Exchange
 from llm_proxy.http.asgi import App, Receive, Scope, Send, respond
@@ -17,6 +20,7 @@ from llm_proxy.http.sinks import BodySink, RawSink, StreamSink, respond_error
 from llm_proxy.http.watch import Watch
 from llm_proxy.identity.headers import Headers, checked_id, read_hints
 from llm_proxy.judge import refuse_unjudged
+from llm_proxy.logs import about
 from llm_proxy.pipeline import Pipeline
 from llm_proxy.records.ids import uuid7
 from llm_proxy.resolving import unknown_response
@@ -80,6 +84,9 @@ class ModelApi:
         now = services.now_us()
         exchange = Exchange(id=uuid7(now), started_us=now, dialect=dialect, clock0=time.perf_counter())
         services.metrics.call_started()
+        services.census.arrived()
+        about.set(partial(ids_of, exchange))
+        refused: ProxyError | None = None
         sink: AnySink = RawSink(exchange, send) if dialect.raw else BodySink(exchange, send)
         try:
             exchange.query = checked_query(scope["query_string"])
@@ -90,15 +97,20 @@ class ModelApi:
             async with Watch(exchange, receive):
                 await self._pipeline.run(exchange, sink)
         except ProxyError as error:
-            await self._refuse(exchange, sink, error)
+            refused = await self._recorded(exchange, error)
+            await sink.fail(refused)
         except ClientGone:
             return
         except Exception as error:
-            log.error("a call failed inside the proxy", call_id=exchange.id, exc_info=error)
-            await self._refuse(exchange, sink, failed_inside())
+            log.error("a call failed inside the proxy", exc_info=error)
+            refused = await self._recorded(exchange, failed_inside())
+            await sink.fail(refused)
         finally:
+            self._account(exchange, refused)
+            services.bodies.leave(len(exchange.body))
             services.standing.leave(exchange)
             services.metrics.call_ended()
+            refused = None  # its traceback leads here: the call would wait for the gc
 
     async def _prepare(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
         """Everything up to a parsed request: a refusal here is recorded with what is known by then."""
@@ -108,7 +120,7 @@ class ModelApi:
         if not dialect.passes.isdisjoint(headers):
             exchange.passed = passed_on(scope["headers"], dialect.passes)
         self._identify_run(exchange, headers)
-        exchange.body = await read_body(receive, headers, services.max_body)
+        exchange.body = await read_body(receive, headers, services.max_body, services.bodies)
         exchange.request = request = dialect.parse(exchange.body)
         self._settle_run(exchange, request)
 
@@ -158,14 +170,24 @@ class ModelApi:
             exchange.run_id = exchange.id
             exchange.run_inferred = True
 
-    async def _refuse(self, exchange: Exchange, sink: AnySink, error: ProxyError) -> None:
+    def _account(self, exchange: Exchange, refused: ProxyError | None) -> None:
+        census = self._services.census
+        if exchange.opened or exchange.refusal_kept:
+            census.recorded()
+        elif refused is not None:
+            census.failed(refused)
+        else:
+            census.refused(LEFT)
+
+    async def _recorded(self, exchange: Exchange, error: ProxyError) -> ProxyError:
+        """What the caller is told: `error`, or why that could not be recorded."""
         if not exchange.opened and not exchange.run_id:
             exchange.run_id, exchange.run_inferred = exchange.id, True
         try:
             await self._pipeline.refuse(exchange, error)
         except ProxyError as worse:
-            error = worse
-        await sink.fail(error)
+            return worse
+        return error
 
     async def models(self, scope: Scope, receive: Receive, send: Send) -> None:
         """`GET /v1/models` and `GET /v1/models/{id}`: the models that this caller may use, in its dialect."""
@@ -176,6 +198,8 @@ class ModelApi:
         )
         now = services.now_us()
         exchange = Exchange(id=uuid7(now), started_us=now, dialect=dialect, clock0=time.perf_counter())
+        services.census.arrived()
+        refused: ProxyError | None = None
         try:
             caller = await services.access.identify(headers)
             services.standing.check(caller)
@@ -192,8 +216,11 @@ class ModelApi:
                     retryable=False,
                 )
         except ProxyError as error:
+            refused = error
             await respond_error(exchange, send, error)
             return
+        finally:
+            services.census.without_call(refused)
         await respond(send, 200, [(b"content-type", b"application/json")], body)
 
     async def _prepare_other(self, exchange: Exchange, scope: Scope, receive: Receive) -> None:
@@ -214,7 +241,7 @@ class ModelApi:
         refuse_unjudged(exchange, services.rules)
         exchange.passed = passed_on(scope["headers"], PASSTHROUGH.passes | _DESCRIBING)
         content_type = exchange.passed.get("content-type", "")  # what is read is what is sent
-        exchange.body = await read_body(receive, headers, services.max_body)
+        exchange.body = await read_body(receive, headers, services.max_body, services.bodies)
         request = parse_request(exchange.method, path, content_type, exchange.body)
         exchange.unnamed = not request.model
         if exchange.unnamed:

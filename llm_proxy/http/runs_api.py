@@ -51,17 +51,22 @@ class RunsApi:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         now = self._services.now_us()
         exchange = Exchange(id=uuid7(now), started_us=now, dialect=OPENAI_CHAT, clock0=time.perf_counter())
+        census, refused = self._services.census, None
+        census.arrived()
         try:
             status, answer = await self._answer(scope, receive)
         except ClientGone:
             return
         except ProxyError as error:
+            refused = error
             await respond_error(exchange, send, error)
             return
         except Exception as error:
             log.error("a request about a run failed inside the proxy", id=exchange.id, exc_info=error)
             await respond_error(exchange, send, failed_inside())
             return
+        finally:
+            census.without_call(refused)
         headers: HeaderList = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
         await respond(send, status, headers, msgspec.json.encode(answer))
 

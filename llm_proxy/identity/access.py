@@ -129,6 +129,8 @@ class Access:
         async with self._reading:
             await asyncio.sleep(self._looked_at + _PACE_S - clock())
             self._next, self._looked_at = None, clock()
+            if not self._writer.healthy:
+                raise unavailable()  # nobody waits for a store that is known to be down
             try:
                 found = await asyncio.to_thread(self._find_issued, tuple(look.hashes))
             except (SQLAlchemyError, OSError) as error:
@@ -143,6 +145,7 @@ class Access:
             return Wrote(None, Evidence(refusals=(row,)))
 
         await self._writer.submit(Job(then))
+        error.counted = True
         return error
 
 

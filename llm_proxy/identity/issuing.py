@@ -28,6 +28,7 @@ class Via(StrEnum):
     """By the policy in force: too many calls were denied."""
     LINK = "link"
     """By the one-time link of an event."""
+    CONSOLE = "console"
 
 
 class KeyEvent(msgspec.Struct, frozen=True, kw_only=True):

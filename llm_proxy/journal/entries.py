@@ -6,7 +6,7 @@ from llm_proxy.exchange import Exchange
 from llm_proxy.journal.replies import stored
 from llm_proxy.journal.rows import call_row, close_row, grouped, may_begin, proposed, response_rows, run_row
 from llm_proxy.journal.told import closed_body, opened_body
-from llm_proxy.recorded import settled
+from llm_proxy.recorded import digested, settled
 from llm_proxy.recording import taken_of, tool_of
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
@@ -28,6 +28,7 @@ def opened(exchange: Exchange, *, begins: bool = True) -> Evidence:
         blobs=blobs,
         opens=(call_row(exchange, Status.OPEN),),
         runs=(run_row(exchange),) if begins else (),
+        traces=(exchange.traced,) if exchange.traced else (),
     )
 
 
@@ -72,6 +73,7 @@ def closed(
         spend=(spend,),
         tool_spend=tool_rows(spend, proposed(exchange, told.tools)),
         prices=prices,
+        prefixes=exchange.prefixes,
     )
 
 
@@ -90,4 +92,7 @@ def _received(
     mask = exchange.record_mask
     content, blobs = settled(taken.content, taken.blobs, taken.pending, mask, tool_of(exchange))
     exchange.request_masked = content.masked
+    if not exchange.keeps_content:
+        intake = exchange.intake
+        return digested(content, exchange.body, intake.holes if intake else ()), ()
     return content, blobs

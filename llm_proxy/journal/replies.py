@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from llm_proxy.exchange import Exchange
-from llm_proxy.recorded import Ending
+from llm_proxy.recorded import Ending, digested
 from llm_proxy.recording import ending_of, released_bytes
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import BlobDraft
 
 NOTHING_RELEASED = "-"
+_LITTLE = 128
+"""Bytes of an edit that can stand in the record itself: a model's name, a cap."""
 
 
 class Stored(NamedTuple):
@@ -24,13 +26,26 @@ class Stored(NamedTuple):
     rounds: tuple[bodies.Piece, ...] = ()
     sent: bodies.Content | None = None
     masked: bool = False
+    edits: tuple[bodies.Edit, ...] = ()
+    edited: str = ""
+    size: int = 0
 
 
 NOTHING = Stored()
 
 
 def stored(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[BlobDraft]) -> Stored:
-    """Adds drafts of it all to `blobs`."""
+    """Adds drafts of it all to `blobs`, unless no content is kept."""
+    told = _stored(exchange, addresser, now_us, blobs)
+    if exchange.keeps_content:
+        return told
+    blobs.clear()
+    sent = told.sent and digested(told.sent, exchange.sent or exchange.body, ())
+    size = len(exchange.emitted.getvalue())
+    return told._replace(sent=sent, edits=(), edited="", size=size)
+
+
+def _stored(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[BlobDraft]) -> Stored:
     ending = exchange.ending or ending_of(exchange, addresser)
     blobs += ending.blobs
 
@@ -45,6 +60,8 @@ def stored(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[Bl
             for (dialect, emitted, chars), as_kept in zip(came, masked, strict=True)
         )
 
+    edits = _edits(exchange)
+    told = not edits or _tells_nothing(exchange)
     came, resumed = exchange.emitted.getvalue(), exchange.resumed
     before = [(p.dialect, p.emitted.getvalue(), p.chars) for p in resumed.pieces] if resumed else []
     rounds = [(round_.dialect.name, round_.emitted.getvalue(), 0) for round_ in exchange.rounds]
@@ -55,6 +72,26 @@ def stored(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[Bl
         rounds=pieces(rounds, ending.rounds),
         sent=ending.sent,
         masked=ending.masked,
+        edits=edits if told else (),
+        edited="" if told else fresh(bodies.encode(edits), None),
+    )
+
+
+def _edits(exchange: Exchange) -> tuple[bodies.Edit, ...]:
+    # Of a masked request no place is where it was: `sent` has the body as it was sent.
+    if exchange.request_masked or not exchange.edits:
+        return ()
+    return tuple([bodies.Edit(start, end, text.decode()) for start, end, text in exchange.edits])
+
+
+def _tells_nothing(exchange: Exchange) -> bool:
+    """Whether the edits are those of names and numbers, and none of what was said."""
+    request = exchange.request
+    if request is None:
+        return False
+    said, until = request.spans.get(request.messages_key, (0, 0))
+    return all(
+        len(text) <= _LITTLE and (end <= said or start >= until) for start, end, text in exchange.edits
     )
 
 

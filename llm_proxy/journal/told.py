@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from msgspec import structs
+
 from budgets import Amount
+from llm_proxy.errors import Kind
 from llm_proxy.exchange import Exchange
 from llm_proxy.journal.replies import NOTHING, Stored
 from llm_proxy.journal.rows import lost, parent_agent
 from llm_proxy.records import bodies
+from llm_proxy.records.view import Problem
 from llm_proxy.wire.action import ACTION
 
 
@@ -64,21 +68,39 @@ def closed_body(exchange: Exchange, stored: Stored = NOTHING) -> bodies.Closed:
         tier=spent.tier,
         requests=int(exchange.reached_upstream or exchange.answered_here),
         tools=() if exchange.decisions else tuple([call.name for call in exchange.assembly.calls()]),
-        problem=exchange.problem,
+        problem=_problem(exchange),
         upstream=_other_dialect(exchange),
-        # Of a masked request no place is where it was: `sent` has the body as it was sent.
-        edits=()
-        if exchange.request_masked
-        else tuple(bodies.Edit(start, end, text.decode()) for start, end, text in exchange.edits),
+        edits=stored.edits,
+        edited=stored.edited,
         sent=stored.sent,
         dropped=exchange.dropped,
         pieces=stored.pieces,
         rounds=stored.rounds,
         emitted=stored.emitted,
+        size=stored.size,
         released=stored.released,
         masked=stored.masked,
         left_out=(exchange.left_out or ()) if not stored.released else (),
     )
+
+
+def _problem(exchange: Exchange) -> Problem | None:
+    """As it is kept: what others say may quote what was said to them."""
+    problem = exchange.problem
+    if problem is None:
+        return None
+    if not exchange.keeps_content:
+        return problem if problem.kind in _OURS else structs.replace(problem, message="")
+    mask = exchange.record_mask
+    masked = mask.text(problem.message) if mask is not None else None
+    return problem if masked is None else structs.replace(problem, message=masked)
+
+
+_OURS = frozenset(
+    {Kind.POLICY_DENIED, Kind.BUDGET_EXCEEDED, Kind.RATE_LIMITED, Kind.MODEL_NOT_ALLOWED, Kind.AGENT_FROZEN}
+    | {Kind.RUN_REQUIRED, Kind.RUN_ENDED, Kind.STORE_UNAVAILABLE, Kind.UPSTREAM_TIMEOUT}
+)
+"""Problems whose messages quote nothing of a request or a reply."""
 
 
 def _other_dialect(exchange: Exchange) -> str:

@@ -38,6 +38,11 @@ class Again:
     def came(self, event: Came) -> None:
         self._run(event).add(event)
 
+    def unread(self, event: Judged) -> None:
+        """Calls whose arguments are not kept any more: the run goes on as it was recorded to go."""
+        self._run(event).add(event)
+        self._held += len(event.decisions)
+
     def judge(self, event: Judged) -> tuple[Verdict, ...]:
         """This policy's verdicts on the calls of `event`; an ask stays an ask."""
         context = self.context(event)

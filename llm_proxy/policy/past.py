@@ -55,6 +55,11 @@ class Judged:
     """What the verdicts rested on, where that was recorded; else as near as can be told."""
 
     @property
+    def kept(self) -> bool:
+        """Whether what was to be done is still on record: retention deletes arguments."""
+        return all(decision.kept for decision in self.decisions)
+
+    @property
     def policy(self) -> str:
         """SHA-256 of the policy that judged, empty where none did."""
         return self.decisions[0].policy if self.decisions else ""

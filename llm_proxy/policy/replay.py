@@ -38,7 +38,11 @@ class RunReplay:
         else:
             policy = self._engine.policy
             actions = [read_action(proposed(recorded), policy) for recorded in event.decisions]
-            self._judged(event, [(action.tool.spec.effect, action.digest) for action in actions])
+            read = zip(event.decisions, actions, strict=True)
+            # Of arguments that aren't kept, the digest is what the record says.
+            digests = [action.digest if recorded.kept else recorded.digest for recorded, action in read]
+            effects = [action.tool.spec.effect for action in actions]
+            self._judged(event, list(zip(effects, digests, strict=True)))
 
     def judged(self, event: Judged, verdicts: Sequence[Verdict]) -> None:
         """The same as `add`, where the calls were read before: `verdicts` are this policy's."""

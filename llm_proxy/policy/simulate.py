@@ -57,6 +57,8 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     outside: int
     """Of the calls, those that something else denied: a budget, an envelope, the agent's own list of tools.
     They stay denied."""
+    unread: int
+    """Calls that could not be judged again, since their arguments are not kept; not among those `judged`."""
     changed: int
     rule_changed: int
     """Same decision, another rule."""
@@ -74,7 +76,7 @@ class Comparison:
         """`file` is the new side's."""
         self._file = file
         self._most = most
-        self.judged = self._outside = self._changed = self._rule_changed = 0
+        self.judged = self._outside = self._unread = self._changed = self._rule_changed = 0
         self._moved: Counter[tuple[str, str]] = Counter()
         self._decided: Counter[str] = Counter()
         self._also: Counter[str] = Counter()
@@ -98,12 +100,17 @@ class Comparison:
             elif before.rule != after.rule:
                 self._rule_changed += 1
 
+    def unread(self, event: Judged) -> None:
+        """Calls that can't be judged again."""
+        self._unread += len(event.decisions)
+
     def result(self) -> Compared:
         rules = sorted({*self._decided, *self._also}, key=lambda rule: (-self._decided[rule], rule))
         return Compared(
             judged=self.judged,
             runs=len(self._runs),
             outside=self._outside,
+            unread=self._unread,
             changed=self._changed,
             rule_changed=self._rule_changed,
             moved=tuple(Moved(was, now, count) for (was, now), count in self._moved.most_common()),
@@ -121,6 +128,10 @@ def simulated(events: Iterable[Event], new: Again, into: Comparison, since_us: i
     for event in events:
         if isinstance(event, Came):
             new.came(event)
+        elif not event.kept:
+            new.unread(event)
+            if event.at_us >= since_us:
+                into.unread(event)
         else:
             verdicts = new.judge(event)
             if event.at_us >= since_us:
@@ -136,6 +147,11 @@ def differing(
         if isinstance(event, Came):
             old.came(event)
             new.came(event)
+        elif not event.kept:
+            old.unread(event)
+            new.unread(event)
+            if event.at_us >= since_us:
+                into.unread(event)
         else:
             before, after = old.judge(event), new.judge(event)
             if event.at_us >= since_us:

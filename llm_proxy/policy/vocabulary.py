@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -83,6 +83,7 @@ class Per(StrEnum):
 
 
 Detector = Literal["card_number", "iban", "email", "phone", "secret"]
+DETECTORS: tuple[Detector, ...] = get_args(Detector)
 Replacement = Literal["token", "last4", "mask", "remove"]
 Restriction = Literal[Decision.ASK, Decision.DENY]
 

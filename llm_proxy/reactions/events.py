@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from llm_proxy.config.choices import Event
-from llm_proxy.reactions.approvals import APPROVALS, told
-from llm_proxy.records.evidence import DeliveryRow, Draft, RecordKind
+from llm_proxy.reactions.approvals import APPROVALS, asked, told
+from llm_proxy.records.evidence import NOTHING, DeliveryRow, Draft, Evidence, RecordKind
 from llm_proxy.records.ids import uuid7
 from llm_proxy.records.times import iso
 
@@ -68,8 +68,11 @@ class Announcer:
         """Whether anybody wants it."""
         return event in self._wanted
 
-    def __call__(self, draft: Draft) -> tuple[DeliveryRow, ...]:
-        """The deliveries that a record brings about: none for most kinds, and where nobody wants it."""
+    def __call__(self, draft: Draft, beside: Evidence = NOTHING) -> tuple[DeliveryRow, ...]:
+        """The deliveries that a record brings about: none for most kinds, and where nobody wants it.
+
+        `beside`: what is written with it, an approval's arguments among that.
+        """
         event: str | None = EVENT_OF.get(draft.kind)
         if event is None and draft.kind is not RecordKind.BUDGET_REACHED:
             return ()
@@ -77,6 +80,8 @@ class Announcer:
         event = event or str(data.pop("event", ""))
         if not self.wants(event):
             return ()
+        if draft.kind is RecordKind.APPROVAL_REQUESTED:
+            data |= asked(data, beside.approvals)
         ids = {"agent_id": draft.agent_id, "run_id": draft.run_id, "call_id": draft.call_id}
         times = {f"{k[:-3]}_at": iso(v) for k, v in data.items() if k.endswith("_us") and isinstance(v, int)}
         return self.deliveries(event, data | times | {k: v for k, v in ids.items() if v}, draft.at_us)

@@ -36,7 +36,7 @@ class Receipts:
 
     def __init__(self, key: SigningKey | None, issuer: str, valid_s: int, window_s: int) -> None:
         """`valid_s`: how long a receipt is good; `window_s`: how long after its release a call gets any."""
-        self._key = key
+        self.key = key
         self._issuer = issuer
         self._valid_s = valid_s
         self._window_s = window_s
@@ -49,7 +49,7 @@ class Receipts:
         """None where there is no key, no policy judged the call, or its time is over."""
         decision, now_s = judged.decision, now_us // 1_000_000
         until_s = judged.at_us // 1_000_000 + self._window_s
-        if self._key is None or not (decision.policy and judged.digest and decision.released):
+        if self.key is None or not (decision.policy and judged.digest and decision.released):
             return None
         if now_s >= until_s:
             return None
@@ -75,11 +75,11 @@ class Receipts:
         if decision.shadow:
             claims["shadow"] = True
         signed = b".".join((self._header, _part(claims)))
-        return f"{signed.decode()}.{b64(self._key.sign(signed))}"
+        return f"{signed.decode()}.{b64(self.key.sign(signed))}"
 
     def why_not(self, judged: Committed) -> str:
         """Why `receipt` gave none for a call that was released."""
-        if self._key is None:
+        if self.key is None:
             return "There is no signing key here: an operator sets one as `records.signing_key`."
         if not judged.decision.policy:
             return "No policy judged the call, and a receipt says that one did."

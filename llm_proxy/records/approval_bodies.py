@@ -6,7 +6,7 @@ import msgspec
 
 
 class Requested(msgspec.Struct, frozen=True, kw_only=True):
-    """An action waits for a person. `arguments` is the text that was judged, which is what would run."""
+    """An action waits for a person. What would run is the text at `place` among the `arguments_at`."""
 
     id: str
     tool: str
@@ -16,7 +16,11 @@ class Requested(msgspec.Struct, frozen=True, kw_only=True):
     """Of the tool, as the policy has it."""
     tool_call_id: str
     user_id: str
-    arguments: str
+    arguments: str = ""
+    """The text itself, in earlier versions."""
+    arguments_at: str = ""
+    """The address of the arguments of all the reply's calls."""
+    place: int = 0
     digest: str
     schema_hash: str
     policy: str

@@ -16,6 +16,14 @@ checkpoints = Table(
 )
 """Where the signed checkpoints stand in `records`."""
 
+covered = Table(
+    "state_covered",
+    METADATA,
+    Column("writer", String(36), primary_key=True),
+    Column("seq", BigInteger, nullable=False),
+)
+"""How far each writer's chain is signed by checkpoints: for the process that makes the next."""
+
 legal_holds = Table(
     "state_legal_holds",
     METADATA,
@@ -33,8 +41,13 @@ purged = Table(
     METADATA,
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     Column("at_us", BigInteger, nullable=False),
+    Column("ended_us", BigInteger),
+    Column("blobs", BigInteger, nullable=False, server_default="0"),
+    Column("bytes", BigInteger, nullable=False, server_default="0"),
+    Column("kept", BigInteger, nullable=False, server_default="0"),
 )
-"""Days (since 1970, UTC) whose content retention deleted, but for that of runs under a legal hold."""
+"""Days (since 1970, UTC) whose content retention deletes, each noted before the first of it goes. `at_us` is
+when that last began, `ended_us` NULL while it's under way, `kept` what stays for runs under a legal hold."""
 
 prefixes = Table(
     "state_prefixes",
@@ -42,10 +55,22 @@ prefixes = Table(
     Column("agent_id", String(128), primary_key=True),
     Column("key_id", String(64), primary_key=True),
     Column("hash", LargeBinary(32), primary_key=True),
+    Column("call_id", String(36), primary_key=True),
     Column("run_id", String(256), nullable=False),
-    Column("call_id", String(36), nullable=False),
+    Column("system", LargeBinary(16), nullable=False),
     Column("at_us", BigInteger, nullable=False),
     Index("state_prefixes_at", "at_us"),
 )
 """A keyed hash of all that a conversation held when a call of it ended, its reply included, by credential:
-a request that begins with that goes on with that call's run."""
+a request that begins with that goes on with that call's run. `system`: of the instructions it was under."""
+
+traces = Table(
+    "state_traces",
+    METADATA,
+    Column("trace_id", LargeBinary(16), primary_key=True),
+    Column("agent_id", String(128), primary_key=True),
+    Column("run_id", String(256), primary_key=True),
+    Column("at_us", BigInteger, nullable=False),
+    Index("state_traces_at", "at_us"),
+)
+"""Runs by the callers' traces in which calls of theirs came."""

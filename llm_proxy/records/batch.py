@@ -10,14 +10,16 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from budgets import Op, Result, SqlLedger
+from llm_proxy.records.audit_rows import CheckpointRow
 from llm_proxy.records.blobs import Codec
 from llm_proxy.records.chain import Row, link
 from llm_proxy.records.counters import CounterKey, load_counters
-from llm_proxy.records.evidence import NOTHING, BlobDraft, DeliveryRow, Draft, Evidence
+from llm_proxy.records.evidence import NOTHING, BlobDraft, DeliveryRow, Draft, Evidence, RecordKind
 from llm_proxy.records.large import LARGE, write_large
 from llm_proxy.records.policy_rows import Counted
 from llm_proxy.records.runstate import UNKNOWN, RunKey, RunState, load_runs
 from llm_proxy.records.statements import Statements
+from llm_proxy.records.stored import BlobRow, stored_draft
 from llm_proxy.records.tables import calls
 from llm_proxy.records.view import Status
 
@@ -77,8 +79,8 @@ class Job:
     plan: Callable[[Found], Planned] | None = None
 
 
-Announce = Callable[[Draft], tuple[DeliveryRow, ...]]
-"""What a record brings to webhooks, queued in the transaction that writes it."""
+Announce = Callable[[Draft, Evidence], tuple[DeliveryRow, ...]]
+"""What a record of the evidence brings to webhooks, queued in the transaction that writes it."""
 
 
 @dataclass(slots=True)
@@ -106,13 +108,17 @@ def run_batch(
     *,
     ledger: SqlLedger,
     statements: Statements,
-    codec: Codec,
+    codec: Codec | None,
     writer: str,
     head: Head,
     now_us: int,
+    salt_of: Callable[[int], bytes],
     announce: Announce | None = None,
 ) -> Done:
-    """Runs `jobs` in the open transaction of `connection`; the caller commits."""
+    """Runs `jobs` in the open transaction of `connection`; the caller commits.
+
+    `salt_of` gives the salt of a day from which content is stored; without a `codec` none is.
+    """
     states = _run_states(connection, jobs)
     stale = [j.expect is not None and j.run is not None and states[j.run].revision != j.expect for j in jobs]
     known = _known(connection, jobs, states, stale)
@@ -135,8 +141,15 @@ def run_batch(
             unclosed.difference_update(close.id for close in wrote.evidence.closes)
         done.values.append(wrote.value)
         pieces.append(wrote.evidence if announce is None else _announced(wrote.evidence, announce))
-    done.head = _append(connection, pieces, statements, writer, head, now_us)
-    done.blobs = _store(connection, pieces, statements, codec)
+    drafts, rows = _packed(pieces, codec)
+    done.blobs = drafts
+    if rows:
+        # First of the batch: what it names is there before anything of the batch refers to it.
+        pieces.insert(0, Evidence(records=(stored_draft(rows, salt_of, now_us),)))
+    done.head, standing = _append(connection, pieces, statements, writer, head, now_us)
+    if standing:
+        pieces.append(Evidence(checkpoints=tuple(standing)))
+    _store(connection, rows, statements)
     statements.write(connection, pieces)
     return done
 
@@ -175,7 +188,7 @@ def _ops(job: Job, found: Found | None) -> tuple[Op, ...]:
 
 
 def _announced(evidence: Evidence, announce: Announce) -> Evidence:
-    rows = [row for draft in evidence.records for row in announce(draft)]
+    rows = [row for draft in evidence.records for row in announce(draft, evidence)]
     return msgspec.structs.replace(evidence, deliveries=(*evidence.deliveries, *rows)) if rows else evidence
 
 
@@ -204,24 +217,29 @@ def _append(
     writer: str,
     head: Head,
     now_us: int,
-) -> Head:
+) -> tuple[Head, list[CheckpointRow]]:
+    """The chain's new end, and where checkpoints stand that are among the records."""
     seq, previous = head.seq, head.hash
     rows: list[tuple[Any, ...]] = []
+    standing: list[CheckpointRow] = []
     for piece in pieces:
         for draft in piece.records:
             seq += 1
             row = Row(writer, seq, draft.kind.value, *draft[1:])
             previous = link(previous, row)
             rows.append((writer, seq, row.kind, *draft[1:], previous))
+            if draft.kind is RecordKind.CHECKPOINT:
+                standing.append(CheckpointRow(writer, seq, draft.at_us))
     if rows:
         statements.record.run(connection, rows)
         statements.head.run(connection, [(now_us, seq, previous, writer)])
-    return Head(seq, previous)
+    return Head(seq, previous), standing
 
 
-def _store(
-    connection: Connection, pieces: list[Evidence], statements: Statements, codec: Codec
-) -> list[BlobDraft]:
+def _packed(pieces: list[Evidence], codec: Codec | None) -> tuple[list[BlobDraft], list[BlobRow]]:
+    """What the batch stores, each once, and the rows of it in order of their ids."""
+    if codec is None:
+        return [], []
     drafts = {draft.id: draft for piece in pieces for draft in piece.blobs}
     # In order of id: two writers that store the same content crosswise would wait for each other.
     ordered = [drafts[id_] for id_ in sorted(drafts)]
@@ -230,9 +248,12 @@ def _store(
         (draft.id, draft.epoch, name, len(draft.content), data)
         for draft, (name, data) in zip(ordered, packed, strict=True)
     ]
+    return list(drafts.values()), rows
+
+
+def _store(connection: Connection, rows: list[BlobRow], statements: Statements) -> None:
     large = [row for row in rows if len(row[-1]) >= LARGE] if connection.dialect.name == "sqlite" else []
     if large:
         write_large(connection, large)
         rows = [row for row in rows if len(row[-1]) < LARGE]
     statements.blob.run(connection, rows)
-    return list(drafts.values())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 import zstandard
 from sqlalchemy import Connection, select
@@ -45,6 +46,13 @@ def ensure_salt(connection: Connection, epoch: int) -> bytes:
     return bytes(salt)
 
 
+class Addressed(NamedTuple):
+    """Addresses of messages in order, on the day `epoch`."""
+
+    epoch: int
+    ids: tuple[bytes, ...]
+
+
 class Addresser:
     """Gives content its address, and says which content the store is already known to hold.
 
@@ -67,9 +75,13 @@ class Addresser:
     def address(self, content: bytes) -> bytes:
         return hashlib.blake2b(content, digest_size=32, key=self._salt).digest()
 
-    def draft(self, content: bytes, into: list[BlobDraft]) -> bytes:
-        """The content's address; adds a draft to `into` where the store may not hold it yet."""
-        id_ = self.address(content)
+    def addressed(self, contents: Iterable[bytes]) -> Addressed:
+        return Addressed(self.epoch, tuple([self.address(content) for content in contents]))
+
+    def draft(self, content: bytes, into: list[BlobDraft], id_: bytes | None = None) -> bytes:
+        """The content's address, `id_` where that is known; adds a draft to `into` where the store may not
+        hold it yet."""
+        id_ = id_ or self.address(content)
         if id_ in self._stored:
             self._stored.move_to_end(id_)
         else:

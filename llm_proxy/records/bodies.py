@@ -18,6 +18,9 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `cuts` are (byte of the envelope, address), in order. Earlier versions wrote `holes` instead: (position in
     the body, address), a hole's length being that of its blob. Where the body is not JSON, `whole` is the
     address of all of it. `masked`: something of it is not as it was.
+
+    Where no content is kept (`records.content: digest`) there is no envelope: `size` is that of the body,
+    `sizes` those of its pieces, in bytes, and their addresses are salted hashes of them.
     """
 
     envelope: str = ""
@@ -25,6 +28,8 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     holes: tuple[tuple[int, str], ...] = ()
     whole: str = ""
     masked: bool = False
+    size: int = 0
+    sizes: tuple[int, ...] = ()
 
 
 class Edit(msgspec.Struct, frozen=True, array_like=True):
@@ -72,7 +77,10 @@ class Verdicts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`call.verdicts`: committed before any of the calls it allows is released."""
 
     decisions: tuple[Decision, ...]
+    """Without their arguments; in earlier versions with them."""
     revision: int
+    arguments: str = ""
+    """The address of all the calls' arguments (see `arguments.py`)."""
     context: Judged | None = None
     """What the policy's verdicts rested on; None where none is in force."""
 
@@ -129,6 +137,8 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     upstream: str = ""
     """The dialect that the last target spoke, where it is not the caller's: `emitted` is in it."""
     edits: tuple[Edit, ...] = ()
+    edited: str = ""
+    """The address of the edits, where they hold something of what was said."""
     sent: Content | None = None
     """The body as sent, where it was written anew in another dialect."""
     dropped: tuple[str, ...] = ()
@@ -137,6 +147,8 @@ class Closed(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     rounds: tuple[Piece, ...] = ()
     """Replies whose calls were all denied, in order: the model was told so and asked again."""
     emitted: str = ""
+    size: int = 0
+    """Bytes of what was emitted, where no content is kept."""
     released: str = ""
     """Empty where it's what was emitted; `-` where nothing of the reply was released."""
     masked: bool = False
@@ -190,4 +202,5 @@ read_closed = msgspec.json.Decoder(Closed).decode
 read_refused = msgspec.json.Decoder(Refused).decode
 read_provider_tools = msgspec.json.Decoder(ProviderTools).decode
 read_verdicts = msgspec.json.Decoder(Verdicts).decode
+read_edits = msgspec.json.Decoder(tuple[Edit, ...]).decode
 read_reached = msgspec.json.Decoder(Reached).decode

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import msgspec
 import structlog
 from sqlalchemy import Connection, Engine, select
 
 from budgets import LimitBook, SqlLedger
 from llm_proxy.records.batch import Announce, Done, Head, Job, run_batch
 from llm_proxy.records.blobs import Codec, ensure_salt, epoch_of
-from llm_proxy.records.chain import GENESIS
-from llm_proxy.records.engine import discard
+from llm_proxy.records.chain import GENESIS, Row, link
+from llm_proxy.records.engine import discard, writing
+from llm_proxy.records.started import started_draft
 from llm_proxy.records.statements import Statements
 from llm_proxy.records.tables import writers
 
@@ -28,6 +30,8 @@ class Committer:
         now_us: Callable[[], int],
         watched: LimitBook | None = None,
         announce: Announce | None = None,
+        *,
+        keeps_content: bool = True,
     ) -> None:
         self._engine = engine
         self._writer = writer
@@ -35,32 +39,44 @@ class Committer:
         self._announce = announce
         self._ledger = SqlLedger(engine.dialect, watched=watched)
         self._statements = Statements(engine.dialect)
-        self._codec = Codec()
+        self._codec = Codec() if keeps_content else None
         self._head = Head(0, GENESIS)
-        self._salt: tuple[int, bytes] | None = None
+        self._salts: dict[int, bytes] = {}
+        """Today's and yesterday's, by day."""
         self._connection: Connection | None = None
 
     def register(self) -> tuple[int, bytes]:
-        """Notes the writer in the store; returns the day and its salt."""
+        """Notes the writer in the store, begins its chain, and returns the day and its salt."""
         now = self._now_us()
         with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            draft = started_draft(connection, now)
+            first = Row(self._writer, 1, draft.kind.value, *draft[1:])
+            head = Head(1, link(GENESIS, first))
             connection.execute(
                 writers.insert().values(
                     writer=self._writer,
                     started_us=now,
                     seen_us=now,
-                    head_seq=0,
-                    head_hash=GENESIS,
+                    head_seq=head.seq,
+                    head_hash=head.hash,
                     exported_seq=0,
                 )
             )
-            return epoch_of(now), ensure_salt(connection, epoch_of(now))
+            self._statements.record.run(connection, [(*msgspec.structs.astuple(first), head.hash)])
+            salt = ensure_salt(connection, epoch_of(now))
+        self._head = head
+        return epoch_of(now), salt
 
     def commit(self, jobs: list[Job]) -> Done:
         """Runs `jobs` in one transaction. Where it raises, none of them has changed anything."""
         now = self._now_us()
         connection = self._connected()
         salt = self._learn_salt(connection, epoch_of(now))
+
+        def salt_of(epoch: int) -> bytes:
+            known = self._salts.get(epoch)
+            return known if known is not None else ensure_salt(connection, epoch)
+
         with connection.begin():
             done = run_batch(
                 connection,
@@ -71,12 +87,17 @@ class Committer:
                 writer=self._writer,
                 head=self._head,
                 now_us=now,
+                salt_of=salt_of,
                 announce=self._announce,
             )
         if done.head is not None:
             self._head = done.head
         done.salt = salt
         return done
+
+    @property
+    def connected(self) -> bool:
+        return self._connection is not None
 
     def close(self) -> None:
         """Lets go of the connection, whatever state it's in; the next commit opens another."""
@@ -87,23 +108,33 @@ class Committer:
     def _connected(self) -> Connection:
         connection = self._connection
         if connection is None:
-            connection = self._engine.connect().execution_options(writes=True)
+            connection = writing(self._engine)
+            try:
+                with connection.begin():
+                    self._find_head(connection)
+            except BaseException:
+                discard(connection)
+                raise
             self._connection = connection
-            with connection.begin():
-                self._find_head(connection)
         return connection
 
     def _find_head(self, connection: Connection) -> None:
-        """A connection lost during a commit leaves open whether it went through: the store knows."""
+        """A connection lost during a commit leaves open whether it went through: the store knows.
+
+        A server that was only slow may still be at that commit, so its lock on the row is waited for.
+        """
         query = select(writers.c.head_seq, writers.c.head_hash).where(writers.c.writer == self._writer)
+        query = query.with_for_update()
         row = connection.execute(query).first()
         if row is not None and row.head_seq > self._head.seq:
             self._head = Head(row.head_seq, bytes(row.head_hash))
 
     def _learn_salt(self, connection: Connection, epoch: int) -> tuple[int, bytes]:
         """In a transaction of its own: a salt in use must not be rolled back with a batch."""
-        if self._salt is None or self._salt[0] != epoch:
+        salt = self._salts.get(epoch)
+        if salt is None:
             with connection.begin():
                 salt = ensure_salt(connection, epoch)
-            self._salt = (epoch, salt)
-        return self._salt
+            # What a request addressed before midnight is committed after it.
+            self._salts = {day: kept for day, kept in self._salts.items() if day == epoch - 1} | {epoch: salt}
+        return epoch, salt

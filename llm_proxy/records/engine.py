@@ -11,6 +11,16 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 BUSY_MS = 5_000
 """How long a transaction waits for another's lock, before the store counts as down."""
+ANSWER_S = 10.0
+"""How long a call waits for PostgreSQL's answer. Over `BUSY_MS`, so that a held lock is told as one."""
+_IDLE_MS = 15_000
+_GUARDS = (
+    f"SET lock_timeout = {BUSY_MS}",
+    # A host that vanished in a transaction would keep its locks for hours.
+    "SET tcp_keepalives_idle = 10",
+    "SET tcp_keepalives_interval = 5",
+    "SET tcp_keepalives_count = 3",
+)
 _ALIVE = {
     "keepalives_idle": 5,
     "keepalives_interval": 5,
@@ -20,17 +30,44 @@ _ALIVE = {
 """libpq's: without them a write to a host that vanished waits for hours."""
 
 
-def open_engine(url: str | URL, *, readers: int = 4) -> Engine:
+def open_engine(url: str | URL, *, readers: int = 4, patience_s: float | None = None) -> Engine:
     """An engine whose transactions are durable on commit.
 
     SQLite runs in WAL with `synchronous=FULL` (an fsync per commit) and takes its write lock at BEGIN, so
     that a transaction that reads counters can't lose an update. PostgreSQL is used as it comes, at READ
-    COMMITTED; a server that has gone silent is given up after seconds. Errors don't quote the rows.
+    COMMITTED; a server that has gone silent is given up after `patience_s` (None: never, for work of any
+    length), one that can't be reached after seconds. Errors don't quote the rows.
     """
     parsed = make_url(url)
     if parsed.get_backend_name() == "sqlite":
         return _sqlite(parsed)
-    return _postgresql(parsed, readers)
+    return _postgresql(parsed, readers, patience_s)
+
+
+def writing(engine: Engine) -> Connection:
+    """A connection for the writer. On PostgreSQL, a process that stands still in a transaction loses it."""
+    connection = hurried(engine.connect()).execution_options(writes=True)
+    if connection.dialect.name == "postgresql":
+        with connection.begin():
+            connection.exec_driver_sql(f"SET idle_in_transaction_session_timeout = {_IDLE_MS}")
+    return connection
+
+
+def hurried(connection: Connection) -> Connection:
+    """The same connection, with no more patience than a call has."""
+    return _patient(connection, ANSWER_S)
+
+
+def unhurried(connection: Connection) -> Connection:
+    """The same connection, with all the patience that a migration needs."""
+    return _patient(connection, None)
+
+
+def _patient(connection: Connection, patience_s: float | None) -> Connection:
+    raw: Any = connection.connection.driver_connection
+    if hasattr(raw, "patience_s"):
+        raw.patience_s = patience_s
+    return connection
 
 
 def discard(connection: Connection | None) -> SQLAlchemyError | None:
@@ -45,7 +82,9 @@ def discard(connection: Connection | None) -> SQLAlchemyError | None:
     return None
 
 
-def _postgresql(url: URL, readers: int) -> Engine:
+def _postgresql(url: URL, readers: int, patience_s: float | None) -> Engine:
+    from llm_proxy.records.impatient import make_impatient  # noqa: PLC0415 (psycopg takes time and memory)
+
     engine = create_engine(
         url,
         poolclass=QueuePool,
@@ -60,10 +99,11 @@ def _postgresql(url: URL, readers: int) -> Engine:
 
     def on_connect(connection: Any, _record: Any) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(f"SET lock_timeout = {BUSY_MS}")
+            cursor.execute("; ".join(_GUARDS))
         connection.commit()
 
     event.listen(engine, "connect", on_connect)
+    make_impatient(engine, patience_s)
     return engine
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from llm_proxy.records.audit_rows import CheckpointRow, LegalHoldRow, PrefixRow
+from llm_proxy.records.audit_rows import CheckpointRow, LegalHoldRow, PrefixRow, PurgedRow, TraceRow
 from llm_proxy.records.policy_rows import (
     ApprovalChange,
     ApprovalRow,
@@ -405,7 +405,9 @@ class Evidence(msgspec.Struct, frozen=True):
     classified: tuple[ClassifiedRow, ...] = ()
     checkpoints: tuple[CheckpointRow, ...] = ()
     legal_holds: tuple[LegalHoldRow, ...] = ()
+    purged: tuple[PurgedRow, ...] = ()
     prefixes: tuple[PrefixRow, ...] = ()
+    traces: tuple[TraceRow, ...] = ()
 
 
 NOTHING = Evidence()

@@ -10,6 +10,8 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, text
 
+from llm_proxy.records.engine import unhurried
+
 _LOCK = 0x6C6C6D70726F7879
 """PostgreSQL advisory lock (the bytes of `llmproxy`) that one migrating process holds."""
 
@@ -23,7 +25,7 @@ def upgrade(engine: Engine) -> str:
 
     Raises `NewerStore` where the store's revision isn't one that this version knows.
     """
-    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+    with unhurried(engine.connect()).execution_options(writes=True) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL lock_timeout = 0"))  # another's migration may take long
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})

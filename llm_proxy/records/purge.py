@@ -1,4 +1,4 @@
-"""Clears away the counters of minutes, hours and rolling windows that ended long ago."""
+"""Clears away what ended long ago: counters of minutes, hours and rolling windows, ends of conversations."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from budgets import SqlLedger
+from llm_proxy.records import prefixes
 from llm_proxy.records.leases import Lease
 
 log = structlog.get_logger("llm_proxy.records")
@@ -29,8 +30,12 @@ PAUSE_S = 0.05
 class Purge:
     """One per worker; a turn is taken by one of them. `holder` names it."""
 
-    def __init__(self, engine: Engine, holder: str, now_us: Callable[[], int]) -> None:
+    def __init__(
+        self, engine: Engine, holder: str, now_us: Callable[[], int], retention_us: int = prefixes.KEPT_US
+    ) -> None:
+        """`retention_us`: how long content is kept, which hashes of it don't outlive."""
         self._engine = engine
+        self._conversations_us = min(prefixes.KEPT_US, retention_us)
         self._now_us = now_us
         self._lease = Lease(engine, "purge", holder, now_us, EVERY_US)
         self._ledger = SqlLedger(engine.dialect)
@@ -57,7 +62,19 @@ class Purge:
             if not self._after:
                 break
             await asyncio.sleep(PAUSE_S)
+        for _ in range(STEPS):
+            if not await asyncio.to_thread(self._forget, self._now_us() - self._conversations_us):
+                break
+            await asyncio.sleep(PAUSE_S)
         return deleted
+
+    def _forget(self, before_us: int) -> bool:
+        """Forgets conversations and traces that went on no more; whether there may be others."""
+        with self._engine.connect() as connection:
+            if not prefixes.old(connection, before_us):
+                return False
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
+            return prefixes.forget(connection, before_us, AT_A_TIME) >= AT_A_TIME
 
     def _step(self, before_us: int) -> int:
         """Reads first: where nothing is to be deleted, no writer is kept waiting."""

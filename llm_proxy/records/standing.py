@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, select
 
-from llm_proxy.records.engine import discard
+from llm_proxy.records.engine import discard, hurried
 from llm_proxy.records.tables import agents, keys, runs
 
 _MOST = 500
@@ -104,7 +104,7 @@ class StandingReader:
     def __call__(self, since_us: int) -> Standing:
         """Raises what the database raises; the next read connects anew."""
         if self._connection is None:
-            self._connection = self._engine.connect()
+            self._connection = hurried(self._engine.connect())
         try:
             with self._connection.begin():
                 return standing_since(self._connection, since_us)

@@ -63,8 +63,10 @@ class Statements:
         self.unseen = self._insert(pt.unseen, p.UnseenRow._fields, ignore=True)
         self.classified = self._rising()
         self.checkpoint = self._insert(at.checkpoints, a.CheckpointRow._fields)
+        self.purged = self._replacing(at.purged, a.PurgedRow, ("epoch",))
         self.legal_hold = self._replacing(at.legal_holds, a.LegalHoldRow, ("agent_id", "run_id"))
-        self.prefix = self._replacing(at.prefixes, a.PrefixRow, ("agent_id", "key_id", "hash"))
+        self.prefix = self._insert(at.prefixes, a.PrefixRow._fields, ignore=True)
+        self.trace = self._insert(at.traces, a.TraceRow._fields, ignore=True)
         self.head = self._update(t.writers, ("seen_us", "head_seq", "head_hash", "writer"), keys=("writer",))
 
     def write(self, connection: Connection, pieces: list[e.Evidence]) -> None:
@@ -97,8 +99,10 @@ class Statements:
             (self.delivery, [row for piece in pieces for row in piece.deliveries]),
             *self._of_policy(pieces),
             (self.checkpoint, [row for piece in pieces for row in piece.checkpoints]),
+            (self.purged, [row for piece in pieces for row in piece.purged]),
             (self.legal_hold, _last({row[:2]: row for piece in pieces for row in piece.legal_holds})),
-            (self.prefix, _last({row[:3]: row for piece in pieces for row in piece.prefixes})),
+            (self.prefix, sorted([row for piece in pieces for row in piece.prefixes])),
+            (self.trace, sorted([row for piece in pieces for row in piece.traces])),
         )
         for statement, rows in plan:
             statement.run(connection, list(rows))
@@ -251,7 +255,7 @@ class Statements:
 
 
 Sums = TypeVar("Sums", e.SpendRow, e.ToolSpendRow)
-_Replacing = p.RunEventRow | a.LegalHoldRow | a.PrefixRow
+_Replacing = p.RunEventRow | a.LegalHoldRow | a.PurgedRow
 
 
 def summed(rows: Sequence[Sums]) -> list[Sums]:

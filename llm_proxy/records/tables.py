@@ -45,6 +45,18 @@ records = Table(
     Column("body", LargeBinary, nullable=False),
     Column("hash", LargeBinary(32), nullable=False),
     Index("records_call", "call_id"),
+    Index(
+        "records_config",
+        "at_us",
+        sqlite_where=text("kind = 'config.loaded'"),
+        postgresql_where=text("kind = 'config.loaded'"),
+    ),
+    Index(
+        "records_frozen",
+        "at_us",
+        sqlite_where=text("kind = 'agent.frozen'"),
+        postgresql_where=text("kind = 'agent.frozen'"),
+    ),
 )
 """`hash` = SHA-256 of the previous row's hash and every other column (see `chain.py`)."""
 
@@ -235,8 +247,13 @@ dead_letters = Table(
     Column("call_id", String(36), primary_key=True),
     Column("at_us", BigInteger, nullable=False),
     Column("reason", Text, nullable=False),
+    Column("agent_id", String(128), nullable=False, server_default=""),
+    Column("run_id", String(256), nullable=False, server_default=""),
+    Column("writer", String(36), nullable=False, server_default=""),
+    Column("seq", BigInteger, nullable=False, server_default="0"),
 )
-"""Spans that the backend would not take, in full, and why."""
+"""Spans that the backend would not take, in full, and why. `call_id` is a call's id, or `run:` and a digest
+for what befell a run; `writer` and `seq` name the record that they tell."""
 
 breakers = Table(
     "state_breakers",

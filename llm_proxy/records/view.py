@@ -52,13 +52,14 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A verdict on one proposed tool call. `arguments` is the raw JSON text that was judged."""
+    """A verdict on one proposed tool call. `arguments` is the raw JSON text that was judged, empty where it
+    was not asked for or is not `kept` any more."""
 
     choice: int = 0
     index: int = 0
     tool_call_id: str
     tool: str
-    arguments: str
+    arguments: str = ""
     decision: str
     """allow | deny; `ask` in shadow only, where what would have asked a person passed. In force an ask
     becomes an allow by rule `approved`, or a deny by `approval-denied`, `-expired`, `-pending` or
@@ -81,6 +82,8 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something of `arguments` is not as it was judged."""
     received: str = ""
     """The digest of what the agent got, where a redaction wrote the arguments anew."""
+    kept: bool = True
+    """False where retention deleted the arguments, or content is never kept."""
 
     @property
     def released(self) -> bool:
@@ -214,6 +217,8 @@ class CallView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the agent received, where it differed from `emitted`."""
     masked: bool = False
     """Secrets, or what a policy says, are masked in its content: that is not byte for byte what went by."""
+    kept: bool = True
+    """False where content was asked for and some of it is not kept: deleted, or never stored."""
     reply: Reply | None = None
     """`emitted`, and the `pieces` and `rounds` before it, folded into typed parts."""
 

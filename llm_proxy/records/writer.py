@@ -61,10 +61,16 @@ class Writer:
         *,
         watched: LimitBook | None = None,
         announce: Announce | None = None,
+        keeps_content: bool = True,
     ) -> None:
-        """`watched`: the limits whose levels somebody wants to hear of; `announce`: what goes to webhooks."""
+        """`watched`: the limits whose levels somebody wants to hear of; `announce`: what goes to webhooks.
+
+        Without `keeps_content` no content is stored, whatever jobs bring.
+        """
         self.id = writer_id
-        self._committer = Committer(engine, writer_id, now_us, watched, announce)
+        self._committer = Committer(
+            engine, writer_id, now_us, watched, announce, keeps_content=keeps_content
+        )
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._waiting = 0
         self._room = asyncio.Event()
@@ -191,8 +197,20 @@ class Writer:
         if self.healthy:
             log.error("the store can't be written", error=type(error).__name__, detail=str(error)[:200])
         self.healthy = False
+        if not self._committer.connected:
+            taken = [*taken, *self._all_queued()]  # each would only wait for a connection of its own
         self._committer.close()
         self._fail(taken, unavailable)
+
+    def _all_queued(self) -> list[_Queued]:
+        found: list[_Queued] = []
+        try:
+            while (item := self._queue.get_nowait()) is not None:
+                found.append(item)
+            self._queue.put(None)  # the end, for the thread to find
+        except queue.Empty:
+            pass
+        return found
 
     def _answer(self, taken: list[_Queued], done: Done) -> None:
         self._deliver(lambda: self._resolve(taken, done))

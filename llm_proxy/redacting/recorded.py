@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from msgspec import structs
 
-from llm_proxy.policy.vocabulary import Detector
+from llm_proxy.policy.vocabulary import DETECTORS, Detector
 from llm_proxy.redacting.detectors import find, holds_secret
 from llm_proxy.redacting.rules import Hit, Redaction, Rule, hits, merged, replaced
 from llm_proxy.redacting.shown import MASK
@@ -131,8 +131,16 @@ class RecordMask:
         return replaced(text, [Hit(a, b, 0, MASK) for a, b in found]).encode("latin-1") if found else data
 
 
-def record_mask(redaction: Redaction | None, secret: bytes, *, mask_secrets: bool) -> RecordMask | None:
-    """What is masked under a policy's rules; None where that is nothing."""
+def record_mask(
+    redaction: Redaction | None, secret: bytes, *, mask_secrets: bool, everything: bool = False
+) -> RecordMask | None:
+    """What is masked under a policy's rules; None where that is nothing.
+
+    `everything`: whatever any detector finds, secrets too, and what the policy's rules for other places than
+    records find in results.
+    """
+    if everything:
+        return _all_masked(redaction, secret)
     rules = redaction.records if redaction is not None else ()
     everywhere = [rule for rule in rules if rule.detect is not None and rule.tool == EVERYWHERE]
     results = [rule for rule in rules if rule.detect is None or rule.tool != EVERYWHERE]
@@ -140,6 +148,13 @@ def record_mask(redaction: Redaction | None, secret: bytes, *, mask_secrets: boo
         everywhere.append(SECRETS)
     if not (everywhere or results):
         return None
+    return RecordMask(redaction.key if redaction is not None else secret, tuple(everywhere), tuple(results))
+
+
+def _all_masked(redaction: Redaction | None, secret: bytes) -> RecordMask:
+    rules = redaction.every if redaction is not None else ()
+    results = [rule for rule in rules if rule.detect is None]
+    everywhere = [Rule(kind, EVERYWHERE, (), kind, "mask", None) for kind in DETECTORS]
     return RecordMask(redaction.key if redaction is not None else secret, tuple(everywhere), tuple(results))
 
 

@@ -56,6 +56,12 @@ class Redaction:
     labels: tuple[str, ...] = ()
 
     @property
+    def every(self) -> tuple[Rule, ...]:
+        """Those for results, replies and records, each once."""
+        places = (self.results, self.records, self.fields, self.detectors)
+        return tuple({rule.id: rule for place in places for rule in place}.values())
+
+    @property
     def reads_results(self) -> bool:
         return bool(self.results or self.fields)
 

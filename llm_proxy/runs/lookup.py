@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from llm_proxy.records.engine import discard
+from llm_proxy.records.engine import discard, hurried
 from llm_proxy.records.writer import unavailable
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class RunLookup:
 
     def _once(self, read: Callable[[Connection], T]) -> T:
         if self._connection is None:
-            self._connection = self._engine.connect()
+            self._connection = hurried(self._engine.connect())
         with self._connection.begin():
             return read(self._connection)
 

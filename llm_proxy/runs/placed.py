@@ -28,6 +28,8 @@ class Placed(msgspec.Struct, frozen=True):
     """The nearest first."""
     expires: RunKey | None = None
     """Which of them expires first, at `lineage.expires_us`."""
+    link: str = ""
+    """The run that it's linked to and does not stand below."""
     ending: RunEnded | None = None
     """The nearest that was ended when this was read."""
     team: str = ""
@@ -62,6 +64,7 @@ def placed(rows: Sequence[StoredRun]) -> Placed:
         lineage=ALONE if lineage == ALONE else lineage,
         above=tuple([row.key for row in above]),
         expires=expiring[1],
+        link="" if own.parent_agent_id else own.parent_run_id,
         ending=_ending(ended) if ended is not None else None,
         team=own.team,
         user_id=own.user_id,

@@ -16,6 +16,7 @@ from llm_proxy.runs import rows
 from llm_proxy.runs.exhausted import explained
 from llm_proxy.runs.lookup import RunLookup
 from llm_proxy.runs.placed import Placed, below, placed, run_ended, run_expired
+from llm_proxy.runs.traced import Traces
 
 _REMEMBERED = 10_000
 _GOOD_FOR_S = 60.0
@@ -45,23 +46,28 @@ class RunTree:
         self._now_us = now_us
         self._known: OrderedDict[RunKey, tuple[float, Placed]] = OrderedDict()
         self._asking: dict[RunKey, asyncio.Future[Placed | None]] = {}
+        self._traces = Traces(lookup)
 
     async def place(self, exchange: Exchange) -> None:
         """Sets the call's lineage, and its user: one that is verified of the run stands, and any other where
         the call names none. Raises `ProxyError`: run_ended where its run or one above it is over.
 
-        Nothing is read for a run of one call, nor for one that was read lately.
+        Nothing is read for a run of one call without a trace, nor for one that was read lately.
         """
         assert exchange.caller is not None
         key = RunKey(exchange.caller.agent.id, exchange.run_id)
         found = self._at_hand(key)
         if found is None:
-            found = None if exchange.run_inferred else await self.find(key)
+            found = None if exchange.run_inferred and not exchange.stitched else await self.find(key)
             found = found or await self._first(exchange, key)
         exchange.placed = True
         exchange.lineage = found.lineage
         if found.parent is not None:
             exchange.parent_run_id = found.parent.run_id
+        elif not exchange.parent_run_id:
+            exchange.parent_run_id = found.link
+        if exchange.hints.traceparent:
+            self._traces.note(exchange, key)
         if found.user_verified and not exchange.user_verified:
             exchange.user_id, exchange.user_verified = found.user_id, True
         elif not exchange.user_id:
@@ -137,7 +143,7 @@ class RunTree:
                 return Placed(key)
             above = found
         else:
-            return Placed(key)
+            return Placed(key, link=await self._traces.above(key, hints.traceparent))
         if above.key == key:
             return Placed(key)
         run = below(above, key, exchange.caller.agent.team)

@@ -48,6 +48,19 @@ class Watching(Protocol):
         ...
 
 
+class _Nobody:
+    """Watches what has ended."""
+
+    def shows(self, attempt: Attempting) -> None: ...
+
+    def heard(self, attempt: Attempting) -> None: ...
+
+    def answers(self, attempt: Attempting) -> None: ...
+
+
+_NOBODY = _Nobody()
+
+
 class Attempting:
     """One try. `run` it once; what it sent and read so far is in `outgoing` and `flow`."""
 
@@ -66,7 +79,7 @@ class Attempting:
         self._sink = sink
         self._compose = compose
         self._new_flow = new_flow
-        self._watching = watching
+        self._watching: Watching = watching
         self._first: float | None = None
         self._began = 0.0
         self._status: int | None = None
@@ -85,6 +98,13 @@ class Attempting:
 
     async def run(self) -> bytes | UpstreamFailure:
         """The tail of the reply, or how it failed. Where a dialect isn't served there, the next is used."""
+        try:
+            return await self._run()
+        finally:
+            # Who watches holds the attempt: the two would keep the call's bodies until garbage is collected.
+            self._watching = _NOBODY
+
+    async def _run(self) -> bytes | UpstreamFailure:
         endpoint, exchange = self.endpoint, self._exchange
         absent = self._upstreams.absent.setdefault(endpoint.target_id, set())
         while True:

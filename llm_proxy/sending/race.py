@@ -59,6 +59,10 @@ class _Lane:
         raise AssertionError("a reply's last bytes wait for the record, and go out behind the race")
 
 
+def _is_claimed() -> None:
+    """The race is over."""
+
+
 class Race:
     """One try, and beside it a second one if it stays silent. `run` it once, then ask for its `ends`.
 
@@ -71,7 +75,8 @@ class Race:
         self._open = open_
         self._second = second
         self._watching = watching
-        self._tasks: dict[Attempting, asyncio.Task[None]] = {}
+        self._tasks: dict[Attempting, asyncio.Task[None] | None] = {}
+        self._lanes: list[_Lane] = []
         self._outcomes: dict[Attempting, Outcome] = {}
         self._stirred = asyncio.Event()
         self._counts: Attempting
@@ -89,6 +94,14 @@ class Race:
                         self._start(group, other)
         except ExceptionGroup as defects:
             raise defects.exceptions[0] from defects
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """Nothing leads back here any more, or all that the attempts hold would wait for the collector."""
+        self._tasks = dict.fromkeys(self._tasks)
+        for lane in self._lanes:
+            lane.claim = _is_claimed
 
     def ends(self) -> list[End]:
         """Of every attempt; the one that decides how the call goes on is the last."""
@@ -116,12 +129,13 @@ class Race:
         self._answered, self._counts = True, attempt
         self._watching.shows(attempt)
         for other, task in self._tasks.items():
-            if other is not attempt:
+            if other is not attempt and task is not None:
                 other.superseded = True
                 task.cancel()
 
     def _start(self, group: asyncio.TaskGroup, step: Try) -> Attempting:
         lane = _Lane(self._sink)
+        self._lanes.append(lane)
         attempt = self._open(step, lane, self)
         lane.claim = lambda: self.answers(attempt)
         self._tasks[attempt] = group.create_task(self._run(attempt), name=f"try {step.attempt}")
@@ -131,7 +145,7 @@ class Race:
         try:
             self._outcomes[attempt] = await attempt.run()
         except ProxyError as refusal:
-            self._outcomes[attempt] = refusal
+            self._outcomes[attempt] = refusal.with_traceback(None)
         finally:
             self._stirred.set()
 

@@ -25,7 +25,7 @@ class SigningKey:
         self._private = private
         self.public: bytes = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         """32 bytes."""
-        self.id = _thumbprint(self.public)
+        self.id = thumbprint(self.public)
         """The RFC 7638 thumbprint of the public half: whoever has that can say which key it is."""
 
     @classmethod
@@ -66,5 +66,5 @@ def _required(public: bytes) -> dict[str, str]:
     return {"crv": "Ed25519", "kty": "OKP", "x": b64(public)}
 
 
-def _thumbprint(public: bytes) -> str:
+def thumbprint(public: bytes) -> str:
     return b64(hashlib.sha256(msgspec.json.encode(_required(public))).digest())

@@ -34,6 +34,7 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
+    top_k: int | None = None
     frequency_penalty: float | None = None
     presence_penalty: float | None = None
     seed: int | None = None
@@ -41,6 +42,9 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     reasoning_level: str = ""
     output_type: str = ""
+    previous_response: str = ""
+    conversation: str = ""
+    """The vendor's id of a conversation that it keeps; never one of ours."""
 
 
 class RequestContent(msgspec.Struct, frozen=True):
@@ -194,6 +198,7 @@ def _sampling(root: dict[str, Json]) -> Sampling:
         max_tokens=limit if limit is not None else _integer(root.get("max_tokens")),
         temperature=_number(root.get("temperature")),
         top_p=_number(root.get("top_p")),
+        top_k=_integer(root.get("top_k")),
         frequency_penalty=_number(root.get("frequency_penalty")),
         presence_penalty=_number(root.get("presence_penalty")),
         seed=_integer(root.get("seed")),

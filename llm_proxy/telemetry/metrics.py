@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 from prometheus_client import (
@@ -12,9 +12,12 @@ from prometheus_client import (
     Gauge,
     generate_latest,
 )
+from prometheus_client.core import Metric
 
 from llm_proxy.chat.events import Usage
 from llm_proxy.records.view import Attempt, CallView, Decision
+from llm_proxy.telemetry.door import DoorCounts, DoorMetrics
+from llm_proxy.telemetry.genai_metrics import GenAiMetrics
 from llm_proxy.telemetry.policy import PolicyGauge, PolicyState
 from llm_proxy.telemetry.tally import Distribution, Tally
 from llm_proxy.telemetry.targets import TargetGauges
@@ -38,6 +41,11 @@ class CallFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     model: str
     status: str
     error: str = ""
+    operation: str = "chat"
+    provider: str = ""
+    """Empty where none was asked."""
+    served_model: str = ""
+    stream: bool = False
     usage: Usage | None = None
     cost_micro_usd: int = 0
     overhead_s: float | None = None
@@ -53,6 +61,10 @@ def facts_of(call: CallView) -> CallFacts:
         model=call.model,
         status=call.status,
         error=call.problem.kind if call.problem else "",
+        operation=call.operation,
+        provider=call.provider,
+        served_model=call.served_model,
+        stream=call.stream,
         usage=call.usage,
         cost_micro_usd=call.cost_micro_usd,
         overhead_s=call.overhead_ms / 1000 if call.overhead_ms is not None else None,
@@ -105,6 +117,7 @@ class Metrics:
             "provider",
             "model",
         )
+        self._genai = GenAiMetrics(self._registry, self._worker, MAX_SERIES)
         self._open = 0
         self._gauge("in_flight", "Calls being served").set_function(lambda: self._open)
         self._queue = self._gauge("writer_queue_depth", "Writes waiting for the store")
@@ -114,6 +127,12 @@ class Metrics:
         self._retries = self._counter("otlp_retries", "Export requests to be tried again", "why")
         self._unsent = self._gauge("otlp_unsent", "Records that the exporter has not passed yet")
         self._oldest = self._gauge("otlp_oldest_unsent_seconds", "Age of the oldest of them")
+        self._unindexed = self._gauge("search_unindexed", "Records that the search index has not passed yet")
+        self._oldest_unindexed = self._gauge("search_oldest_unindexed_seconds", "Age of the oldest of them")
+
+    def families(self) -> Iterable[Metric]:
+        """Everything as it stands."""
+        return self._registry.collect()
 
     def render(self) -> bytes:
         """The exposition text, of type `CONTENT_TYPE`."""
@@ -141,6 +160,8 @@ class Metrics:
             self._first.add((model,), call.first_event_s)
         if call.total_s is not None:
             self._total.add((model,), call.total_s)
+        if call.provider:
+            self._genai.observe(call)
         for attempt in call.attempts:
             self._attempts.add((attempt.target, attempt.failure or "ok"))
         for decision in call.decisions:
@@ -178,6 +199,10 @@ class Metrics:
         targets = (target for route in routes.routes() for target in route.targets)
         self._registry.register(TargetGauges(self._worker, fleet, targets, clock))
 
+    def track_door(self, counts: Callable[[], DoorCounts]) -> None:
+        """`counts` is asked at every scrape. Called once."""
+        self._registry.register(DoorMetrics(self._worker, counts))
+
     def track_policy(self, state: Callable[[], PolicyState]) -> None:
         """`state` is asked at every scrape. Called once."""
         self._registry.register(PolicyGauge(self._worker, state))
@@ -205,6 +230,11 @@ class Metrics:
 
     def export_retried(self, why: str) -> None:
         self._retries.add((why,))
+
+    def search_backlog(self, count: int, oldest_s: float) -> None:
+        """How far the search index is behind. Known to the process that keeps it; 0 in the others."""
+        self._unindexed.set(count)
+        self._oldest_unindexed.set(oldest_s)
 
     def backlog(self, count: int, oldest_s: float) -> None:
         self._unsent.set(count)

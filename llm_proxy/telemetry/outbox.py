@@ -1,6 +1,6 @@
-"""The exporter: reads ended calls from the store's outbox and sends their spans until each is accounted for.
+"""The exporter: reads what happened from the store's outbox and sends its spans until each is accounted for.
 
-The cursor moves only once every span before it was accepted, or its call was set aside as a dead letter.
+The cursor moves only once every span before it was accepted, or was set aside as a dead letter.
 So a crash or a dead backend repeats spans at worst (their ids are the same) and never loses one.
 """
 
@@ -10,66 +10,21 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
-from typing import Protocol, assert_never
+from typing import assert_never
 
-import msgspec
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
+from msgspec import structs
 
-from llm_proxy.records.view import CallView
+from llm_proxy.telemetry.items import Item, SpanSource
 from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.telemetry.outcome import Accepted, Invalid, Outcome, Partial, Retry, TooLarge, Transport
 from llm_proxy.telemetry.pace import Appetite, Backoff, OutboxLimits, Pace
-from llm_proxy.telemetry.settings import SpanSettings, resource_of, scope_of
-from llm_proxy.telemetry.span import spans_of
+from llm_proxy.telemetry.packing import Packed, Packer
+from llm_proxy.telemetry.settings import SpanSettings
 
 _log = logging.getLogger(__name__)
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """Ended calls in cursor order, content included, and the cursor behind the last of them."""
-
-    calls: tuple[CallView, ...]
-    cursor: object
-
-
-class Backlog(msgspec.Struct, frozen=True):
-    """What the exporter has not passed yet, and how old the oldest of it is (Unix µs; None: nothing)."""
-
-    count: int
-    oldest_us: int | None
-
-
-class SpanSource(Protocol):
-    """The store's outbox. Every method blocks and is called in the exporter's thread alone."""
-
-    def next(self, limit: int) -> Batch | None:
-        """At most `limit` calls after the cursor; None where there is none. The cursor stays where it is.
-
-        May give fewer, so that a batch holds no more than about 8 MiB of content; one call at least.
-        """
-        ...
-
-    def advance(self, cursor: object) -> None:
-        """Moves the cursor, durably."""
-        ...
-
-    def dead_letter(self, call_id: str, reason: str) -> None:
-        """Notes, durably, that this call's whole span was refused. Doing so twice changes nothing."""
-        ...
-
-    def backlog(self) -> Backlog: ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    call: CallView
-    span: Span
-    size: int
-    trimmed: bool
 
 
 class _Step(Enum):
@@ -97,9 +52,9 @@ class OutboxExporter:
         limits: OutboxLimits | None = None,
     ) -> None:
         self._source, self._transport = source, transport
-        self._settings, self._metrics = settings, metrics
+        self._metrics = metrics
         self._clock, self._limits = clock, limits or OutboxLimits()
-        self._resource, self._scope = resource_of(settings), scope_of(settings)
+        self._packer = Packer(settings, self._limits.request_bytes)
         self._backoff = Backoff(self._limits, random)
         self._appetite = Appetite(self._limits.max_calls)
         self._wake, self._stopping = threading.Event(), threading.Event()
@@ -168,31 +123,30 @@ class OutboxExporter:
         batch = self._source.next(self._appetite.limit)
         if batch is None:
             return _Step.EMPTY
-        size = sum(len(c.request or b"") + len(c.emitted or b"") for c in batch.calls)
-        self._appetite.fed(len(batch.calls), time.thread_time() - before, size)
+        size = sum(_content_bytes(item) for item in batch.items)
+        self._appetite.fed(len(batch.items), time.thread_time() - before, size)
         self._pace.breathe()
-        step = self._deliver(self._build(batch.calls))
+        step = self._deliver(self._build(batch.items))
         if step is _Step.MOVED:
             self._source.advance(batch.cursor)
             self._pace.breathe()
         return step
 
-    def _build(self, calls: Sequence[CallView]) -> list[_Item]:
-        items: list[_Item] = []
-        for call in calls:
+    def _build(self, items: Sequence[Item]) -> list[Packed]:
+        packed: list[Packed] = []
+        for item in items:
             try:
-                items += self._items(call, self._settings, trimmed=False)
+                packed += self._packer.whole(item)
             except Exception as error:  # noqa: BLE001  one odd record must not hold up all the others
-                self._give_up(call, f"no span could be built: {type(error).__name__}")
+                self._give_up(item, f"no span could be built: {type(error).__name__}")
+                # Other spans hang below that of a run which began with it.
+                packed += self._packer.whole(structs.replace(item, call=None, befallen=None))
             self._pace.breathe()
-        return items
+        return packed
 
-    def _items(self, call: CallView, settings: SpanSettings, *, trimmed: bool) -> list[_Item]:
-        return [_Item(call, span, span.ByteSize(), trimmed) for span in spans_of(call, settings)]
-
-    def _deliver(self, items: list[_Item]) -> _Step:
+    def _deliver(self, items: list[Packed]) -> _Step:
         """MOVED once every item was accepted or set aside."""
-        work = deque(_packs(items, self._limits.request_bytes))
+        work = deque(self._packer.packs(items))
         started = False
         while work:
             pack = work.popleft()
@@ -205,7 +159,10 @@ class OutboxExporter:
                     middle = len(pack) // 2
                     work.extendleft((pack[middle:], pack[:middle]))
                 case Partial() | TooLarge() | Invalid():
-                    work.extendleft([trimmed] for trimmed in self._set_aside(pack[0], outcome))
+                    trimmed = self._set_aside(pack[0], outcome)
+                    work.extendleft([one] for one in trimmed)
+                    if trimmed and trimmed[0].refused > 1 and self._stopping.wait(self._backoff.delay()):
+                        return _Step.STUCK
                 case Retry():
                     if self._stopping.wait(self._backoff.delay(outcome.after_s)):
                         return _Step.STUCK
@@ -218,8 +175,8 @@ class OutboxExporter:
                     assert_never(outcome)
         return _Step.MOVED
 
-    def _send(self, pack: list[_Item]) -> Outcome:
-        outcome = self._transport.send(self._request(pack))
+    def _send(self, pack: list[Packed]) -> Outcome:
+        outcome = self._transport.send(self._packer.request(pack))
         self._pace.breathe()
         if isinstance(outcome, Retry):
             self._metrics.export_retried(outcome.why)
@@ -229,24 +186,25 @@ class OutboxExporter:
             self._note_answer()
         return outcome
 
-    def _request(self, pack: list[_Item]) -> ExportTraceServiceRequest:
-        scoped = ScopeSpans(scope=self._scope, spans=(item.span for item in pack))
-        whole = ResourceSpans(resource=self._resource, scope_spans=(scoped,))
-        return ExportTraceServiceRequest(resource_spans=(whole,))
+    def _set_aside(self, packed: Packed, refusal: Partial | TooLarge | Invalid) -> list[Packed]:
+        """Dead-letters a span that the backend refuses, and gives the one without content to send instead.
 
-    def _set_aside(self, item: _Item, refusal: Partial | TooLarge | Invalid) -> list[_Item]:
-        """Dead-letters a span that the backend refuses, and gives the one without content to send instead."""
-        if item.trimmed:
-            _log.error("otlp: call %s: even its span without content was refused", item.call.id)
+        That one is tried several times, since nothing in it can be wrong: a backend may be, for a while.
+        """
+        item = packed.item
+        if packed.refused:
+            if packed.refused < self._limits.trimmed_tries:
+                return [replace(packed, refused=packed.refused + 1)]
+            _log.error("otlp: %s: even its span without content was refused", item.id)
             return []
         self._metrics.span_rejected()
-        self._give_up(item.call, f"{type(refusal).__name__}: {refusal.message}")
-        return self._items(item.call, self._settings.without_content(), trimmed=True)
+        self._give_up(item, f"{packed.span.name}: {type(refusal).__name__}: {refusal.message}")
+        return [self._packer.trimmed(packed)]
 
-    def _give_up(self, call: CallView, reason: str) -> None:
-        self._source.dead_letter(call.id, reason)
+    def _give_up(self, item: Item, reason: str) -> None:
+        self._source.dead_letter(item, reason)
         self._metrics.span_dead_lettered()
-        _log.warning("otlp: call %s: its whole span can't be sent; noted as a dead letter", call.id)
+        _log.warning("otlp: %s: a whole span can't be sent; noted as a dead letter", item.id)
 
     def _note_answer(self) -> None:
         self._backoff.reset()
@@ -271,15 +229,6 @@ class OutboxExporter:
         self._pace.share = self._limits.hurried_share if hurried else self._limits.max_share
 
 
-def _packs(items: Iterable[_Item], most: int) -> Iterable[list[_Item]]:
-    """Items in order, in packs of at most `most` bytes, or of one item that is larger by itself."""
-    pack: list[_Item] = []
-    size = 0
-    for item in items:
-        if pack and size + item.size > most:
-            yield pack
-            pack, size = [], 0
-        pack.append(item)
-        size += item.size
-    if pack:
-        yield pack
+def _content_bytes(item: Item) -> int:
+    call = item.call
+    return len(call.request or b"") + len(call.emitted or b"") if call is not None else 0

@@ -15,6 +15,7 @@ class OutboxLimits:
 
     Times are seconds and sizes bytes, before compression. `linger_s` lets calls that end together share a
     request, and keeps the work away from the moment at which the reply that woke the exporter is sent.
+    `trimmed_tries` is how often a span without content is sent before its refusal is believed.
     """
 
     max_share: float = 0.05
@@ -28,6 +29,7 @@ class OutboxLimits:
     retry_most_s: float = 5.0
     retry_after_most_s: float = 300.0
     measure_every_s: float = 1.0
+    trimmed_tries: int = 8
 
 
 class Pace:

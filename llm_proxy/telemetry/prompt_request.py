@@ -6,11 +6,13 @@ import hashlib
 from collections.abc import Sequence
 
 import msgspec
+from msgspec import structs
 
 from llm_proxy.chat import prompt as p
 from llm_proxy.errors import ProxyError
 from llm_proxy.telemetry.chat_request import RequestContent, Sampling
 from llm_proxy.telemetry.parts import (
+    UNREADABLE,
     BlobPart,
     FilePart,
     Message,
@@ -32,11 +34,36 @@ def prompt_request(dialect: Dialect, body: bytes) -> RequestContent:
     """The request's content; a body that can't be read in parts is one user message with its text."""
     if dialect.translation is not None:
         try:
-            return _told(dialect.translation.read_prompt(dialect.parse(body)))
+            told = _told(dialect.translation.read_prompt(dialect.parse(body)))
+            return structs.replace(told, sampling=_goes_on(told.sampling, dialect, body))
         except ProxyError:
             pass
     text = body[:_LARGEST].decode("utf-8", "replace")
     return RequestContent(messages=(Message(role="user", parts=(TextPart(text),)),))
+
+
+class _Kept(msgspec.Struct):
+    """What a request of the Responses API goes on from at its vendor."""
+
+    previous_response_id: msgspec.Raw = msgspec.Raw(b"null")
+    conversation: msgspec.Raw = msgspec.Raw(b"null")
+
+
+class _Named(msgspec.Struct):
+    id: str = ""
+
+
+def _goes_on(sampling: Sampling, dialect: Dialect, body: bytes) -> Sampling:
+    if not dialect.keeps:
+        return sampling
+    try:
+        kept = msgspec.json.decode(body, type=_Kept)
+        previous = msgspec.json.decode(kept.previous_response_id, type=str | None)
+        named = msgspec.json.decode(kept.conversation, type=str | _Named | None)
+    except UNREADABLE:
+        return sampling
+    conversation = named.id if isinstance(named, _Named) else named
+    return structs.replace(sampling, previous_response=previous or "", conversation=conversation or "")
 
 
 def _told(prompt: p.Prompt) -> RequestContent:
@@ -106,6 +133,7 @@ def _sampling(prompt: p.Prompt) -> Sampling:
         max_tokens=prompt.max_output,
         temperature=prompt.temperature,
         top_p=prompt.top_p,
+        top_k=prompt.top_k,
         frequency_penalty=prompt.frequency_penalty,
         presence_penalty=prompt.presence_penalty,
         seed=prompt.seed,

@@ -1,11 +1,12 @@
-"""The span that one call becomes. The only place that knows gen_ai.* attribute names.
+"""The span that one call becomes. The other spans stand in `tool_span.py` and `run_span.py`.
 
-Pure: the same call and settings give the same span, ids included, so that sending it again is harmless.
+Pure: the same item and settings give the same spans, ids included, so that sending them again is harmless.
 Source: https://github.com/open-telemetry/semantic-conventions-genai, and OpenInference for Phoenix.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,27 +18,24 @@ from llm_proxy.policy import names
 from llm_proxy.records.view import Attempt, CallView, Decision, Status
 from llm_proxy.telemetry.attributes import Attributes, Value, clean, put, put_all
 from llm_proxy.telemetry.chat_request import RequestContent, Sampling, chat_request
-from llm_proxy.telemetry.ids import parent_of, span_id_of, trace_id_of
+from llm_proxy.telemetry.ids import parent_of, run_span_id, run_trace_id, span_id_of, trace_id_of
+from llm_proxy.telemetry.items import Proposal, RunFacts
 from llm_proxy.telemetry.parts import finish_reason, reply_messages
 from llm_proxy.telemetry.prompt_request import prompt_request
+from llm_proxy.telemetry.providers import provider_name
 from llm_proxy.telemetry.settings import SpanSettings
-from llm_proxy.telemetry.trim import Fitted, fit_items, fit_messages, fit_parts
+from llm_proxy.telemetry.tool_span import judged_tool, put_answers, put_arguments
+from llm_proxy.telemetry.trim import Fitted, fit_items, fit_messages, fit_parts, put_fitted
+from llm_proxy.telemetry.whose import whose
 from llm_proxy.wire.dialects import DIALECTS
 
 MAX_EVENTS = 128
 """OpenTelemetry's default limit on events per span; the rest is counted in `dropped_events_count`."""
 
+ACTION = "execute_tool"
+"""The operation of a call by which an agent asked for a verdict: its own span is that of the tool call."""
+
 _REMOTE_PARENT = 0x300
-_PROVIDERS = {
-    "bedrock": "aws.bedrock",
-    "azure": "azure.ai.openai",
-    "gemini": "gcp.gemini",
-    "vertex_ai": "gcp.vertex_ai",
-    "mistral": "mistral_ai",
-    "xai": "x_ai",
-    "": "llm_proxy",
-}
-"""Names that differ from ours. A call that no provider answered was answered by the proxy."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,28 +51,35 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     shadow: bool = False
 
 
-def spans_of(call: CallView, settings: SpanSettings) -> list[Span]:
-    """The spans of a call that has ended, its terminal span first."""
-    return [_terminal_span(call, settings)]
+def call_span(
+    call: CallView,
+    settings: SpanSettings,
+    content: RequestContent | None,
+    run: RunFacts | None = None,
+    answers: Sequence[Proposal] = (),
+) -> Span:
+    """The terminal span of a call that has ended, below its caller's span or that of its run.
 
-
-def _terminal_span(call: CallView, settings: SpanSettings) -> Span:
+    `content` is that of its request, as `content_of` reads it.
+    """
     start = call.started_us * 1000
     span = Span(
-        trace_id=trace_id_of(call),
+        trace_id=trace_id_of(call, run),
         span_id=span_id_of(call.id),
         name=f"{call.operation} {call.model}".strip(),
-        kind=Span.SPAN_KIND_CLIENT,
+        kind=Span.SPAN_KIND_INTERNAL if call.operation == ACTION else Span.SPAN_KIND_CLIENT,
         start_time_unix_nano=start,
         end_time_unix_nano=start + round((call.total_s or 0.0) * 1e9),
     )
-    if parent := parent_of(call.traceparent):
-        span.parent_span_id = parent[1]
-        span.flags = parent[2] | _REMOTE_PARENT
-    content = _content(call)
+    _put_place(span, call, run)
+    put_answers(span, answers, run, call.started_us)
     put_all(span.attributes, _conventions(call))
     put_all(span.attributes, _backend_hints(call))
-    put_all(span.attributes, _own(call))
+    own = _own(call)
+    if call.operation == ACTION and call.decisions:
+        own = judged_tool(call.decisions[0]) | own
+        put_arguments(span.attributes, call.decisions[0], settings.content_bytes)
+    put_all(span.attributes, own)
     if content is not None:
         put_all(span.attributes, _sampling(content.sampling))
     _put_content(span.attributes, call, content, settings.content_bytes)
@@ -83,7 +88,21 @@ def _terminal_span(call: CallView, settings: SpanSettings) -> Span:
     return span
 
 
-def _content(call: CallView) -> RequestContent | None:
+def _put_place(span: Span, call: CallView, run: RunFacts | None) -> None:
+    """Its parent: the caller's span where a `traceparent` names it, and then its run's is linked."""
+    parent = parent_of(call.traceparent)
+    if parent is None:
+        if run is not None:
+            span.parent_span_id = run_span_id(run.ref)
+        return
+    span.parent_span_id = parent[1]
+    span.flags = parent[2] | _REMOTE_PARENT
+    if run is not None:
+        span.links.add(trace_id=run_trace_id(run.top), span_id=run_span_id(run.ref))
+
+
+def content_of(call: CallView) -> RequestContent | None:
+    """The request in message parts; None where there is none, or it's kept no more."""
     if not call.request:
         return None
     if call.dialect == "openai_chat":
@@ -97,15 +116,13 @@ def _conventions(call: CallView) -> dict[str, Value]:
     reply = call.reply
     return {
         "gen_ai.operation.name": call.operation,
-        "gen_ai.provider.name": _PROVIDERS.get(call.provider, call.provider),
+        "gen_ai.provider.name": provider_name(call.provider),
         "gen_ai.request.model": call.model,
         "gen_ai.request.stream": call.stream or None,
         "gen_ai.response.id": reply.id if reply else None,
         "gen_ai.response.model": (reply.model if reply else "") or call.served_model,
         "gen_ai.response.finish_reasons": _finish_reasons(call),
         "gen_ai.response.time_to_first_chunk": call.first_event_s if call.stream else None,
-        "gen_ai.agent.id": call.agent_id,
-        "gen_ai.agent.name": call.agent_id,
         "gen_ai.usage.input_tokens": usage.input if usage else None,
         "gen_ai.usage.output_tokens": usage.output if usage else None,
         "gen_ai.usage.cache_read.input_tokens": usage.cached if usage else None,
@@ -125,29 +142,34 @@ def _sampling(asked: Sampling) -> dict[str, Value]:
         "gen_ai.request.top_p": asked.top_p,
         "gen_ai.request.frequency_penalty": asked.frequency_penalty,
         "gen_ai.request.presence_penalty": asked.presence_penalty,
+        "gen_ai.request.top_k": float(asked.top_k) if asked.top_k is not None else None,
         "gen_ai.request.seed": asked.seed,
         "gen_ai.request.stop_sequences": asked.stop,
         "gen_ai.request.choice.count": asked.choices if asked.choices != 1 else None,
         "gen_ai.request.reasoning.level": asked.reasoning_level,
+        "gen_ai.request.previous_response.id": asked.previous_response,
+        "gen_ai.conversation.id": asked.conversation,
         "gen_ai.output.type": asked.output_type,
     }
 
 
 def _backend_hints(call: CallView) -> dict[str, Value]:
-    """What Phoenix, Langfuse and SigNoz read beside the conventions."""
-    known = {
-        "call_id": call.id,
-        "run_id": call.run_id,
-        "agent_id": call.agent_id,
-        "parent_run_id": call.parent_run_id,
-        "team": call.team,
-        "role": call.role,
-    }
-    return {
-        "session.id": call.run_id,
-        "user.id": call.user_id,
-        "openinference.span.kind": "EMBEDDING" if call.operation == "embeddings" else "LLM",
-        "metadata": msgspec.json.encode({k: v for k, v in known.items() if v}).decode(),
+    """Whose it is, and what Phoenix, Langfuse and SigNoz read beside the conventions."""
+    kinds = {"embeddings": "EMBEDDING", ACTION: "TOOL"}
+    named = whose(
+        call=call.id,
+        run=call.run_id,
+        agent=call.agent_id,
+        parent_run=call.parent_run_id,
+        team=call.team,
+        role=call.role,
+        user=call.user_id,
+        kind=kinds.get(call.operation, "LLM"),
+    )
+    return named | {
+        # What Phoenix looks prices up by: the alias that was asked for has none.
+        "llm.model_name": call.served_model if call.operation not in kinds else None,
+        "llm.cost.total": call.cost_micro_usd / 1_000_000 if call.operation != ACTION else None,
         "llm.token_count.completion_details.reasoning": call.usage.reasoning if call.usage else None,
         "gen_ai.server.ttft": call.first_event_s if call.stream else None,
     }
@@ -157,13 +179,7 @@ def _own(call: CallView) -> dict[str, Value]:
     verdict, rule = _overall(call)
     held: dict[str, Value] = {f"llm_proxy.held.{unit}": amount for unit, amount in call.held.items()}
     return {
-        "llm_proxy.call.id": call.id,
-        "llm_proxy.run.id": call.run_id,
         "llm_proxy.run.inferred": call.run_inferred or None,
-        "llm_proxy.parent_run.id": call.parent_run_id,
-        "llm_proxy.agent.id": call.agent_id,
-        "llm_proxy.agent.team": call.team,
-        "llm_proxy.agent.role": call.role,
         "llm_proxy.key.id": call.key_id,
         "llm_proxy.user.verified": call.user_verified or None,
         "llm_proxy.actors": call.actors,
@@ -176,6 +192,7 @@ def _own(call: CallView) -> dict[str, Value]:
         "llm_proxy.status": call.status.value,
         "llm_proxy.target": call.target,
         "llm_proxy.attempts": len(call.attempts),
+        "llm_proxy.replans": len(call.rounds) or None,
         "llm_proxy.decision": verdict,
         "llm_proxy.rule": rule,
         "llm_proxy.policy": call.policy,
@@ -213,14 +230,11 @@ def _put_content(target: Attributes, call: CallView, content: RequestContent | N
         fitted["llm_proxy.decisions"] = fit_items(map(_verdict, call.decisions), budget)
     if call.results:
         fitted["llm_proxy.tool_results"] = fit_items(call.results, budget)
-    for key, value in fitted.items():
-        put(target, key, value.text)
-        if value.digest:
-            name = key.removeprefix("gen_ai.").removeprefix("llm_proxy.")
-            put(target, f"llm_proxy.trimmed.{name}.sha256", value.digest)
-            put(target, f"llm_proxy.trimmed.{name}.bytes", value.length)
-            put(target, f"llm_proxy.trimmed.{name}.kept", value.kept)
-    if any(value.digest for value in fitted.values()):
+    if call.withheld:
+        fitted["llm_proxy.withheld"] = fit_items(call.withheld, budget)
+    if call.provider_tools:
+        fitted["llm_proxy.provider_tools"] = fit_items(call.provider_tools, budget)
+    if put_fitted(target, fitted):
         put(target, "llm_proxy.content.reference", call.id)
 
 
@@ -253,11 +267,12 @@ def _attempt_event(attempt: Attempt, number: int, start: int) -> Span.Event:
         event.attributes,
         {
             "llm_proxy.target": attempt.target,
-            "gen_ai.provider.name": _PROVIDERS.get(attempt.provider, attempt.provider),
+            "gen_ai.provider.name": provider_name(attempt.provider),
             "gen_ai.request.model": attempt.model,
             "llm_proxy.attempt.number": number,
             "llm_proxy.attempt.api_key": attempt.api_key or None,
             "llm_proxy.attempt.resumed": attempt.resumed or None,
+            "llm_proxy.attempt.replan": attempt.replan or None,
             "llm_proxy.attempt.duration_s": attempt.ended_s - attempt.started_s,
             "llm_proxy.attempt.first_event_s": attempt.first_event_s,
             "http.response.status_code": attempt.status,
@@ -281,6 +296,7 @@ def _verdict_event(verdict: Decision, at: int) -> Span.Event:
             "llm_proxy.effect": verdict.effect,
             "llm_proxy.hits": verdict.hits,
             "llm_proxy.shadow": verdict.shadow or None,
+            "llm_proxy.approval": verdict.approval,
         },
     )
     return event

@@ -49,14 +49,14 @@ def open_transport(
     return HttpTransport(endpoint, headers, timeout_s=timeout_s)
 
 
-def headers_from(environ: Mapping[str, str]) -> dict[str, str]:
-    """`$OTEL_EXPORTER_OTLP_HEADERS`, and `$OTEL_EXPORTER_OTLP_TRACES_HEADERS` over it.
+def headers_from(environ: Mapping[str, str], signal: str = "TRACES") -> dict[str, str]:
+    """`$OTEL_EXPORTER_OTLP_HEADERS`, and over it those of the signal, `$OTEL_EXPORTER_OTLP_TRACES_HEADERS`.
 
     Written `k=v,k2=v2`, values URL-encoded. Raises ValueError, which names the variable and never its value,
     where an entry has no `=`.
     """
     headers: dict[str, str] = {}
-    for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
+    for name in ("OTEL_EXPORTER_OTLP_HEADERS", f"OTEL_EXPORTER_OTLP_{signal}_HEADERS"):
         for entry in filter(None, map(str.strip, environ.get(name, "").split(","))):
             key, equals, value = entry.partition("=")
             clean = unquote(value).strip()
@@ -187,9 +187,10 @@ def _success(kind: str, data: bytes) -> Outcome:
             rejected = int(partial.rejected_spans)
             return Partial(rejected, brief(partial.error_message)) if rejected > 0 else Accepted()
     except (DecodeError, msgspec.MsgspecError, ValueError):
-        # Some backends answer success in a form of their own.
-        return Accepted()
-    return Accepted()
+        # Nobody who took the spans says so like this: it's a broken answer, or a repeat does no harm.
+        return Retry("unreadable answer")
+    # A page is what a login or a wrong address shows. Else success may be said in any form.
+    return Retry("answered with a web page") if kind == "text/html" else Accepted()
 
 
 def _reason(status: int, kind: str, data: bytes) -> str:

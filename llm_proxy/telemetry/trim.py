@@ -7,11 +7,13 @@ What stays first: the newest message, then reasoning and tool calls (newest firs
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from llm_proxy.telemetry.attributes import Attributes, put
 from llm_proxy.telemetry.parts import (
+    UNREADABLE,
     BlobPart,
     FilePart,
     Message,
@@ -92,6 +94,39 @@ def fit_parts(parts: Sequence[Part], budget: int) -> Fitted:
             return _fitted(cut, whole)
         limit //= 2
     return _fitted([], whole)
+
+
+def fit_arguments(text: str, budget: int) -> Fitted:
+    """A tool call's arguments: whole, or those members of the JSON object that fit, the shortest first."""
+    size = len(text.encode("utf-8", "replace"))
+    if size <= budget:
+        return Fitted(text=text, length=size, kept=1)
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    try:
+        members = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except UNREADABLE:
+        return Fitted(text=None, length=size, kept=0, digest=digest)
+    pieces = {name: _encode(name) + b":" + bytes(value) for name, value in members.items()}
+    left, kept = budget - 2, set[str]()
+    for name in sorted(pieces, key=lambda name: len(pieces[name])):
+        left -= len(pieces[name]) + 1
+        if left < 0:
+            break
+        kept.add(name)
+    whole = b"{" + b",".join(piece for name, piece in pieces.items() if name in kept) + b"}"
+    return Fitted(text=whole.decode() if kept else None, length=size, kept=len(kept), digest=digest)
+
+
+def put_fitted(target: Attributes, fitted: Mapping[str, Fitted]) -> bool:
+    """Each as an attribute, with what it was where it's trimmed; whether any is."""
+    for key, value in fitted.items():
+        put(target, key, value.text)
+        if value.digest:
+            name = key.partition(".")[2]
+            put(target, f"llm_proxy.trimmed.{name}.sha256", value.digest)
+            put(target, f"llm_proxy.trimmed.{name}.bytes", value.length)
+            put(target, f"llm_proxy.trimmed.{name}.kept", value.kept)
+    return any(value.digest for value in fitted.values())
 
 
 def _fitted(kept: list[bytes], whole: list[bytes]) -> Fitted:

@@ -42,9 +42,10 @@ class Clocks:
         """Raises TimeoutError in place of the cancellation that was this watch's own."""
         if self._timer is not None:
             self._timer.cancel()
+        task, self._task = self._task, None  # a task that is cancelled leads back here, by its error
         if self._expired:
-            assert self._task is not None
-            if self._task.uncancel() <= 0 and isinstance(error, asyncio.CancelledError):
+            assert task is not None
+            if task.uncancel() <= 0 and isinstance(error, asyncio.CancelledError):
                 raise TimeoutError from error
 
     async def read(self, reply: UpstreamReply) -> bytes:

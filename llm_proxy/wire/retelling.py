@@ -6,7 +6,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import msgspec
+
+from llm_proxy.wire.lenient import CANNOT_READ
+
 _APART = "\n\n"
+_sorted = msgspec.json.Encoder(order="deterministic").encode
+_any = msgspec.json.Decoder().decode
 
 
 class Called(NamedTuple):
@@ -14,6 +20,19 @@ class Called(NamedTuple):
 
     id: str
     arguments: str
+
+
+def unblanked(text: str) -> str:
+    """Words whatever blanks an agent keeps of them."""
+    return "".join(text.split())
+
+
+def plain_arguments(arguments: str) -> bytes:
+    """Arguments however an agent's JSON library writes them; a freeform tool's text as it is."""
+    try:
+        return _sorted(_any(arguments or "{}"))
+    except (*CANNOT_READ, ValueError, RecursionError):
+        return arguments.encode("utf-8", "surrogatepass")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, func, select, text
 
 from llm_proxy.archive.calls import call_view
 from llm_proxy.records import engine as engine_module
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Draft, Evidence, RecordKind
 from llm_proxy.records.runstate import RunKey
+from llm_proxy.records.tables import records
 from llm_proxy.records.view import CallView
-from tests.stores import NOW, store
+from tests.stores import NOW, OWN, store
 
 RUN = RunKey("bot", "run-1")
 REPLY = (
@@ -46,6 +47,9 @@ def noting(*drafts: Draft, value: object = None) -> Job:
 
 
 def count(connection: Connection, table: str) -> int:
+    """Rows; of `records` those of what happened."""
+    if table == "records":
+        return connection.execute(select(func.count()).select_from(records).where(OWN)).scalar_one()
     return connection.execute(text(f"SELECT count(*) FROM {table}")).scalar_one()
 
 

@@ -26,7 +26,7 @@ from llm_proxy.runs.wish import Trigger
 from tests.contract.stored import count
 from tests.contract.stored import engine as engine
 from tests.contract.stored import url as url
-from tests.stores import AGENT, NOW, faults_of_chain, writing
+from tests.stores import AGENT, NOW, OWN, faults_of_chain, writing
 
 pytest_plugins = ["tests.postgres"]
 
@@ -59,7 +59,7 @@ async def test_a_run_is_opened_once_and_read_back(engine: Engine) -> None:
         [run] = rows.chain(connection, _key("r"))
         assert (run.purpose, read(run.envelope), run.expires_us) == ("test", ENVELOPE, NOW + HOUR)
         assert connection.execute(select(keys.c.id)).scalars().all() == ["key_r"]
-        kinds = connection.execute(select(records.c.kind).order_by(records.c.seq)).scalars().all()
+        kinds = connection.execute(select(records.c.kind).where(OWN).order_by(records.c.seq)).scalars().all()
         assert kinds == ["run.opened", "key.issued"]
         bodies = connection.execute(select(records.c.body)).scalars().all()
         assert not any(b"lp-r" in bytes(body) for body in bodies), "a token stands in the records"

@@ -44,7 +44,11 @@ def test_migrations_run_once_however_many_start_together(url: str, pool: str) ->
 
 def test_the_migrated_tables_are_those_of_the_code(engine: Engine) -> None:
     with engine.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        # The search index is PostgreSQL's own: no table of the code, since SQLite has it in another file.
+        context = MigrationContext.configure(
+            connection,
+            opts={"compare_type": True, "include_name": lambda name, *_: name != "state_texts"},
+        )
         everything = MetaData()
         for table in (*METADATA.sorted_tables, *LEDGER.sorted_tables):
             table.to_metadata(everything)

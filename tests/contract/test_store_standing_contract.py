@@ -24,7 +24,7 @@ from llm_proxy.records.standing import (
 )
 from llm_proxy.records.tables import keys, records, runs
 from llm_proxy.records.writer import Writer
-from tests.stores import NOW, faults_of_chain, store, writing
+from tests.stores import NOW, OWN, faults_of_chain, store, writing
 
 pytest_plugins = ["tests.postgres"]
 
@@ -71,9 +71,8 @@ def ends(engine: Engine, agent: str = "bot") -> dict[str, tuple[int | None, int 
 def kinds(engine: Engine) -> list[str]:
     with engine.connect() as connection:
         assert faults_of_chain(connection) == []
-        return list(
-            connection.execute(select(records.c.kind).order_by(records.c.writer, records.c.seq)).scalars()
-        )
+        kinds = select(records.c.kind).where(OWN).order_by(records.c.writer, records.c.seq)
+        return list(connection.execute(kinds).scalars())
 
 
 async def test_rotation_ends_every_other_active_key_of_the_agent_and_nothing_else(engine: Engine) -> None:

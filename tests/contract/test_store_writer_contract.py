@@ -18,7 +18,7 @@ from llm_proxy.records.tables import records, refusals
 from tests.contract.stored import count, noting, raises, record
 from tests.contract.stored import engine as engine
 from tests.contract.stored import url as url
-from tests.stores import NOW, faults_of_chain, outage, writing
+from tests.stores import NOW, OWN, faults_of_chain, outage, writing
 
 pytest_plugins = ["tests.postgres"]
 
@@ -30,7 +30,7 @@ async def test_what_is_queued_together_is_committed_and_chained(engine: Engine) 
     with engine.connect() as connection:
         assert faults_of_chain(connection) == []
         assert values == list(range(300))
-        assert connection.execute(select(func.max(records.c.seq))).scalar_one() == 300
+        assert connection.execute(select(func.max(records.c.seq))).scalar_one() == 1 + 300
 
 
 async def test_every_writer_has_a_chain_of_its_own(engine: Engine) -> None:
@@ -39,7 +39,7 @@ async def test_every_writer_has_a_chain_of_its_own(engine: Engine) -> None:
     with engine.connect() as connection:
         assert faults_of_chain(connection) == []
         of_each = select(func.max(records.c.seq)).group_by(records.c.writer)
-        assert connection.execute(of_each).scalars().all() == [40, 40]
+        assert connection.execute(of_each).scalars().all() == [41, 41]
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_a_commit_whose_answer_was_lost_leaves_the_chain_whole(engine: Eng
         await writer.submit(noting(record(3)))
     with engine.connect() as connection:
         assert faults_of_chain(connection) == []
-        bodies = connection.execute(select(records.c.body).order_by(records.c.seq)).scalars()
+        bodies = connection.execute(select(records.c.body).where(OWN).order_by(records.c.seq)).scalars()
         assert [bytes(body) for body in bodies] == [b'{"n":1}', b'{"n":2}', b'{"n":3}']
 
 

@@ -68,7 +68,7 @@ class Tape:
 
 
 class Agent:
-    """One conversation of one run, which `say` and `answer` carry on."""
+    """One conversation of one run, which `say` and `answer` carry on. It names no run where `run` is empty."""
 
     dialect = ""
     ends: tuple[str | None, str | None] = (None, None)
@@ -84,7 +84,7 @@ class Agent:
         self.history: list[Any] = []
         self.answers: list[Any] = []
         """What is to be sent for the newest reply's calls."""
-        self._open(proxy, key, {"x-run-id": run})
+        self._open(proxy, key, {"x-run-id": run} if run else {})
 
     def _open(self, proxy: ProxyProcess, key: str, headers: dict[str, str]) -> None:
         hooks: Any = {"response": [self.tape.hook]}

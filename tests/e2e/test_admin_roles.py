@@ -41,7 +41,7 @@ class House:
         told = {"authorization": f"Bearer {token}"} if token else {}
         data = b"no body" if method == "POST" else None
         async with self.http.request(method, self.proxy.origin + at, headers=told, data=data) as reply:
-            answer = await reply.json(content_type=None)
+            answer = await reply.json(content_type=None) if reply.status >= 400 else None  # or lines of it
             error = answer.get("error", {}) if isinstance(answer, dict) else {}
             return reply.status, str(error.get("code", ""))
 

@@ -18,7 +18,8 @@ from llm_proxy.records.view import CallView, Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from llm_proxy.telemetry.settings import SpanSettings
-from llm_proxy.telemetry.span import spans_of
+from llm_proxy.telemetry.items import Item
+from llm_proxy.telemetry.spans import spans_of
 from llm_proxy.wire.seal import unwrap
 from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, each_speaking
 from tests.either_store import store as store
@@ -73,7 +74,7 @@ def _texts(engine: Engine) -> Iterator[tuple[str, bytes]]:
                 yield "carried", part.text.encode() if part else b""
 
 
-def _stands(engine: Engine, *secrets: str) -> set[str]:
+def stands(engine: Engine, *secrets: str) -> set[str]:
     """The tables in which one of them is readable."""
     return {name for name, data in _texts(engine) if any(secret.encode() in data for secret in secrets)}
 
@@ -84,7 +85,7 @@ def _well_formed(view: CallView) -> None:
         json.loads(view.sent)
     assert view.reply is not None
     assert view.reply.complete
-    spans: list[Span] = spans_of(view, SpanSettings())
+    spans: list[Span] = spans_of(Item(call=view), SpanSettings())
     told = b"".join(span.SerializeToString() for span in spans)
     assert KEY.encode() not in told
     (call_span, *_) = [span for span in spans if span.kind == Span.SPAN_KIND_CLIENT]
@@ -137,8 +138,8 @@ async def test_no_secret_is_kept(store: str, tmp_path: Path) -> None:
                         assert second.results[0].tool == "crm_read"
             await _recalled(proxy)
             await proxy.settled()
-            assert _stands(proxy.engine, KEY, json.dumps(PEM)[1:-1]) == set()
-            assert _stands(proxy.engine, f'iban\\": \\"{IBAN}') == set()
+            assert stands(proxy.engine, KEY, json.dumps(PEM)[1:-1]) == set()
+            assert stands(proxy.engine, f'iban\\": \\"{IBAN}') == set()
             assert f"{IBAN}" in "".join(  # what the model said of it is no result of the tool
                 c.text for v in proxy.views() if v.reply for c in v.reply.choices
             )
@@ -166,7 +167,7 @@ async def test_what_holds_no_secret_is_kept_to_the_byte_beside_what_does(tmp_pat
             view = proxy.view(reply.headers["x-call-id"])
             assert view.masked
             assert b"[redacted]" in (view.request or b"")
-        assert _stands(proxy.engine, KEY) == set()
+        assert stands(proxy.engine, KEY) == set()
         assert AGENT_KEY not in KEY
 
 

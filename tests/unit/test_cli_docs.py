@@ -50,6 +50,8 @@ def test_the_nouns_are_there() -> None:
         *("init", "serve", "check", "demo", "refusals", "scripted", "db status", "db upgrade"),
         *("agents list", "agents show", "agents freeze", "agents thaw"),
         *("keys issue", "keys list", "keys rotate", "keys revoke"),
+        *("audit verify", "audit export", "audit checkpoints"),
+        *("runs replay", "posture"),
         *("runs list", "runs show", "runs end", "calls list", "calls show", "import litellm"),
         *("routes", "routes explain", "prices", "spend", "budgets", "reconcile"),
         *("policy test", "policy show", "policy explain", "policy simulate", "policy diff", "policy learn"),

@@ -64,7 +64,8 @@ def run(line: str, config: Path, token: str = TOKEN) -> tuple[int, str, str]:
 def events(folder: Path) -> list[tuple[str, dict[str, Any]]]:
     """Kinds and bodies of the governance records, in order."""
     with sqlite3.connect(folder / "s.db") as connection:
-        rows = connection.execute("SELECT kind, body FROM records ORDER BY at_us, seq").fetchall()
+        query = "SELECT kind, body FROM records WHERE kind <> 'writer.started' ORDER BY at_us, seq"
+        rows = connection.execute(query).fetchall()
     connection.close()
     return [(kind, json.loads(body)) for kind, body in rows]
 

@@ -15,12 +15,14 @@ FILE = Path(__file__).parents[2] / "otel-collector.yaml"
 TEXT = FILE.read_text()
 CONFIG: dict[str, Any] = yaml.safe_load(TEXT)
 PIPELINES: dict[str, dict[str, list[str]]] = CONFIG["service"]["pipelines"]
-EXPORTER: dict[str, Any] = CONFIG["exporters"]["otlp_http"]
+FULL, SAMPLED = "otlp_http/full", "otlp_http/sampled"
+EXPORTERS: dict[str, dict[str, Any]] = {name: CONFIG["exporters"][name] for name in (FULL, SAMPLED)}
 
 IN_CONTRIB = {
     "receivers": {"otlp"},
-    "processors": {"memory_limiter"},
-    "exporters": {"otlp_http"},
+    "processors": {"memory_limiter", "transform", "probabilistic_sampler", "batch"},
+    "exporters": {"otlp_http", "nop"},
+    "connectors": {"forward"},
     "extensions": {"file_storage", "health_check"},
 }
 """Component types of otelcol-contrib v0.159 that the file may use."""
@@ -29,25 +31,38 @@ IN_CONTRIB = {
 @pytest.mark.parametrize("kind", IN_CONTRIB)
 def test_every_component_exists_is_defined_and_is_used(kind: str) -> None:
     defined = set(CONFIG[kind])
-    if kind == "extensions":
-        used = set(CONFIG["service"]["extensions"])
-    else:
-        used = {name for pipeline in PIPELINES.values() for name in pipeline[kind]}
-    assert used == defined
     assert {name.split("/")[0] for name in defined} <= IN_CONTRIB[kind]
+    used = {name for pipeline in PIPELINES.values() for side in pipeline.values() for name in side}
+    chosen = {default for name in used for default in re.findall(r":-([^}]+)\}", name)}
+    used |= chosen | set(CONFIG["service"]["extensions"]) | {SAMPLED}
+    assert defined <= used
 
 
-@pytest.mark.parametrize("signal", ["traces", "metrics", "logs"])
-def test_each_signal_is_guarded_first_and_goes_through_the_disk(signal: str) -> None:
+@pytest.mark.parametrize(
+    ("signal", "exporters"),
+    [
+        ("traces", [FULL, "forward/sampled"]),
+        ("metrics", [f"${{env:OTELCOL_METRICS_TO:-{FULL}}}"]),
+        ("logs", [f"${{env:OTELCOL_LOGS_TO:-{FULL}}}"]),
+    ],
+)
+def test_each_signal_is_guarded_first_and_goes_through_the_disk(signal: str, exporters: list[str]) -> None:
     pipeline = PIPELINES[signal]
     assert pipeline["receivers"] == ["otlp"]
-    assert pipeline["processors"][0] == "memory_limiter"
-    assert "batch" not in pipeline["processors"], "it would answer for data that is only in memory"
-    assert pipeline["exporters"] == ["otlp_http"]
+    assert pipeline["processors"] == ["memory_limiter"], "batch would answer for data that is only in memory"
+    assert pipeline["exporters"] == exporters
 
 
-def test_the_queue_is_on_disk_and_synced() -> None:
-    queue = EXPORTER["sending_queue"]
+def test_the_sampled_copy_is_apart_and_off_until_named() -> None:
+    pipeline = PIPELINES["traces/sampled"]
+    assert pipeline["receivers"] == ["forward/sampled"]
+    assert pipeline["processors"] == ["transform/keep", "probabilistic_sampler", "batch/sampled"]
+    assert pipeline["exporters"] == ["${env:OTELCOL_SAMPLED_TO:-nop}"]
+
+
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_the_queue_is_on_disk_and_synced(exporter: str) -> None:
+    queue = EXPORTERS[exporter]["sending_queue"]
     assert queue["enabled"] is True
     assert queue["storage"] in CONFIG["service"]["extensions"]
     storage = CONFIG["extensions"][queue["storage"]]
@@ -58,9 +73,10 @@ def test_the_queue_is_on_disk_and_synced() -> None:
     assert 0 < queue["batch"]["min_size"] <= queue["batch"]["max_size"] < 4 * 2**20 < queue["queue_size"]
 
 
-def test_it_retries_for_ever() -> None:
-    assert EXPORTER["retry_on_failure"]["enabled"] is True
-    assert EXPORTER["retry_on_failure"]["max_elapsed_time"] == "0s"
+@pytest.mark.parametrize("exporter", EXPORTERS)
+def test_it_retries_for_ever(exporter: str) -> None:
+    assert EXPORTERS[exporter]["retry_on_failure"]["enabled"] is True
+    assert EXPORTERS[exporter]["retry_on_failure"]["max_elapsed_time"] == "0s"
 
 
 def test_what_the_proxy_sends_is_never_too_large() -> None:

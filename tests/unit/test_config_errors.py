@@ -49,7 +49,7 @@ CASES: list[tuple[str, str, int, int, str, str]] = [
     ("store in memory", "store: 'sqlite:///:memory:'", 1, 1, "store", "must name a file"),
     ("store port", "store: postgresql://h:x/d", 1, 1, "store", "not a valid postgresql:// URL"),
     ("durability", "records: {durability: strikt}", 1, 11, "records.durability", "did you mean 'strict'?"),
-    ("content", "records: {content: redacted}", 1, 11, "records.content", "not available in this version"),
+    ("content", "records: {content: some}", 1, 11, "records.content", "redacted"),
     ("retention", "records: {retention_days: 0}", 1, 11,
      "records.retention_days", "greater than or equal to 1"),
     ("signing key", "records: {signing_key: key.pem}", 1, 11, "records.signing_key", "must be file:PATH"),

@@ -96,10 +96,8 @@ def example(tmp_path: Path) -> Config:
     return load(tmp_path, EXAMPLE, ENVIRON)
 
 
-def test_the_documented_example_loads_and_says_what_has_no_effect_yet(example: Config) -> None:
-    assert [(w.key, w.message) for w in example.warnings] == [
-        ("records.retention_days", "is checked and has no effect in this version")
-    ]
+def test_the_documented_example_loads_and_has_nothing_to_warn_of(example: Config) -> None:
+    assert example.warnings == ()
     assert example.server.port == 4000
     assert example.server.admin_token is not None
     assert example.server.admin_token.matches("admin-token-of-some-length")

@@ -51,6 +51,18 @@ def test_nothing_that_prints_a_config_shows_a_secret(tmp_path: Path) -> None:
         assert hidden(shown)
 
 
+def test_the_stores_address_may_stand_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "store-url").write_text(f"postgresql://proxy:{SECRETS['DB']}@db/llm\n")
+    config = load(tmp_path, TEXT.replace("postgresql://proxy:${DB}@db/llm", "file:store-url"), SECRETS)
+    assert config.store.get_secret_value() == f"postgresql+psycopg://proxy:{SECRETS['DB']}@db/llm"
+    assert hidden(repr(config))
+    (tmp_path / "store-url").write_text(f"mysql://proxy:{SECRETS['DB']}@db/llm")
+    with pytest.raises(ConfigErrors) as caught:
+        load(tmp_path, "store: file:store-url", {})
+    assert hidden(str(caught.value))
+    assert "sqlite:///FILE" in caught.value.issues[0].message
+
+
 def test_no_error_shows_a_secret(tmp_path: Path) -> None:
     broken = TEXT.replace("models: [m]", "models: [m], keyz: x") + "prices: 1\n"
     broken = broken.replace("postgresql://", "mysql://").replace("{id: t,", "{id: t, weight: '${UPSTREAM}',")

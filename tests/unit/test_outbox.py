@@ -17,8 +17,9 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from llm_proxy.records.view import CallView
 from llm_proxy.telemetry.ids import span_id_of
+from llm_proxy.telemetry.items import Backlog, Batch, Item
 from llm_proxy.telemetry.metrics import Metrics
-from llm_proxy.telemetry.outbox import Backlog, Batch, OutboxExporter
+from llm_proxy.telemetry.outbox import OutboxExporter
 from llm_proxy.telemetry.pace import OutboxLimits
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.transport import HttpTransport
@@ -45,7 +46,7 @@ class MemorySource:
             self.fail_reads -= 1
             raise ConnectionError("the store is down; row: secret")
         taken = tuple(self.calls[self.cursor : self.cursor + limit])
-        return Batch(taken, self.cursor + len(taken)) if taken else None
+        return Batch(tuple(Item(call=call) for call in taken), self.cursor + len(taken)) if taken else None
 
     def advance(self, cursor: object) -> None:
         assert isinstance(cursor, int)
@@ -53,8 +54,8 @@ class MemorySource:
             self.cursor = cursor
             self.done.notify_all()
 
-    def dead_letter(self, call_id: str, reason: str) -> None:
-        self.dead.setdefault(call_id, reason)
+    def dead_letter(self, item: Item, reason: str) -> None:
+        self.dead.setdefault(item.id, reason)
 
     def backlog(self) -> Backlog:
         unsent = self.calls[self.cursor :]

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from llm_proxy.records.view import CallView, Status
+from llm_proxy.telemetry.items import Item
 from llm_proxy.telemetry.parts import ReasoningContent, TextPart, ToolCallPart, ToolResponsePart, UriPart
 from llm_proxy.telemetry.prompt_request import prompt_request
 from llm_proxy.telemetry.settings import SpanSettings
-from llm_proxy.telemetry.span import spans_of
+from llm_proxy.telemetry.spans import spans_of
 from llm_proxy.wire.dialects import DIALECTS
 from tests.e2e.reasoning_replies import CASES, RESPONSES, Case
 from tests.otlp_receiver import attributes_of
@@ -47,7 +48,7 @@ def test_the_span_tells_the_reasoning_of_the_history(case: Case) -> None:
         dialect=case.dialect,
         request=json.dumps(asked).encode(),
     )
-    (span,) = spans_of(call, SpanSettings())
+    span = spans_of(Item(call=call), SpanSettings())[0]
     told = json.loads(str(attributes_of(span)["gen_ai.input.messages"]))
     assert told[0]["role"] == "user"
     parts = [part for message in told for part in message["parts"] if part["type"] == "reasoning"]

@@ -16,7 +16,7 @@ from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Draft, Evidence, RecordKind
 from llm_proxy.records.tables import records, writers
 from llm_proxy.records.writer import Writer
-from tests.stores import NOW, Clock, faults_of_chain, store, writing
+from tests.stores import NOW, OWN, Clock, faults_of_chain, store, writing
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def blocking(begun: Event, go: Event) -> Job:
 def stored(engine: Engine) -> list[int]:
     with engine.connect() as connection:
         assert faults_of_chain(connection) == []
-        return [int(bytes(body)) for body in connection.execute(select(records.c.body)).scalars()]
+        bodies = connection.execute(select(records.c.body).where(OWN)).scalars()
+        return [int(bytes(body)) for body in bodies]
 
 
 async def queue_up(writer: Writer, jobs: list[Job]) -> list[asyncio.Task[object]]:
@@ -161,4 +162,6 @@ async def test_a_writer_is_registered_before_it_writes(engine: Engine) -> None:
     async with writing(engine) as writer:
         with engine.connect() as connection:
             row = connection.execute(select(writers)).one()
-        assert (row.writer, row.head_seq, bytes(row.head_hash)) == (writer.id, 0, b"\0" * 32)
+            first = connection.execute(select(records)).one()
+        assert (first.kind, first.call_id) == ("writer.started", None)
+        assert (row.writer, row.head_seq, bytes(row.head_hash)) == (writer.id, 1, bytes(first.hash))

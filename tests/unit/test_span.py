@@ -49,6 +49,8 @@ def test_a_rich_call_has_every_attribute_that_backends_read() -> None:
         "gen_ai.usage.cache_creation.input_tokens": 5,
         "gen_ai.usage.reasoning.output_tokens": 30,
         "llm.token_count.completion_details.reasoning": 30,
+        "llm.model_name": "gpt-4o-mini-2024",
+        "llm.cost.total": 0.001234,
         "server.address": "127.0.0.1",
         "server.port": 8000,
         "session.id": "run-1",
@@ -239,7 +241,9 @@ def test_the_resource_names_service_and_project() -> None:
     }
 
 
-def test_only_the_span_module_names_genai_attributes() -> None:
+def test_only_the_modules_of_spans_name_genai_attributes() -> None:
     package = Path(__file__).parents[2] / "llm_proxy"
-    naming = [p.name for p in package.rglob("*.py") if '"gen_ai.' in p.read_text()]
-    assert naming == ["span.py"]
+    naming = {p.relative_to(package).as_posix() for p in package.rglob("*.py") if '"gen_ai.' in p.read_text()}
+    assert naming == {
+        f"telemetry/{name}.py" for name in ("otlp_metrics", "run_span", "span", "tool_span", "whose")
+    }

@@ -66,7 +66,7 @@ def in_part(rejected: int, message: str) -> bytes:
         (answer(200, PROTOBUF), Accepted()),
         (answer(200, PROTOBUF, in_part(2, "too\n old")), Partial(2, "too old")),
         (answer(200, PROTOBUF, in_part(0, "a warning")), Accepted()),
-        (answer(200, PROTOBUF, b"\xff\xff"), Accepted()),
+        (answer(200, PROTOBUF, b"\xff\xff"), Retry("unreadable answer")),
         (answer(200, "application/json", b"{}"), Accepted()),
         (
             answer(
@@ -74,7 +74,9 @@ def in_part(rejected: int, message: str) -> bytes:
             ),
             Partial(3, "x"),
         ),
-        (answer(200, "application/json", b"thanks"), Accepted()),
+        (answer(200, "application/json", b"thanks"), Retry("unreadable answer")),
+        (answer(200, "text/html", b"<html>log in</html>"), Retry("answered with a web page")),
+        (answer(200, "text/plain", b"thanks"), Accepted()),
         (answer(204), Accepted()),
         (
             answer(400, PROTOBUF, Status(message="no such field").SerializeToString()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0006"
 down_revision = "0005"
@@ -13,6 +14,12 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("state_writers", _counter("searched_seq"))
+    if op.get_bind().dialect.name == "postgresql":
+        _add_search()
+    op.add_column("state_dead_letters", _empty("agent_id", 128))
+    op.add_column("state_dead_letters", _empty("run_id", 256))
+    op.add_column("state_dead_letters", _empty("writer", 36))
+    op.add_column("state_dead_letters", _counter("seq"))
     op.create_table(
         "state_checkpoints",
         _text("writer", 36),
@@ -21,6 +28,20 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("writer", "seq"),
     )
     op.create_index("state_checkpoints_at", "state_checkpoints", ["at_us"])
+    op.create_table(
+        "state_covered",
+        _text("writer", 36),
+        _number("seq"),
+        sa.PrimaryKeyConstraint("writer"),
+    )
+    configs = sa.text("kind = 'config.loaded'")
+    op.create_index(
+        "records_config", "records", ["at_us"], sqlite_where=configs, postgresql_where=configs
+    )
+    freezes = sa.text("kind = 'agent.frozen'")
+    op.create_index(
+        "records_frozen", "records", ["at_us"], sqlite_where=freezes, postgresql_where=freezes
+    )
     op.create_table(
         "state_legal_holds",
         _text("agent_id", 128),
@@ -35,6 +56,10 @@ def upgrade() -> None:
         "state_purged",
         sa.Column("epoch", sa.Integer(), autoincrement=False, nullable=False),
         _number("at_us"),
+        sa.Column("ended_us", sa.BigInteger(), nullable=True),
+        _counter("blobs"),
+        _counter("bytes"),
+        _counter("kept"),
         sa.PrimaryKeyConstraint("epoch"),
     )
     op.create_table(
@@ -42,16 +67,49 @@ def upgrade() -> None:
         _text("agent_id", 128),
         _text("key_id", 64),
         sa.Column("hash", sa.LargeBinary(length=32), nullable=False),
-        _text("run_id", 256),
         _text("call_id", 36),
+        _text("run_id", 256),
+        sa.Column("system", sa.LargeBinary(length=16), nullable=False),
         _number("at_us"),
-        sa.PrimaryKeyConstraint("agent_id", "key_id", "hash"),
+        sa.PrimaryKeyConstraint("agent_id", "key_id", "hash", "call_id"),
     )
     op.create_index("state_prefixes_at", "state_prefixes", ["at_us"])
+    op.create_table(
+        "state_traces",
+        sa.Column("trace_id", sa.LargeBinary(length=16), nullable=False),
+        _text("agent_id", 128),
+        _text("run_id", 256),
+        _number("at_us"),
+        sa.PrimaryKeyConstraint("trace_id", "agent_id", "run_id"),
+    )
+    op.create_index("state_traces_at", "state_traces", ["at_us"])
+
+
+def _add_search() -> None:
+    """The search index: SQLite has its own in a file beside the store."""
+    op.create_table(
+        "state_texts",
+        sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("key", sa.LargeBinary(length=16), nullable=False),
+        _text("call_id", 36),
+        _text("agent_id", 128),
+        _text("run_id", 256),
+        _number("at_us"),
+        _text("kind", 16),
+        _text("tool", 256),
+        sa.Column("words", postgresql.TSVECTOR(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    op.create_index("state_texts_key", "state_texts", ["key"], unique=True)
+    op.create_index("state_texts_words", "state_texts", ["words"], postgresql_using="gin")
 
 
 def _text(name: str, length: int) -> sa.Column[str]:
     return sa.Column(name, sa.String(length=length), nullable=False)
+
+
+def _empty(name: str, length: int) -> sa.Column[str]:
+    return sa.Column(name, sa.String(length=length), nullable=False, server_default="")
 
 
 def _number(name: str) -> sa.Column[int]:

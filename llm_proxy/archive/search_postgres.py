@@ -1,0 +1,138 @@
+"""The search index in PostgreSQL: a row for each text with its words as a `tsvector`, and no text."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import OperationalError
+
+from llm_proxy.archive.search_documents import Document, facet
+from llm_proxy.archive.search_query import tsquery
+from llm_proxy.archive.search_store import PER_DAY, Asked, Move, OutOfTime, Overtaken, Row
+from llm_proxy.archive.search_words import words
+from llm_proxy.records.runstate import RunKey
+
+LAST_PLACE = 16_383
+MOST_PLACES = 255
+"""A `tsvector` keeps no place beyond these: of a text with more, phrases are told by the text itself."""
+LONG = facet("long", "text")
+_CANCELED = "57014"
+_LOCK = 0x6C6C6D7365617263
+_ROW = "id, key, call_id, agent_id, run_id, at_us, kind, tool"
+_INSERT = (
+    f"INSERT INTO state_texts ({_ROW}, words) "  # noqa: S608 (constants)
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::tsvector) ON CONFLICT DO NOTHING"
+)
+
+
+class PostgresIndex:
+    """Over a connection, which reads, or has a transaction open that writes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def cursors(self) -> Mapping[str, int]:
+        found = self._connection.execute(text("SELECT writer, searched_seq FROM state_writers"))
+        return {row.writer: row.searched_seq for row in found}
+
+    def known(self, keys: Sequence[bytes]) -> set[bytes]:
+        sql = "SELECT key FROM state_texts WHERE key = ANY(%s)"
+        return {bytes(key) for (key,) in self._connection.exec_driver_sql(sql, (list(keys),))}
+
+    def add(self, documents: Sequence[Document], move: Move) -> None:
+        """The caller commits."""
+        self.add_texts(documents)
+        self.move(move)
+
+    def add_texts(self, documents: Sequence[Document]) -> None:
+        """Those that aren't there. One process at a time numbers them, whatever became of its lease."""
+        self._connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        rows: list[tuple[object, ...]] = []
+        for epoch in sorted({document.epoch for document in documents}):
+            mine = {one.key: one for one in documents if one.epoch == epoch}
+            there = self.known(list(mine))
+            number = self._last(epoch)
+            for key, one in mine.items():
+                if key in there:
+                    continue
+                number += 1
+                about = (one.call_id, one.agent_id, one.run_id, one.at_us, one.kind.value, one.tool)
+                rows.append((epoch * PER_DAY + number, key, *about, vector(one)))
+        if rows:
+            self._connection.exec_driver_sql(_INSERT, rows)
+
+    def move(self, move: Move) -> None:
+        """Raises `Overtaken`."""
+        sql = "UPDATE state_writers SET searched_seq = %s WHERE writer = %s AND searched_seq = %s"
+        if self._connection.exec_driver_sql(sql, (move.seq, move.writer, move.after)).rowcount != 1:
+            raise Overtaken
+
+    def spans(self, first: int, last: int) -> Iterator[tuple[int, int]]:
+        """Ever longer ones: where a word is common, the first few days have enough of it."""
+        length = 1
+        while last >= first:
+            start = max(first, last - length + 1)
+            yield start, last
+            last, length = start - 1, length * 4
+
+    def find(self, asked: Asked, days: tuple[int, int], limit: int, seconds: float) -> list[Row]:
+        low, high = days[0] * PER_DAY, (days[1] + 1) * PER_DAY
+        if asked.before is not None:
+            high = min(high, asked.before)
+        sql = f"SELECT {_ROW} FROM state_texts WHERE words @@ %s::tsquery AND id >= %s AND id < %s"  # noqa: S608
+        bound: list[object] = [tsquery(asked.query, asked.facets, LONG), low, high]
+        for condition, value in (("at_us >= %s", asked.since_us), ("at_us < %s", asked.until_us)):
+            if value is not None:
+                sql += f" AND {condition}"
+                bound.append(value)
+        sql += " ORDER BY id DESC LIMIT %s"
+        most = str(int(seconds * 1000) + 1)
+        self._connection.exec_driver_sql("SELECT set_config('statement_timeout', %s, true)", (most,))
+        try:
+            found = self._connection.exec_driver_sql(sql, (*bound, limit)).fetchall()
+        except OperationalError as error:
+            if getattr(error.orig, "sqlstate", "") != _CANCELED:
+                raise
+            self._connection.rollback()
+            raise OutOfTime from None
+        return [Row(row[0], bytes(row[1]), *row[2:]) for row in found]
+
+    def days(self) -> tuple[int, int] | None:
+        row = self._connection.execute(text("SELECT min(id), max(id) FROM state_texts")).one()
+        return None if row[0] is None else (row[0] // PER_DAY, row[1] // PER_DAY)
+
+    def forget(self, before_epoch: int, kept_runs: Collection[RunKey]) -> int:
+        """The texts of earlier days, but for those of some runs. The caller commits."""
+        sql = "DELETE FROM state_texts WHERE id < %s"
+        bound: list[object] = [before_epoch * PER_DAY]
+        if kept_runs:
+            sql += " AND (agent_id, run_id) NOT IN (SELECT * FROM unnest(%s::text[], %s::text[]))"
+            bound += [[run.agent_id for run in kept_runs], [run.run_id for run in kept_runs]]
+        return self._connection.exec_driver_sql(sql, tuple(bound)).rowcount
+
+    def _last(self, epoch: int) -> int:
+        sql = "SELECT max(id) FROM state_texts WHERE id >= %s AND id < %s"
+        last = self._connection.exec_driver_sql(sql, (epoch * PER_DAY, (epoch + 1) * PER_DAY)).scalar()
+        return 0 if last is None else last - epoch * PER_DAY
+
+
+def vector(document: Document) -> str:
+    """The text of a `tsvector`: every word with its places. Words hold nothing that would need quoting."""
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    told = words(document.text)
+    for place, word in enumerate(told, 1):
+        places[word].append(place)
+    parts = [f"'{word}':{','.join(map(str, _kept(found)))}" for word, found in places.items()]
+    parts += [f"'{facet_}'" for facet_ in (*document.facets, *((LONG,) if is_long(told) else ()))]
+    return " ".join(parts)
+
+
+def _kept(found: list[int]) -> list[int]:
+    return [min(place, LAST_PLACE) for place in found[:MOST_PLACES]]
+
+
+def is_long(told: Sequence[str]) -> bool:
+    """Whether places in a text of these words are left out of its `tsvector`."""
+    return len(told) > LAST_PLACE or (len(told) > MOST_PLACES and max(Counter(told).values()) > MOST_PLACES)

@@ -1,0 +1,1 @@
+"""`posture`: is this deployment ready? Questions answered from config, policy and records, with evidence."""

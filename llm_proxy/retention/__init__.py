@@ -1,0 +1,1 @@
+"""What ends the keeping of content: retention by days, legal holds, and the export before it."""

@@ -1,0 +1,1 @@
+"""Real trace backends and a real collector behind the proxy: groups of their own, outside of `make test`."""
