@@ -18,6 +18,7 @@ from llm_proxy.http.model_api import ModelApi
 from llm_proxy.http.root import Root
 from llm_proxy.http.runs_api import RunsApi
 from llm_proxy.http.well_known import key_set
+from llm_proxy.logs import set_up_logs
 from llm_proxy.wire.action import ACTION
 from llm_proxy.wire.action import PATH as ACTION_PATH
 from llm_proxy.wire.dialects import DIALECTS
@@ -82,5 +83,6 @@ def _root(worker: Worker) -> Root:
 def create() -> Application:
     """What `llm-proxy serve` runs in each worker; the config is where $LLM_PROXY_CONFIG says."""
     config = load_config(find_config(None, os.environ), os.environ)
+    set_up_logs(config.log.level.value)  # one of several processes begins anew
     GuardedProtocol.most = config.server.max_connections
     return Application(config)

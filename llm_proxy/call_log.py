@@ -49,11 +49,31 @@ class CallLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str = ""
 
 
-def ids_of(exchange: Exchange) -> Mapping[str, str]:
-    """As far as they are known by now."""
-    run_id, caller = exchange.run_id, exchange.caller
-    agent_id = caller.agent.id if caller is not None else ""
-    return {"call_id": exchange.id, "run_id": run_id, "agent_id": agent_id, "trace_id": trace_of(exchange)}
+class CallIds:
+    """The ids of a call for lines that are logged on its way, as far as they are known by then.
+
+    A connection that is opened for a call keeps the call's context as long as it lives: `end` leaves
+    nothing of the call in it.
+    """
+
+    __slots__ = ("_exchange",)
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange: Exchange | None = exchange
+
+    def __call__(self) -> Mapping[str, str]:
+        exchange = self._exchange
+        if exchange is None:
+            return {}
+        return {
+            "call_id": exchange.id,
+            "run_id": exchange.run_id,
+            "agent_id": exchange.caller.agent.id if exchange.caller is not None else "",
+            "trace_id": trace_of(exchange),
+        }
+
+    def end(self) -> None:
+        self._exchange = None
 
 
 def trace_of(exchange: Exchange) -> str:
@@ -64,8 +84,8 @@ def trace_of(exchange: Exchange) -> str:
     if exchange.caller is None or not exchange.run_id:
         return ""
     above = exchange.lineage.ancestors
-    agent_id, run_id = (above[-1].agent, above[-1].run) if above else (exchange.caller.agent.id, exchange.run_id)
-    return run_trace_id(RunRef(agent_id, run_id)).hex()
+    own = RunRef(exchange.caller.agent.id, exchange.run_id)
+    return run_trace_id(RunRef(above[-1].agent, above[-1].run) if above else own).hex()
 
 
 def line_of(exchange: Exchange, at: datetime) -> CallLine:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from llm_proxy.archive.outbox import StoreOutbox
 from llm_proxy.config import Config
 from llm_proxy.records.ids import now_us
+from llm_proxy.records.writer import Writer
 from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.telemetry.outbox import OutboxExporter
 from llm_proxy.telemetry.outcome import Transport
@@ -38,6 +39,15 @@ def transport(config: Config, environ: Mapping[str, str]) -> Transport:
     headers = headers_from(environ)
     endpoint, protocol = telemetry.otlp_endpoint, telemetry.protocol.value
     return open_transport(endpoint, protocol, headers, timeout_s=telemetry.timeout_s)
+
+
+def metrics_of(writer: Writer) -> Metrics:
+    """A process's metrics, with those of its writer."""
+    metrics = Metrics()
+    metrics.track_writer_queue(lambda: writer.queued)
+    metrics.track_commits(lambda: writer.commits)
+    writer.took = metrics.commit_took
+    return metrics
 
 
 class Exporting:

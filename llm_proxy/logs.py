@@ -65,7 +65,7 @@ def _places(error: BaseException) -> list[str]:
             frames = frames.tb_next
         told += [*through[-_MOST_PLACES:], type(one).__name__]
         if isinstance(one, BaseExceptionGroup):
-            group: tuple[BaseException, ...] = one.exceptions
+            group = cast("BaseExceptionGroup[BaseException]", one).exceptions
             told += [place for inner in group[:_MOST_CAUSES] for place in _places(inner)]
     return told
 

@@ -205,6 +205,8 @@ class Ending(NamedTuple):
     released: bytes | None = None
     pieces: tuple[bytes | None, ...] = ()
     rounds: tuple[bytes | None, ...] = ()
+    messages: tuple[bytes, ...] = ()
+    """Addresses of the messages as they were sent."""
 
     @property
     def masked(self) -> bool:

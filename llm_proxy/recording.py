@@ -25,6 +25,7 @@ from llm_proxy.recorded import Apart, Ending, Taken, ToolOf, apart_of, holds, ke
 from llm_proxy.records.arguments import NO_ARGUMENTS, KeptArguments, pack
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import BlobDraft
+from llm_proxy.records.folding import folded
 from llm_proxy.redacting.recorded import RecordMask, record_mask
 from llm_proxy.redacting.recorded_replies import WITHHELD
 from llm_proxy.redacting.rules import Redaction
@@ -93,6 +94,8 @@ class Recorder:
         else:
             stored = kept(apart, exchange.dialect, None)
         content, blobs, pending = stored
+        if exchange.keeps_content:
+            content = folded(content, apart.messages, self._addresser, blobs)
         exchange.recorded = Taken(intake, content, tuple(blobs), tuple(pending))
 
     def closing(self, exchange: Exchange) -> Coroutine[Any, Any, None] | None:
@@ -211,15 +214,15 @@ def _looked_into(exchange: Exchange, sent: Apart | None, replies: _Replies, mask
 def _ended(exchange: Exchange, sent: Apart | None, replies: _Replies, mask: RecordMask | None) -> Ending:
     """Everything that is kept at the end. What can't be masked is withheld."""
     content, blobs = None, ()
+    messages = sent.messages if sent is not None else ()
     if sent is not None:
         assert exchange.upstream is not None
         stored = kept(sent, exchange.upstream, mask)
         content, blobs = settled(*stored, mask, _by_id(exchange))
     if mask is None:
         nothing = (None,)
-        return Ending(
-            content, blobs, None, None, nothing * len(replies.pieces), nothing * len(replies.rounds)
-        )
+        others = nothing * len(replies.pieces), nothing * len(replies.rounds)
+        return Ending(content, blobs, None, None, *others, messages)
     try:
         emitted, released, others = replies.masked(mask)
     except Exception as error:  # noqa: BLE001  whatever it is: nothing may be kept unmasked for it
@@ -231,7 +234,7 @@ def _ended(exchange: Exchange, sent: Apart | None, replies: _Replies, mask: Reco
     middle = len(replies.pieces)
     if emitted is not None and exchange.left_out and exchange.released is None:
         released = released if released is not None else replies.released
-    return Ending(content, blobs, emitted, released, others[:middle], others[middle:])
+    return Ending(content, blobs, emitted, released, others[:middle], others[middle:], messages)
 
 
 def released_bytes(exchange: Exchange, emitted: bytes) -> bytes | None:

@@ -33,7 +33,7 @@ from llm_proxy.counting.lengths import ReplyLengths
 from llm_proxy.counting.text import TokenCounter
 from llm_proxy.errors import ProxyError
 from llm_proxy.exchange import Exchange
-from llm_proxy.exporting import Exporting
+from llm_proxy.exporting import Exporting, metrics_of
 from llm_proxy.identity.access import Access
 from llm_proxy.identity.keyring import Credential, Keyring
 from llm_proxy.identity.tokens import SignedTokens
@@ -143,6 +143,8 @@ class Worker:
         stack.push_async_callback(self._sign_off)
         self.services = services = await self._services(stack, writer, limits, announcer)
         services.metrics.track_targets(services.fleet, services.routes, time.monotonic)
+        services.metrics.track_door(services.census.counts)
+        stack.push_async_callback(services.census.flush)
         await writer.submit(await asyncio.to_thread(loaded, config.path, now_us()))
         if (key := services.receipts.key) is not None:
             self._checkpoints = Checkpointer(self.engine, writer, key, now_us)
@@ -168,13 +170,7 @@ class Worker:
         self.counter, errors, prices = TokenCounter(), TokenErrors(), wiring.prices(config)
         upstreams = Upstreams(_providers(config), wiring.endpoints(config))
         stack.push_async_callback(upstreams.close)
-        metrics = Metrics()
-        metrics.track_writer_queue(lambda: writer.queued)
-        metrics.track_commits(lambda: writer.commits)
-        writer.took = metrics.commit_took
-        census = Census(writer, now_us)
-        stack.push_async_callback(census.flush)
-        metrics.track_door(census.counts)
+        metrics = metrics_of(writer)
         keyring, access = self._access(writer)
         standing = self._standing(stack, keyring)
         lookup = RunLookup(self.engine, lambda: writer.healthy)
@@ -191,7 +187,7 @@ class Worker:
         return Services(
             access=access,
             standing=standing,
-            census=census,
+            census=Census(writer, now_us),
             call_log=self._call_log(stack),
             runs=runs,
             desk=RunDesk(runs, lookup, limits, writer, now_us, standing.refresh),

@@ -245,7 +245,7 @@ class Admin:
         return await self._content.show(request, "calls show", read)
 
     def refusals(self, limit: Limit = 50) -> Response:
-        """Refusals of callers who could not be identified, counted by minute and reason."""
+        """Refusals of unidentified callers and of what else has no record, by minute and reason."""
         with self._reading() as connection:
             return answer([shown.refusal_line(row) for row in list_refusals(connection, limit=limit)])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from msgspec import structs
 from sqlalchemy import Connection
 
 from llm_proxy.archive.content import addresses, as_sent, rebuild
@@ -15,6 +16,7 @@ from llm_proxy.records import approval_bodies, bodies
 from llm_proxy.records.arguments import addresses_of, with_arguments
 from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.evidence import RecordKind
+from llm_proxy.records.folding import unfolded
 from llm_proxy.records.prepared import select_in
 from llm_proxy.records.view import CallView, CostLabel, Decision, Piece, ProviderUse, Status
 from llm_proxy.wire.dialects import DIALECTS
@@ -36,6 +38,8 @@ class _Evidence:
     verdicts: list[bodies.Verdicts] = field(default_factory=list[bodies.Verdicts])
     asked: list[str] = field(default_factory=list[str])
     """Addresses of the arguments that people were asked about."""
+    blocks: set[bytes] = field(default_factory=set[bytes])
+    """Addresses of blocks of its messages' addresses."""
     provider_tools: list[ProviderUse] = field(default_factory=list[ProviderUse])
 
 
@@ -43,13 +47,17 @@ def call_views(connection: Connection, ids: Iterable[str], *, content: bool = Tr
     """Those of `ids` that are recorded, in the order given; without `content`, no body and no reply."""
     wanted = list(dict.fromkeys(ids))
     found = _evidence(connection, wanted)
+    if content:
+        _unfold(connection, found.values())
     blobs = fetch(connection, _needed(found.values()), Codec()) if content else {}
     return [_view(found[id_], blobs, content=content) for id_ in wanted if id_ in found]
 
 
 def addresses_of_calls(connection: Connection, ids: list[str]) -> set[bytes]:
     """All the content that the calls' records point at."""
-    return _needed(_read(connection, ids).values())
+    found = _read(connection, ids)
+    _unfold(connection, found.values())
+    return _needed(found.values())
 
 
 def call_view(connection: Connection, id_: str) -> CallView | None:
@@ -74,6 +82,31 @@ def _read(connection: Connection, ids: list[str]) -> dict[str, _Evidence]:
     return found
 
 
+def _unfold(connection: Connection, found: Iterable[_Evidence]) -> None:
+    """Unfolds requests, as far as their blocks are kept. Blocks that calls share are read once."""
+    codec = Codec()
+    known: dict[bytes, bytes] = {}
+
+    def blocks(ids: set[bytes]) -> dict[bytes, bytes]:
+        known.update(fetch(connection, ids - known.keys(), codec))
+        return known
+
+    for each in found:
+        opened, closed = each.opened, each.closed
+        if opened is not None and opened.content is not None and opened.content.fold:
+            content = unfolded(opened.content, blocks, each.blocks) or opened.content
+            each.opened = structs.replace(opened, content=content)
+        if closed is not None and closed.sent is not None and closed.sent.fold:
+            sent = unfolded(closed.sent, blocks, each.blocks) or closed.sent
+            each.closed = structs.replace(closed, sent=sent)
+
+
+def _contents(evidence: _Evidence) -> list[bodies.Content]:
+    opened, closed = evidence.opened, evidence.closed
+    contents = [opened.content if opened else None, closed.sent if closed else None]
+    return [content for content in contents if content is not None]
+
+
 def _add(evidence: _Evidence, kind: str, at_us: int, body: bytes) -> None:
     match kind:
         case RecordKind.CALL_OPENED:
@@ -96,7 +129,7 @@ def _add(evidence: _Evidence, kind: str, at_us: int, body: bytes) -> None:
 def _needed(found: Iterable[_Evidence]) -> set[bytes]:
     needed: set[bytes] = set()
     for evidence in found:
-        needed |= {bytes.fromhex(hex_) for hex_ in evidence.asked if hex_}
+        needed |= evidence.blocks | {bytes.fromhex(hex_) for hex_ in evidence.asked if hex_}
         for verdicts in evidence.verdicts:
             needed |= addresses_of(verdicts)
         if evidence.opened is not None:
@@ -184,10 +217,8 @@ def _reply(
 
 
 def _masked(evidence: _Evidence) -> bool:
-    opened, closed = evidence.opened, evidence.closed
-    contents = [opened.content if opened else None, closed.sent if closed else None]
-    in_reply = closed is not None and closed.masked
-    return in_reply or any(c and c.masked for c in contents) or _masked_arguments(evidence)
+    in_reply = evidence.closed is not None and evidence.closed.masked
+    return in_reply or any(content.masked for content in _contents(evidence)) or _masked_arguments(evidence)
 
 
 def _masked_arguments(evidence: _Evidence) -> bool:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from msgspec import structs
+from sqlalchemy import Connection
 
 from llm_proxy.chat.events import ReasoningKind, Unreadable
 from llm_proxy.chat.reply import Assembly, ChoiceReply, ReasoningPart, Reply
 from llm_proxy.chat.thinking import split_inline
+from llm_proxy.records.blobs import Codec, fetch
 from llm_proxy.records.bodies import Content, Edit
+from llm_proxy.records.folding import unfolded
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.replay import events_of
 from llm_proxy.wire.spans import splice
@@ -19,7 +22,7 @@ Blobs = Mapping[bytes, bytes]
 
 
 def addresses(content: Content | None) -> set[bytes]:
-    """The blobs that `content` needs."""
+    """The blobs that `content` needs, once it's unfolded."""
     if content is None:
         return set()
     found = {bytes.fromhex(id_) for _, id_ in (*content.cuts, *content.holes)}
@@ -30,7 +33,7 @@ def addresses(content: Content | None) -> set[bytes]:
 
 def rebuild(content: Content | None, blobs: Blobs) -> bytes | None:
     """The body exactly as it was received, unless it's masked; None where a piece of it is no longer kept."""
-    if content is None or content.size:
+    if content is None or content.size or content.fold:
         return None
     if content.whole:
         return blobs.get(bytes.fromhex(content.whole))
@@ -47,6 +50,14 @@ def rebuild(content: Content | None, blobs: Blobs) -> bytes | None:
         used = at
     pieces.append(envelope[used:])
     return b"".join(pieces)
+
+
+def read_body(connection: Connection, content: Content | None) -> bytes | None:
+    """The same, with what it needs read from the store."""
+    codec = Codec()
+    if content is not None:
+        content = unfolded(content, lambda ids: fetch(connection, ids, codec), set())
+    return rebuild(content, fetch(connection, addresses(content), codec))
 
 
 def _by_lengths(content: Content, blobs: Blobs) -> bytes | None:

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import ColumnElement, Connection, func, or_, select
 
-from llm_proxy.archive.content import addresses, rebuild
+from llm_proxy.archive.content import read_body
 from llm_proxy.errors import ProxyError
 from llm_proxy.policy.context import AgentFacts, UserFacts
 from llm_proxy.policy.past import Came, Event, Judged, RunId, Start, key
@@ -118,7 +118,7 @@ class StoredPast:
         if row is None:
             return ""
         opened = bodies.read_opened(bytes(row.body))
-        body = rebuild(opened.content, fetch(self._connection, addresses(opened.content), Codec()))
+        body = read_body(self._connection, opened.content)
         dialect = DIALECTS[opened.dialect]
         try:
             messages = dialect.parse(body).messages if body else ()

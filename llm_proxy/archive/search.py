@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from llm_proxy.archive.calls import call_views
-from llm_proxy.archive.search_documents import TextKind, facet, texts_of
+from llm_proxy.archive.search_documents import Document, TextKind, facet, texts_of
 from llm_proxy.archive.search_index import Behind, behind, open_index
 from llm_proxy.archive.search_postgres import is_long
 from llm_proxy.archive.search_query import Any_, BadSearch, Query, found_at, matches, parse_query
@@ -116,13 +116,14 @@ def _search(
     clock: Callable[[], float],
 ) -> Hits:
     hits: list[Hit] = []
+    texts = _Texts(connection)
     for days in index.spans(*_days(index, asked)):
         later = (days[1] + 1) * PER_DAY, (days[1] + 1) * DAY_US
         try:
             for row in _rows(index, asked, days, wish.limit + 1, lambda: end - clock()):
                 if len(hits) == wish.limit:
                     return Hits(tuple(hits), hits[-1].row.id, None, Behind())
-                found, told = _hit(connection, asked.query, row)
+                found, told = _hit(texts, asked.query, row)
                 if found:
                     hits.append(told)
         except OutOfTime:
@@ -160,10 +161,24 @@ def _days(index: TextIndex, asked: Asked) -> tuple[int, int]:
     return first, last
 
 
-def _hit(connection: Connection, query: Query, row: Row) -> tuple[bool, Hit]:
+class _Texts:
+    """The texts of calls, the last one kept: hits of one call come one after the other."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._call = ""
+        self._texts: dict[bytes, Document] = {}
+
+    def of(self, row: Row) -> Document | None:
+        if row.call_id != self._call:
+            views = call_views(self._connection, [row.call_id])
+            self._call, self._texts = row.call_id, texts_of(views[0]) if views else {}
+        return self._texts.get(row.key)
+
+
+def _hit(texts: _Texts, query: Query, row: Row) -> tuple[bool, Hit]:
     """The hit, and whether it is one: of a long text PostgreSQL tells its words alone."""
-    views = call_views(connection, [row.call_id])
-    told = texts_of(views[0]).get(row.key) if views else None
+    told = texts.of(row)
     if told is None:
         return True, Hit(row, None)
     if is_long(there := words(told.text)) and not matches(query, there):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -79,6 +80,7 @@ class NothingSeen:
         pass
 
 
+@lru_cache(maxsize=4_096)
 def facet(name: str, value: str) -> str:
     """The word that stands for `value` of the filter `name`."""
     told = hashlib.blake2b(f"{name}\0{value}".encode("utf-8", "surrogatepass"), digest_size=7)

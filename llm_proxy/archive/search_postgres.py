@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import OperationalError
@@ -18,6 +19,7 @@ LAST_PLACE = 16_383
 MOST_PLACES = 255
 """A `tsvector` keeps no place beyond these: of a text with more, phrases are told by the text itself."""
 LONG = facet("long", "text")
+SHORT, FEW = 20_000, 500
 _CANCELED = "57014"
 _LOCK = 0x6C6C6D7365617263
 _ROW = "id, key, call_id, agent_id, run_id, at_us, kind, tool"
@@ -81,23 +83,54 @@ class PostgresIndex:
         low, high = days[0] * PER_DAY, (days[1] + 1) * PER_DAY
         if asked.before is not None:
             high = min(high, asked.before)
-        sql = f"SELECT {_ROW} FROM state_texts WHERE words @@ %s::tsquery AND id >= %s AND id < %s"  # noqa: S608
-        bound: list[object] = [tsquery(asked.query, asked.facets, LONG), low, high]
-        for condition, value in (("at_us >= %s", asked.since_us), ("at_us < %s", asked.until_us)):
-            if value is not None:
-                sql += f" AND {condition}"
-                bound.append(value)
-        sql += " ORDER BY id DESC LIMIT %s"
         most = str(int(seconds * 1000) + 1)
         self._connection.exec_driver_sql("SELECT set_config('statement_timeout', %s, true)", (most,))
+        query = tsquery(asked.query, asked.facets, LONG)
+        times = (asked.since_us or 0, asked.until_us if asked.until_us is not None else 1 << 62)
         try:
-            found = self._connection.exec_driver_sql(sql, (*bound, limit)).fetchall()
+            found = None if self._is_short(days) else self._all_of(query, (low, high, *times))
+            if found is None:
+                return self._newest(query, (low, high, *times), limit)
+            return self._rows(sorted(found, reverse=True)[:limit])
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", "") != _CANCELED:
                 raise
             self._connection.rollback()
             raise OutOfTime from None
-        return [Row(row[0], bytes(row[1]), *row[2:]) for row in found]
+
+    def _is_short(self, days: tuple[int, int]) -> bool:
+        """Whether there is so little that looking at all of it takes no time."""
+        return days[0] == days[1] and self._last(days[0]) <= SHORT
+
+    def _all_of(self, query: str, bound: tuple[int, int, int, int]) -> list[int] | None:
+        """The ids of all that there is, by the index of words; None where that is more than `FEW`.
+
+        The planner can't know how rare a word is, and would look through all texts for one that isn't there:
+        `id + 0` leaves it no way but the words'.
+        """
+        self._connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+        sql = (
+            "SELECT id FROM state_texts WHERE words @@ %s::tsquery AND id + 0 >= %s AND id + 0 < %s "
+            "AND at_us + 0 >= %s AND at_us + 0 < %s LIMIT %s"
+        )
+        found = self._connection.exec_driver_sql(sql, (query, *bound, FEW + 1)).fetchall()
+        self._connection.exec_driver_sql("SET LOCAL enable_seqscan = on")
+        return None if len(found) > FEW else [row[0] for row in found]
+
+    def _newest(self, query: str, bound: tuple[int, int, int, int], limit: int) -> list[Row]:
+        """Back from the newest: where it's not rare, the first few are soon found."""
+        self._connection.exec_driver_sql("SET LOCAL enable_bitmapscan = off")
+        sql = (
+            f"SELECT {_ROW} FROM state_texts WHERE words @@ %s::tsquery "  # noqa: S608 (constants)
+            "AND id >= %s AND id < %s AND at_us >= %s AND at_us < %s ORDER BY id DESC LIMIT %s"
+        )
+        found = self._connection.exec_driver_sql(sql, (query, *bound, limit)).fetchall()
+        self._connection.exec_driver_sql("SET LOCAL enable_bitmapscan = on")
+        return [_row(row) for row in found]
+
+    def _rows(self, ids: list[int]) -> list[Row]:
+        sql = f"SELECT {_ROW} FROM state_texts WHERE id = ANY(%s) ORDER BY id DESC"  # noqa: S608 (constants)
+        return [_row(row) for row in self._connection.exec_driver_sql(sql, (ids,))]
 
     def days(self) -> tuple[int, int] | None:
         row = self._connection.execute(text("SELECT min(id), max(id) FROM state_texts")).one()
@@ -116,6 +149,10 @@ class PostgresIndex:
         sql = "SELECT max(id) FROM state_texts WHERE id >= %s AND id < %s"
         last = self._connection.exec_driver_sql(sql, (epoch * PER_DAY, (epoch + 1) * PER_DAY)).scalar()
         return 0 if last is None else last - epoch * PER_DAY
+
+
+def _row(row: Any) -> Row:
+    return Row(row[0], bytes(row[1]), *row[2:])
 
 
 def vector(document: Document) -> str:

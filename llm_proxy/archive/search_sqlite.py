@@ -62,6 +62,7 @@ class SqliteIndex:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA temp_store=MEMORY")
+            connection.execute("PRAGMA secure_delete=ON")  # what was forgotten must not stand in free pages
             index = cls(connection)
             index._prepare(identity)
         except BaseException:

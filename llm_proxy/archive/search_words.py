@@ -17,6 +17,9 @@ _ASCII = re.compile(r"[a-z0-9]+")
 _ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _WORD = re.compile(f"[{_ALONE}]|[^\\W_{_ALONE}]+")
 
+_VOICED = "\u3099\u309a"
+"""Marks of kana, which are no accents."""
+
 
 class Place(NamedTuple):
     """A word, and the characters of the text that it stands at."""
@@ -31,12 +34,17 @@ def words(text: str) -> list[str]:
     if text.isascii():
         return [word[:LONGEST_WORD] for word in _ASCII.findall(text.lower())]
     plain = unicodedata.normalize("NFKD", text).casefold()
-    plain = "".join([char for char in plain if not unicodedata.combining(char)])
+    plain = "".join([char for char in plain if char in _VOICED or not unicodedata.combining(char)])
+    plain = unicodedata.normalize("NFC", plain)
     return [word[:LONGEST_WORD] for word in _WORD.findall(plain)]
 
 
 def places(text: str) -> Iterator[Place]:
     """The words with where they stand; of a sign that stands for several words each has the same place."""
+    if text.isascii():
+        for found in _ASCII.finditer(text.lower()):
+            yield Place(found[0][:LONGEST_WORD], found.start(), found.end())
+        return
     for found in _WORDS_AS_WRITTEN.finditer(text):
         for word in words(found[0]):
             yield Place(word, found.start(), found.end())

@@ -147,6 +147,7 @@ def _commands(played: Played) -> Iterator[tuple[str, str]]:
     )
     yield "this run again, or as JSON with --json", f"{base} runs show {played.run.run_id}{option}"
     yield "the denied call in full: request, reply, verdicts", f"{base} calls show {denied} --json{option}"
+    yield "proof that none of it was changed since", f"{base} audit verify{option}"
     yield "who may call, and what each one spent", f"{base} agents list{option}"
     token = f"LLM_PROXY_TOKEN=$(cat {shlex.quote(str(played.directory / 'admin-token'))})"
     yield "a key for an agent of your own", f"{token} {base} keys issue support-agent --ttl 1h{option}"

@@ -125,9 +125,7 @@ class Offline:
     def release_hold(self, run_id: str, wish: retention.HoldWish) -> retention.HoldShown:
         return self._hold(run_id, wish, retention.releasing)
 
-    def _hold(
-        self, run_id: str, wish: retention.HoldWish, change: Callable[..., Job]
-    ) -> retention.HoldShown:
+    def _hold(self, run_id: str, wish: retention.HoldWish, change: Callable[..., Job]) -> retention.HoldShown:
         with self._engine() as engine:
             with engine.connect() as connection:
                 key = retention.meant(connection, run_id, wish)

@@ -1,4 +1,4 @@
-"""`llm-proxy refusals`: how often callers were turned away that could not be identified."""
+"""`llm-proxy refusals`: how often requests were turned away that could have no record."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ _COLUMNS = (Column("minute"), Column("reason", "bold"), Column("count", right=Tr
 
 
 def refusals(config: ConfigOption = None, *, limit: LimitOption = 50, as_json: JsonOption = False) -> None:
-    """Refusals of unidentified callers, counted by minute and reason; nothing else of them is kept.
+    """Refusals of unidentified callers and of what else has no record, counted by minute and reason.
 
     Reasons: `missing` (no key), `unknown` (no such key), `lapsed` (revoked, expired, or its agent is gone);
-    of signed tokens such as `expired`, `wrong_audience`, `bad_signature`, `unknown_issuer`.
+    of signed tokens such as `expired`, `wrong_audience`, `bad_signature`, `unknown_issuer`; `client_gone`
+    (left before its request was whole) and `store_unavailable`.
     """
     with reading(load(config)) as connection:
         rows = list_refusals(connection, limit=limit) if connection is not None else []

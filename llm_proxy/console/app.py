@@ -9,14 +9,18 @@ from fastapi import FastAPI, Request, Response
 from llm_proxy.admin.door import APPROVAL_READERS, READERS, operators
 from llm_proxy.config.choices import Role
 from llm_proxy.console.agents import AgentPages
+from llm_proxy.console.approvals import ApprovalPages
 from llm_proxy.console.assets import PREFIX, Asset, Assets
+from llm_proxy.console.audit import AuditPages
 from llm_proxy.console.overview import OverviewPages
 from llm_proxy.console.pages import Pages
+from llm_proxy.console.policy import PolicyPages
 from llm_proxy.console.runs import RunPages
 from llm_proxy.console.security import HEADERS
 from llm_proxy.console.sessions import Credential, Sessions
 from llm_proxy.console.signin import SignIn
 from llm_proxy.console.spend import SpendPages
+from llm_proxy.console.targets import TargetPages
 from llm_proxy.console.visit import SIGN_IN, Guard, Page, Refused, Visit
 from llm_proxy.worker import Worker
 
@@ -56,8 +60,18 @@ class Console:
             self._add(app, method, path, page, roles)
 
         add("POST", "/console/signout", self._signing.leave, ANYBODY)
-        for pages in (OverviewPages, AgentPages, RunPages, SpendPages):
-            pages(self._worker).add_to(add)
+        worker = self._worker
+        for pages in (
+            OverviewPages(worker),
+            AgentPages(worker),
+            RunPages(worker),
+            ApprovalPages(worker, self.sessions),
+            SpendPages(worker),
+            PolicyPages(worker),
+            TargetPages(worker),
+            AuditPages(worker, self.pages),
+        ):
+            pages.add_to(add)
         add("GET", "/console/{rest:path}", _nowhere, ANYBODY)
         add("POST", "/console/{rest:path}", _nowhere, ANYBODY)
 

@@ -67,12 +67,16 @@ class Pages:
         self._environment.filters.update(filters)
 
     def show(
-        self, template: str, session: Session | None, *, at: str = "", status: int = 200, **told: Any
+        self, template: str, session: Session | None, *, at: str = "", code: int = 200, **told: Any
     ) -> HTMLResponse:
         """The page, for whoever is signed in; `at` is its entry of the navigation."""
         places = [p for p in PLACES if session is not None and session.operator.roles & p.roles]
         page = self._environment.get_template(template).render(session=session, places=places, at=at, **told)
-        return HTMLResponse(page, status, HEADERS)
+        return HTMLResponse(page, code, HEADERS)
+
+    def piece(self, template: str, **told: Any) -> str:
+        """A piece of a page, for its script to put in."""
+        return self._environment.get_template(template).render(**told)
 
 
 def _shown(value: object) -> object:

@@ -35,5 +35,9 @@ class Store:
 
         return await asyncio.to_thread(within)
 
+    async def within(self, what: Callable[[], T]) -> T:
+        """In a thread, for what opens its own connection."""
+        return await asyncio.to_thread(what)
+
     def now_us(self) -> int:
         return self.worker.services.now_us()

@@ -61,7 +61,7 @@ class SignIn:
                 self._failed.append(self._now_us())
                 log.warning("a token that nobody has was shown at /console")
                 wrong = "No operator has this token."
-                return self._pages.show("signin.html", None, status=401, to=to, wrong=wrong)
+                return self._pages.show("signin.html", None, code=401, to=to, wrong=wrong)
             session = await asyncio.to_thread(self._sessions.begin, credential)
         except Exception as error:  # noqa: BLE001  a person is told, whatever it was
             return self._guard.refusal(error, None)

@@ -102,7 +102,7 @@ class Guard:
     def refusal(self, error: Exception, session: Session | None) -> Response:
         refused = _refusal_of(error)
         return self._pages.show(
-            "refused.html", session, status=refused.status, title=refused.title, text=refused.text
+            "refused.html", session, code=refused.status, title=refused.title, text=refused.text
         )
 
     def _first(self, request: Request) -> Response:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from collections.abc import Set as AbstractSet
-from functools import partial
 
 import structlog
 from msgspec import structs
 
-from llm_proxy.call_log import ids_of
+from llm_proxy.call_log import CallIds
 from llm_proxy.census import LEFT
 from llm_proxy.errors import Kind, ProxyError, failed_inside
 from llm_proxy.exchange import Exchange
@@ -85,7 +84,8 @@ class ModelApi:
         exchange = Exchange(id=uuid7(now), started_us=now, dialect=dialect, clock0=time.perf_counter())
         services.metrics.call_started()
         services.census.arrived()
-        about.set(partial(ids_of, exchange))
+        ids = CallIds(exchange)
+        about.set(ids)
         refused: ProxyError | None = None
         sink: AnySink = RawSink(exchange, send) if dialect.raw else BodySink(exchange, send)
         try:
@@ -107,6 +107,7 @@ class ModelApi:
             await sink.fail(refused)
         finally:
             self._account(exchange, refused)
+            ids.end()
             services.bodies.leave(len(exchange.body))
             services.standing.leave(exchange)
             services.metrics.call_ended()

@@ -11,6 +11,7 @@ from llm_proxy.recording import ending_of, released_bytes
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.evidence import BlobDraft
+from llm_proxy.records.folding import folded
 
 NOTHING_RELEASED = "-"
 _LITTLE = 128
@@ -70,11 +71,19 @@ def _stored(exchange: Exchange, addresser: Addresser, now_us: int, blobs: list[B
         released=_released(exchange, addresser, now_us, blobs, ending),
         pieces=pieces(before, ending.pieces),
         rounds=pieces(rounds, ending.rounds),
-        sent=ending.sent,
+        sent=_folded(exchange, ending, addresser, blobs),
         masked=ending.masked,
         edits=edits if told else (),
-        edited="" if told else fresh(bodies.encode(edits), None),
+        edited="" if told else fresh(*_masked(bodies.encode(edits), exchange)),
     )
+
+
+def _folded(
+    exchange: Exchange, ending: Ending, addresser: Addresser, blobs: list[BlobDraft]
+) -> bodies.Content | None:
+    if ending.sent is None or not exchange.keeps_content:
+        return ending.sent
+    return folded(ending.sent, ending.messages, addresser, blobs)
 
 
 def _edits(exchange: Exchange) -> tuple[bodies.Edit, ...]:
@@ -82,6 +91,11 @@ def _edits(exchange: Exchange) -> tuple[bodies.Edit, ...]:
     if exchange.request_masked or not exchange.edits:
         return ()
     return tuple([bodies.Edit(start, end, text.decode()) for start, end, text in exchange.edits])
+
+
+def _masked(edits: bytes, exchange: Exchange) -> tuple[bytes, bytes | None]:
+    mask = exchange.record_mask
+    return edits, mask.content(edits) if mask is not None else None
 
 
 def _tells_nothing(exchange: Exchange) -> bool:

@@ -88,8 +88,9 @@ def _problems(view: CallView, sums: Counter[str]) -> Iterable[str]:
         sums["bytes"] += len(came)
     elif view.status in _SAID and not view.problem:
         yield f"call {view.id}: its reply is no longer kept"
-    if any(not decision.kept for decision in view.decisions):
-        yield f"call {view.id}: arguments of its tool calls are no longer kept"
+        return
+    if not view.kept and view.request is not None:
+        yield f"call {view.id}: some of its content is no longer kept"
 
 
 def _chained(connection: Connection, ids: list[str]) -> tuple[int, list[str]]:

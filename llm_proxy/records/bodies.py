@@ -12,6 +12,18 @@ from llm_proxy.records.judged import Judged
 from llm_proxy.records.view import Attempt, Decision, Problem, ProviderUse, ToolResultView, Withheld
 
 
+class Fold(msgspec.Struct, frozen=True, array_like=True):
+    """A list of messages, the first at byte `start` of the envelope, `step` bytes from one to the next.
+
+    `parts` are in order: (0, a message's address), or (level, that of a block of addresses a level below),
+    in URL-safe base64 (see `folding.py`).
+    """
+
+    start: int
+    step: int
+    parts: tuple[tuple[int, str], ...]
+
+
 class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A request's body: an envelope, and the blobs that belong in it.
 
@@ -25,6 +37,8 @@ class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     envelope: str = ""
     cuts: tuple[tuple[int, str], ...] = ()
+    fold: Fold | None = None
+    """The cuts of a long list of messages."""
     holes: tuple[tuple[int, str], ...] = ()
     whole: str = ""
     masked: bool = False

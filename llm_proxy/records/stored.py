@@ -51,9 +51,10 @@ def row_digest(salt: bytes, id_: bytes, epoch: int, codec: str, size: int, data:
 def stored_draft(rows: Sequence[BlobRow], salt_of: Callable[[int], bytes], now_us: int) -> Draft:
     """The record of `rows`."""
     days: dict[int, list[bytes]] = {}
+    salts = {epoch: salt_of(epoch) for epoch in {row[1] for row in rows}}
     for row in rows:
         epoch = row[1]
-        days.setdefault(epoch, []).append(row[0] + row_digest(salt_of(epoch), *row))
+        days.setdefault(epoch, []).append(row[0] + row_digest(salts[epoch], *row))
     told = tuple(
         Day(epoch=epoch, rows=base64.b64encode(b"".join(found)).decode()) for epoch, found in days.items()
     )

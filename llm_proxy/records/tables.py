@@ -46,6 +46,12 @@ records = Table(
     Column("hash", LargeBinary(32), nullable=False),
     Index("records_call", "call_id"),
     Index(
+        "records_read",
+        "at_us",
+        sqlite_where=text("kind = 'content.read'"),
+        postgresql_where=text("kind = 'content.read'"),
+    ),
+    Index(
         "records_config",
         "at_us",
         sqlite_where=text("kind = 'config.loaded'"),

@@ -68,9 +68,7 @@ class Writer:
         Without `keeps_content` no content is stored, whatever jobs bring.
         """
         self.id = writer_id
-        self._committer = Committer(
-            engine, writer_id, now_us, watched, announce, keeps_content=keeps_content
-        )
+        self._committer = Committer(engine, writer_id, now_us, watched, announce, keeps_content=keeps_content)
         self._queue: queue.SimpleQueue[_Queued | None] = queue.SimpleQueue()
         self._waiting = 0
         self._room = asyncio.Event()

@@ -97,7 +97,7 @@ class RecordMask:
         """The rules for a string where it stands."""
         if said.is_number:
             return self.everywhere if not _VALUES.isdisjoint(said.keys) else ()
-        if said.keys and said.keys[-1] in _NAMES:
+        if said.keys and said.keys[-1] in _NAMES and not _is_argument(said.keys):
             return [rule for rule in self.everywhere if rule.detect == "secret"]
         return self.everywhere
 
@@ -129,6 +129,12 @@ class RecordMask:
         text = data.decode("latin-1")
         found = find("secret", text)
         return replaced(text, [Hit(a, b, 0, MASK) for a, b in found]).encode("latin-1") if found else data
+
+
+def _is_argument(keys: tuple[str, ...]) -> bool:
+    """Whether a string stands in a tool call's arguments, where every name is the tool's own."""
+    above = keys[:-1]
+    return "arguments" in above or "partial_json" in above or "input" in above[1:]
 
 
 def record_mask(

@@ -13,6 +13,8 @@ from llm_proxy.wire.dialects import DIALECTS
 MOST_CALLS = 10_000
 MOST_BYTES = 512 << 20
 """Of content that is held in memory."""
+_SOON = 8
+"""Calls within which a retry comes."""
 
 
 class NotReplayable(Exception):
@@ -46,6 +48,11 @@ class Run:
     left_out: int
     """Calls of the run that no replay serves: files, batches, actions to check, fetched responses."""
 
+    def retried(self, call: Recorded) -> bool:
+        """Whether the recorded agent asked the same again soon after."""
+        later = self.calls[call.number : call.number + _SOON]
+        return any(each.asked.digest == call.asked.digest for each in later)
+
 
 def replayable(call: CallView) -> bool:
     """Whether it is a request that an agent posts to a model API and that can be read."""
@@ -76,7 +83,11 @@ def run_of(run_id: str, agent_id: str, views: Iterable[CallView]) -> Run:
 
 def _asked(view: CallView) -> Asked | None:
     """None for a request that could not be read when it came, either. Raises `NotReplayable`."""
-    if view.request is None or (_has_reply(view) and view.emitted is None and view.released is None):
+    if (
+        not view.kept
+        or view.request is None
+        or (_has_reply(view) and view.emitted is None and view.released is None)
+    ):
         raise NotReplayable(
             f"The content of call {view.id} is no longer kept (records.retention_days, records.content), and "
             "a run is only replayed whole."

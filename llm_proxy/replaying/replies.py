@@ -33,13 +33,14 @@ class Reply:
     total_s: float = 0.0
 
 
-def reply_to(recorded: Recorded, dialect: Dialect, request: WireRequest) -> Reply:
+def reply_to(recorded: Recorded, dialect: Dialect, request: WireRequest, *, retried: bool) -> Reply:
     """What answers `request`, which is of `dialect`. Raises `ProxyError`: the recorded failure, as it was.
 
-    Also where the reply can't be put into the form that is asked for.
+    Also where the reply can't be put into the form that is asked for. `retried`: the recorded agent asked the
+    same again, and so this one may.
     """
     call, came = recorded.call, recorded.came
-    error = _failure(call)
+    error = _failure(call, retried=retried)
     if error is not None and (not came or not request.stream):
         raise error
     if not came:
@@ -67,7 +68,7 @@ def reply_to(recorded: Recorded, dialect: Dialect, request: WireRequest) -> Repl
     )
 
 
-def _failure(call: CallView) -> ProxyError | None:
+def _failure(call: CallView, *, retried: bool) -> ProxyError | None:
     """What the recorded agent was refused with, or told at the end of what it got."""
     problem = call.problem
     if problem is None or call.status in (Status.OK, Status.CLIENT_GONE):
@@ -76,8 +77,7 @@ def _failure(call: CallView) -> ProxyError | None:
         kind = Kind(problem.kind)
     except ValueError:
         kind = Kind.UPSTREAM_FAILED
-    waits = kind in (Kind.UPSTREAM_UNAVAILABLE, Kind.STORE_UNAVAILABLE, Kind.RATE_LIMITED)
-    return ProxyError(kind, problem.message, status=problem.status, retryable=waits)
+    return ProxyError(kind, problem.message, status=problem.status, retryable=retried)
 
 
 def _nothing(recorded: Recorded) -> ProxyError:

@@ -37,7 +37,7 @@ class Rules:
     """The first divergence is answered with an error, and ends it."""
     linger_s: float = 10
     """How long it goes on answering once every call was asked for."""
-    max_body: int = 32 << 20
+    max_body: int
 
 
 class Broken(Exception):
@@ -55,6 +55,7 @@ class Replay:
         self._log = Log(run)
         self._moved = asyncio.Event()
         self._ends = False
+        self._busy = 0
 
     def report(self) -> Report:
         return self._log.report(self._matching.ahead)
@@ -65,10 +66,10 @@ class Replay:
         self._moved.set()
 
     async def finished(self) -> None:
-        """Returns once every call was asked for and a while passed, or it was ended."""
+        """Returns once every call was answered and a while passed, or it was ended."""
         while not self._ends:
             self._moved.clear()
-            wait = None if self._matching.ahead else self._rules.linger_s
+            wait = None if self._matching.ahead or self._busy else self._rules.linger_s
             try:
                 async with asyncio.timeout(wait):
                     await self._moved.wait()
@@ -82,7 +83,7 @@ class Replay:
         try:
             self._admit(dict(scope["headers"]))
             if dialect is not None:
-                await self._answer(dialect, scope, receive, send)
+                await self._attended(dialect, scope, receive, send)
             elif (scope["method"], scope["path"]) == ("GET", "/v1/models"):
                 names = list(dict.fromkeys(call.call.model for call in self._run.calls))
                 await respond(send, 200, _json(), models_body(names, 0))
@@ -105,6 +106,15 @@ class Replay:
                 retryable=False,
             )
 
+    async def _attended(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
+        """It doesn't end in the middle of a reply."""
+        self._busy += 1
+        try:
+            await self._answer(dialect, scope, receive, send)
+        finally:
+            self._busy -= 1
+            self._moved.set()
+
     async def _answer(self, dialect: Dialect, scope: Scope, receive: Receive, send: Send) -> None:
         body = await read_body(receive, dict(scope["headers"]), self._rules.max_body)
         request = dialect.parse(body)
@@ -112,11 +122,11 @@ class Replay:
         divergence = self._log.answered(match)
         if divergence is not None:
             self._tell(divergence)
-        self._moved.set()
         headers = self._headers(match, divergence)
         try:
             self._stop_if_strict(divergence)
-            reply = reply_to(self._found(match), dialect, request)
+            recorded = self._found(match)
+            reply = reply_to(recorded, dialect, request, retried=self._run.retried(recorded))
         except ProxyError as error:
             await _refuse(dialect, error, send, headers)
             return

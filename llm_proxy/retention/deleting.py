@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, func, select
 
+from llm_proxy.records.audit_tables import purged
 from llm_proxy.records.tables import blobs, salts
 from llm_proxy.retention.held import held_runs, holds, kept_addresses
 
@@ -53,7 +54,10 @@ class Day:
                 raise HoldsChanged
             ids = [id_ for id_, _ in some]
             connection.execute(blobs.delete().where(blobs.c.id.in_(ids), blobs.c.epoch == self._epoch))
-        return Gone(len(some), sum([size for _, size in some]))
+            gone = Gone(len(some), sum([size for _, size in some]))
+            so_far = {"blobs": purged.c.blobs + gone.blobs, "bytes": purged.c.bytes + gone.bytes}
+            connection.execute(purged.update().where(purged.c.epoch == self._epoch).values(so_far))
+        return gone
 
     def end(self) -> int:
         """Deletes the day's salt, unless something of the day is kept; how many pieces are.

@@ -14,6 +14,7 @@ import structlog
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from llm_proxy.archive.search_index import delete_texts
 from llm_proxy.errors import ProxyError
 from llm_proxy.records.audit_rows import PurgedRow
 from llm_proxy.records.batch import Job, Wrote
@@ -30,11 +31,11 @@ from llm_proxy.retention.held import TooManyHeld, held_runs, holds
 
 log = structlog.get_logger("llm_proxy.retention")
 
-LOOK_S = 60.0
+LOOK_S = 15.0
 """Between two looks at the clock: a new day's salt is taken into use, even where no call comes."""
-LEASE_US = 120_000_000
-EVERY = 10
-"""Looks between two turns."""
+LEASE_US = 30_000_000
+EVERY = 40
+"""Looks between two turns; where another process was at it, the next look is one."""
 PAUSE_S = 0.02
 """After a transaction: whoever waits to write comes in between."""
 BY_ITSELF = "retention"
@@ -87,8 +88,8 @@ class Retention:
         while True:
             try:
                 await self._roll()
-                if looks % EVERY == 0:
-                    await self._by_itself()
+                if looks % EVERY == 0 and not await self._by_itself():
+                    looks -= 1
             except (ProxyError, SQLAlchemyError, OSError) as error:
                 self.problem = f"the store can't be used ({type(error).__name__})"
                 log.warning("retention waits for the store", error=type(error).__name__)
@@ -116,13 +117,15 @@ class Retention:
         self.problem = ""
         return done
 
-    async def _by_itself(self) -> None:
+    async def _by_itself(self) -> bool:
+        """False where another process is at it, or was a moment ago."""
         try:
             await self.turn()
         except Busy:
-            return
+            return False
         except (ExportFailed, TooManyHeld) as error:
             log.error("content that is due stays undeleted", why=str(error))
+        return True
 
     async def _roll(self) -> None:
         """A process that rested over midnight would go on with the salt of a day that is deleted some day."""
@@ -132,6 +135,8 @@ class Retention:
     async def _turn(self, by: str) -> list[DayDone]:
         before = first_kept(self._now_us(), self._rules.days)
         done = [await self._day(each, by) for each in await asyncio.to_thread(self._due, before)]
+        if done:
+            await asyncio.to_thread(self._forget, before)
         if done or not self._rules.keeps_all:
             await self._beside(before)
         return done
@@ -214,6 +219,11 @@ class Retention:
             steps = in_steps(self._engine, change)
             while await asyncio.to_thread(next, steps, 0):
                 await self._lead()
+
+    def _forget(self, before: int) -> None:
+        """No word of what is gone is found any more."""
+        with self._engine.connect() as connection, connection.begin():  # SQLite's index is another file
+            delete_texts(connection, before, held_runs(connection))
 
     def _held(self) -> beside.Held:
         with self._engine.connect() as connection:

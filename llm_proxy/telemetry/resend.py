@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import assert_never
 
@@ -70,10 +70,9 @@ class Resender:
         return told
 
     def _send(self, items: Sequence[Item], told: Resent) -> None:
-        whole = [packed for item in items for packed in self._packer.whole(item)]
-        work = deque(self._packer.packs(whole))
-        patient_until = time.monotonic() + self._patience_s
         bad: set[str] = set()
+        work = deque(self._packer.packs(self._built(items, told, bad)))
+        patient_until = time.monotonic() + self._patience_s
         while work:
             pack = work.popleft()
             outcome = self._transport.send(self._packer.request(pack))
@@ -101,6 +100,15 @@ class Resender:
             told.items += 1
             if item.id not in bad:
                 self._sent(item)
+
+    def _built(self, items: Sequence[Item], told: Resent, bad: set[str]) -> Iterator[Packed]:
+        for item in items:
+            try:
+                yield from self._packer.whole(item)
+            except Exception as error:  # noqa: BLE001  one odd record must not hold up all the others
+                why = f"no span could be built: {type(error).__name__}"
+                told.refused.append(RefusedSpan(item.id, "", why))
+                bad.add(item.id)
 
 
 def _refused(packed: Packed, refusal: Partial | TooLarge | Invalid) -> RefusedSpan:

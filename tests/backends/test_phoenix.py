@@ -23,7 +23,6 @@ from tests.backends.phoenix import Phoenix, serving_phoenix
 pytestmark = [pytest.mark.phoenix, pytest.mark.asyncio(loop_scope="module")]
 
 DEMO_RUN, DEMO_AGENT, DEMO_CALLS = "refund-A-1042", "support-agent", 4
-DEMO_PRICES = {"input": 2.5, "output": 10.0}
 LLM = "span_kind == 'LLM'"
 
 
@@ -43,7 +42,6 @@ class Shown:
 @pytest.fixture(scope="module")
 def phoenix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Phoenix]:
     with serving_phoenix(tmp_path_factory.mktemp("phoenix")) as server:
-        server.price("support-model", **DEMO_PRICES)
         server.price(house.MODEL, **house.PER_MILLION)
         yield server
 
@@ -165,7 +163,7 @@ async def test_tokens_are_shown(shown: Shown) -> None:
 
 
 async def test_cost_is_shown_and_is_the_proxys(shown: Shown) -> None:
-    """Ours as an attribute; Phoenix's own sum, from the same prices, is the same."""
+    """Ours as an attribute, and Phoenix's own sum the same. The demo's prices it knows without being told."""
     for call_id, call in shown.calls.items():
         span = shown.span(call_id)
         assert span["attributes"]["llm_proxy"]["cost_micro_usd"] == call.cost_micro_usd

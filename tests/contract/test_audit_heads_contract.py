@@ -169,9 +169,9 @@ def _rewrite(connection: Connection, writer: str, seq: int, body: bytes) -> None
     previous = GENESIS
     columns = "seq, kind, at_us, call_id, run_id, agent_id, body"
     query = f"SELECT {columns} FROM records WHERE writer = '{writer}' ORDER BY seq"
-    for at, *rest, old in rows(connection, query):
+    for at, kind, at_us, call_id, run_id, agent_id, old in rows(connection, query):
         new = body if at == seq else bytes(old)
-        previous = link(previous, Row(writer, at, *rest, new))
+        previous = link(previous, Row(writer, at, kind, at_us, call_id, run_id, agent_id, new))
         change = f"UPDATE records SET body = :body, hash = :hash WHERE {WHERE}"
         without(connection, change, body=new, hash=previous, writer=writer, seq=at)
     without(connection, "UPDATE state_writers SET head_hash = :h WHERE writer = :w", h=previous, w=writer)

@@ -14,10 +14,12 @@ from llm_proxy.errors import ProxyError
 from llm_proxy.records.audit_tables import purged
 from llm_proxy.records.blobs import DAY_US
 from llm_proxy.records.evidence import RecordKind
+from llm_proxy.records.ids import uuid7
 from llm_proxy.records.policy_tables import approvals
 from llm_proxy.records.retention_bodies import read_deleted
 from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.tables import records, runs
+from llm_proxy.records.writer import Writer
 from llm_proxy.retention import deleting
 from llm_proxy.retention import keeper as keeper_module
 from llm_proxy.retention.exporting import ExportFailed
@@ -179,7 +181,7 @@ async def test_a_copy_is_written_before_and_without_it_nothing_goes(engine: Engi
         blocked.unlink()
         (done,) = await now.retention.turn()
         assert now.retention.problem == ""
-    first, line, last = map(json.loads, gzip.open(done.file, "rt").read().splitlines())
+    first, line, last = map(json.loads, gzip.decompress(Path(done.file).read_bytes()).splitlines())  # noqa: ASYNC240
     assert first == {"format": "llm-proxy.content/1", "day": "2026-12-06", "version": first["version"]}
     assert last == {"calls": 1}
     assert (line["call"]["id"], line["request"], line["emitted"]) == (
@@ -209,10 +211,10 @@ async def test_one_process_sweeps_and_a_process_that_rested_takes_the_new_day(en
         await old.call()
         old.clock.now += 40 * DAY_US
         assert old.writer.addresser.epoch == TODAY - 40
-        await old.retention._roll()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        await old.retention._roll()  # pyright: ignore[reportPrivateUsage]
         assert old.writer.addresser.epoch == TODAY
         async with house(engine) as other:
-            assert other.retention._lease.lead()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            assert other.retention._lease.lead()  # pyright: ignore[reportPrivateUsage]
             with pytest.raises(keeper_module.Busy):
                 await old.retention.turn()
             await other.retention.turn()
@@ -220,9 +222,6 @@ async def test_one_process_sweeps_and_a_process_that_rested_takes_the_new_day(en
 
 
 async def test_without_content_only_sizes_and_hashes_are_kept(engine: Engine) -> None:
-    from llm_proxy.records.writer import Writer  # noqa: PLC0415
-    from llm_proxy.records.ids import uuid7  # noqa: PLC0415
-
     clock = Clock()
     writer = Writer(engine, uuid7(clock()), clock, keeps_content=False)
     await writer.start()

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+
 import pytest
 from sqlalchemy import Engine
 
 from llm_proxy.archive.search import BadSearch
-from tests.contract.searched import found, held, index, marked, texts, told, user
+from llm_proxy.archive.search_index import delete_texts, file_of
+from llm_proxy.archive.search_indexer import Indexer
+from llm_proxy.archive.search_sqlite import index_file
+from llm_proxy.archive.search_store import Overtaken
+from llm_proxy.records.audit_tables import purged
+from llm_proxy.records.blobs import DAY_US
+from llm_proxy.records.leases import Lease
+from llm_proxy.records.runstate import RunKey
+from tests.contract.searched import found, held, index, indexer, marked, texts, told, user
 from tests.contract.stored import engine as engine
 from tests.contract.stored import url as url
+from tests.proxy import until
 from tests.stores import Clock, Desk, writing
 
 pytest_plugins = ["tests.postgres"]
@@ -120,7 +132,7 @@ async def test_what_is_not_indexed_yet_is_told_and_nothing_is_indexed_twice(engi
 
 _HOSTILE = (
     '"unended', "a AND OR NOT", "NEAR(a b)", "col:x", "' OR 1=1 --", "refund' & 'x", "a\0b", "^a $b {c}",
-    "*x", "\\'x", "words : refund", '"a" "b" -"c"', "refund\ud800", "%s %(x)s ?", "-a b", "é" * 900, "a:* & !b",
+    "*x", "\\'x", "w : refund", '"a" "b" -"c"', "refund\ud800", "%s %(x)s ?", "-a b", "é" * 900, "a:* & !b",
 )  # fmt: skip
 _NOTHING = ("", "   ", "!!!", "-only", '""', "x" * 1_000_000, "a " * 60, "\0", "\\'")
 
@@ -145,3 +157,83 @@ async def test_phrases_are_told_apart_in_texts_of_any_length(engine: Engine) -> 
     assert [hit.row.run_id for hit in found(engine, '"needle in hay"').hits] == ["run-1"]
     assert [hit.row.run_id for hit in found(engine, 'hay -"needle in"').hits] == ["run-2"]
     assert marked(found(engine, '"needle in hay"')) == [["needle in hay"]]
+
+
+async def test_days_are_forgotten_but_for_runs_that_are_held(engine: Engine) -> None:
+    clock = Clock()
+    async with writing(engine, clock) as writer:
+        desk = Desk(writer, clock)
+        await held(desk, told("first secret"), user("tell me"), run="held")
+        await held(desk, told("second secret"), user("tell me"), run="let-go")
+        day = clock.now // DAY_US
+        index(engine, clock)
+        clock.now += DAY_US
+        await held(desk, told("third secret"), user("tell me"), run="later")
+    index(engine, clock)
+    assert texts(found(engine, "secret")) == ["third secret", "second secret", "first secret"]
+    with engine.begin() as connection:
+        assert delete_texts(connection, day, set()) == 0
+        gone = delete_texts(connection, day + 1, {RunKey("bot", "held")})
+    assert gone == 2
+    assert texts(found(engine, "secret")) == ["third secret", "first secret"]
+    assert texts(found(engine, "tell", run="held")) == ["tell me"]
+    with engine.begin() as connection:
+        assert delete_texts(connection, day + 1, set()) == 2
+    assert texts(found(engine, "secret")) == ["third secret"]
+    index(engine, clock)
+    assert texts(found(engine, "secret")) == ["third secret"]
+
+
+async def test_what_retention_deleted_is_forgotten_by_the_indexer_itself(engine: Engine) -> None:
+    clock = Clock()
+    async with writing(engine, clock) as writer:
+        await held(Desk(writer, clock), told("old secret"), user("tell me"))
+    index(engine, clock)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        connection.execute(purged.insert().values(epoch=clock.now // DAY_US, at_us=clock.now))
+    running = indexer(engine, clock)
+    running.start()
+    try:
+        await until(lambda: found(engine, "secret").hits == (), "the text is forgotten")
+    finally:
+        await asyncio.to_thread(running.stop)
+
+
+async def test_an_indexer_that_lost_its_turn_adds_nothing_twice(engine: Engine) -> None:
+    """Two lead at once, as where a lease ran out in the middle of a batch."""
+    clock = Clock()
+    async with writing(engine, clock) as writer:
+        desk = Desk(writer, clock)
+        for number in range(5):
+            await held(desk, told(f"answer {number}"), user("the question"), run=f"run-{number}")
+    one, two = indexer(engine, clock, "one"), indexer(engine, clock, "two")
+    for each in (one, two):
+        each._lease = Lease(engine, f"search-{id(each)}", "w", clock)  # pyright: ignore[reportPrivateUsage]
+    await asyncio.gather(*[asyncio.to_thread(_persist, each) for each in (one, two)])
+    assert len(found(engine, "question").hits) == len(found(engine, "answer").hits) == 5
+    assert len({hit.row.id for hit in found(engine, "answer").hits}) == 5
+
+
+def _persist(indexer: Indexer) -> None:
+    while True:
+        try:
+            assert indexer.catch_up(30).records == 0
+        except Overtaken:
+            continue
+        return
+
+
+async def test_an_index_of_another_store_is_made_anew(engine: Engine) -> None:
+    clock = Clock()
+    ids = await _conversation(engine, clock)
+    if engine.dialect.name == "postgresql":
+        return
+    with engine.connect() as connection:
+        file = index_file(file_of(connection))
+    with sqlite3.connect(file) as beside:
+        beside.execute("UPDATE about SET store = 'another'")
+    beside.close()
+    assert found(engine, "refund").hits == ()
+    assert found(engine, "refund").behind.records > 0
+    index(engine, clock)
+    assert {hit.row.call_id for hit in found(engine, "refund").hits} == {ids[0], ids[2]}

@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, inspect, text
 
 from budgets import METADATA as LEDGER
-from llm_proxy.records.audit_tables import METADATA
+from llm_proxy.records.console_tables import METADATA
 from llm_proxy.records.migrate import NewerStore, status, upgrade
 from tests.contract.stored import engine as engine
 from tests.contract.stored import url as url

@@ -31,6 +31,7 @@ default:
     - {{when: {{last_user_contains: <denied>, turn: 0}}, text: I mail it., tool_calls: [{_READ}, {_BAD}]}}
     - {{when: {{last_user_contains: <slow>}}, latency_s: 0.3, delta_s: 0.1, deltas: 4, text: one two three}}
     - {{when: {{last_user_contains: <fails>}}, status: 400, error: {{message: too odd, code: odd}}}}
+    - {{when: {{last_user_contains: <busy>}}, status: 503, fail_times: 2}}
     - {{when: {{last_user_contains: <breaks>}}, text: one two three four five, cut_after: 3}}
     - {{when: {{last_user_contains: <key>}}, text: It is sk-proj-abcdefghijklmnopqrstuvwxyz0123456789ABCD.}}
     - {{text: All done.}}
@@ -82,7 +83,7 @@ async def replayed(
     """A replay of the run, which ends with the block; then its report is there."""
     opened = listening("127.0.0.1", 0)
     served = Served(f"http://127.0.0.1:{opened.getsockname()[1]}")
-    rules = Rules(keys=[hash_key(KEY)], speed=speed, strict=strict, linger_s=linger_s)
+    rules = Rules(keys=[hash_key(KEY)], speed=speed, strict=strict, linger_s=linger_s, max_body=1 << 20)
     replay, ready = Replay(recorded(proxy, run), rules, served.told.append), asyncio.Event()
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(serve(replay, opened, ready.set))

@@ -1,4 +1,4 @@
-"""`records.content`: what is masked, or never stored, stands nowhere in the store; what works goes on working."""
+"""`records.content`: what is masked, or never stored, stands nowhere in the store."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ RESULT = json.dumps({"mail": MAIL, "note": f"{WORDS} {IBAN}"})
 SCRIPT = f"""
 default:
   turns:
-    - {{when: {{turn: 0}}, text: "You said {SAYS}, {WORDS}.", reasoning: "They gave {MAIL}, {WORDS}.", deltas: 30,
-       usage: {{input: 40, output: 10}}, tool_calls: [{{name: crm_read, arguments: {{id: "{IBAN} {WORDS}"}}}},
+    - {{when: {{turn: 0}}, text: "You said {SAYS}, {WORDS}.", reasoning: "They gave {MAIL}, {WORDS}.",
+       deltas: 30, usage: {{input: 40, output: 10}},
+       tool_calls: [{{name: crm_read, arguments: {{id: "{IBAN} {WORDS}"}}}},
        {{name: wipe, arguments: {{id: "{WORDS}"}}}}]}}
     - {{text: "It is {MAIL}, {WORDS}.", usage: {{input: 70, output: 5}}}}
 """

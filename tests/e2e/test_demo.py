@@ -101,6 +101,7 @@ def test_the_commands_that_it_prints_work_as_they_stand(
     assert [re.findall(r"llm_proxy (\w+)", command)[0] for command in commands] == [
         "runs",
         "calls",
+        "audit",
         "agents",
         "keys",
         "serve",

@@ -17,8 +17,8 @@ from llm_proxy.records.tables import METADATA, blobs
 from llm_proxy.records.view import CallView, Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
-from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.items import Item
+from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.spans import spans_of
 from llm_proxy.wire.seal import unwrap
 from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, each_speaking

@@ -110,7 +110,7 @@ async def test_an_ended_call_is_gone_without_a_collection(tmp_path: Path) -> Non
     async with (
         running(parse_script(SCRIPT)) as upstream,
         _serving(tmp_path, _settings(upstream.base_url, tmp_path)) as base,
-        aiohttp.ClientSession() as http,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http,
     ):
         gc.collect()
         gc.disable()

@@ -12,11 +12,15 @@ import openai
 import pytest
 import pytest_asyncio
 
+from llm_proxy.identity.keyring import hash_key
+from llm_proxy.replaying.report import Divergence
+from llm_proxy.replaying.serve import Replay, Rules
+from llm_proxy.replaying.server import listening, serve
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, ChatAgent, Heard, speaking
-from tests.e2e.replay_house import POLICY, SCRIPT, Served, replayed, settings
-from tests.proxy import ProxyProcess, ask, headers, target
+from tests.e2e.replay_house import POLICY, SCRIPT, Served, recorded, replayed, settings
+from tests.proxy import KEY, ProxyProcess, ask, headers, target
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -191,15 +195,45 @@ async def test_failures_and_refusals_come_again(proxy: ProxyProcess) -> None:
     await proxy.settled()
     async with replayed(proxy, "failed") as served:
         assert await _ask(served, "<fails>", stream=True) == (400, "same", "1")
-        async with openai.AsyncOpenAI(
-            base_url=served.base_url, api_key=headers()["authorization"][7:], max_retries=0
-        ) as sdk:
+        async with openai.AsyncOpenAI(base_url=served.base_url, api_key=KEY, max_retries=0) as sdk:
             with pytest.raises(openai.APIError, match=r"broke off|connection|cut") as caught:
                 async for _ in await sdk.chat.completions.create(**ask("<breaks>", stream=True)):
                     pass
             assert not isinstance(caught.value, openai.APIStatusError)
         assert await _ask(served, "which", model="nobody-has-this") == (404, "same", "3")
     assert served.report.followed
+
+
+async def test_the_sdks_own_retries_are_replayed(proxy: ProxyProcess) -> None:
+    async def busy(at: str) -> str:
+        named = {"x-run-id": "busy"}
+        async with openai.AsyncOpenAI(base_url=at, api_key=KEY, max_retries=3, default_headers=named) as sdk:
+            reply = await sdk.chat.completions.create(**ask("<busy>"))
+            return reply.choices[0].message.content or ""
+
+    assert await busy(proxy.base_url) == "All done."
+    await proxy.settled()
+    assert [view.status for view in proxy.views(run="busy")] == ["failed", "failed", "ok"]
+    async with replayed(proxy, "busy") as served:
+        assert await busy(served.base_url) == "All done."
+    assert served.report.followed, served.told
+
+
+@pytest.mark.soak
+async def test_a_slow_last_reply_is_not_cut_by_the_end(proxy: ProxyProcess) -> None:
+    await _recorded(proxy, "last", "<slow>", stream=True)
+    opened, told = listening("127.0.0.1", 0), list[Divergence]()
+    replay = Replay(
+        recorded(proxy, "last"),
+        Rules(keys=[hash_key(KEY)], speed=0.25, linger_s=0, max_body=1 << 20),
+        told.append,
+    )
+    ready = asyncio.Event()
+    serving = asyncio.create_task(serve(replay, opened, ready.set))
+    await ready.wait()
+    served = Served(f"http://127.0.0.1:{opened.getsockname()[1]}")
+    assert await _ask(served, "<slow>", stream=True) == (200, "same", "1")
+    assert (await serving).followed
 
 
 async def test_a_stream_is_paced_as_it_was(proxy: ProxyProcess) -> None:
@@ -243,9 +277,7 @@ async def test_nobody_without_a_key_is_answered(proxy: ProxyProcess, chatted: li
 
 async def test_legacy_completions_are_replayed_in_either_form(proxy: ProxyProcess) -> None:
     async def complete(at: str, run: str, *, stream: bool) -> str:
-        async with openai.AsyncOpenAI(
-            base_url=at, api_key=headers()["authorization"][7:], default_headers={"x-run-id": run}
-        ) as sdk:
+        async with openai.AsyncOpenAI(base_url=at, api_key=KEY, default_headers={"x-run-id": run}) as sdk:
             if not stream:
                 return (await sdk.completions.create(model="m", prompt="say it")).choices[0].text
             chunks = await sdk.completions.create(model="m", prompt="say it", stream=True)

@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 from llm_proxy.cli.main import app
 from llm_proxy.records.content_reads import read_content_read
 from llm_proxy.records.tables import records
+from llm_proxy.replaying.from_file import run_in
+from llm_proxy.replaying.recorded import NotReplayable
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from tests.e2e.replay_house import SCRIPT
@@ -111,6 +113,29 @@ async def test_a_signal_ends_it_with_the_report(proxy: ProxyProcess) -> None:
         "It first diverged at call 2, message 1: asked something else.",
         "It never asked for 1 of them: 3.",
     ]
+
+
+async def test_an_export_is_replayed_without_the_store(proxy: ProxyProcess, tmp_path: Path) -> None:
+    file, bare = tmp_path / "run.jsonl", tmp_path / "bare.jsonl"
+    for args in (["--content", "--out", str(file)], ["--out", str(bare)]):
+        command = ["runs", "export", "told", *args, *_config(proxy)]
+        result = await asyncio.to_thread(CliRunner().invoke, app, command)
+        assert result.exit_code == 0, result.stderr
+    run = run_in(file)
+    assert ([call.call.status for call in run.calls], run.run_id, run.agent_id) == (["ok"] * 3, "told", "bot")
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-1]))
+    for path, said in (
+        (bare, "without its content"),
+        (cut, "was cut off"),
+        (tmp_path / "no", "can't be read"),
+    ):
+        with pytest.raises(NotReplayable, match=said):
+            run_in(path)
+    process = await _command(proxy, "--file", str(file), "--linger", "0")
+    assert await _ask(*await _opened(process), *TEXTS) == ["same"] * 3
+    await process.communicate()
+    assert process.returncode == 0
 
 
 async def test_content_that_is_gone_is_said_before_anything_is_served(proxy: ProxyProcess) -> None:

@@ -79,7 +79,8 @@ async def _adds_up(proxy: ProxyProcess, received: int) -> dict[str, float]:
 async def _status(
     http: aiohttp.ClientSession, url: str, body: bytes, key: str | None = KEY, method: str = "POST"
 ) -> int:
-    async with http.request(method, url, data=io.BytesIO(body) if body else None, headers=headers(key)) as reply:
+    data = io.BytesIO(body) if body else None
+    async with http.request(method, url, data=data, headers=headers(key)) as reply:
         await reply.read()
         return reply.status
 

@@ -131,16 +131,16 @@ async def test_a_sweep_is_killed_resumed_and_loads_no_call(store: str, tmp_path:
 
 async def _told(cli: Commands, proxy: ProxyProcess, held: str, gone: str, copies: Path) -> None:
     """What commands and /admin say of it; then the hold is released."""
-    (file,) = copies.iterdir()
-    lines = [json.loads(line) for line in gzip.open(file, "rt")]
+    (file,) = copies.iterdir()  # noqa: ASYNC240
+    lines = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
     assert {line["call"]["id"] for line in lines[1:-1]} == {held, gone}
     status = await cli("retention", "status")
     assert (status["holds"], status["held_runs"], status["due"]) == (1, 1, [])
     (day,) = status["deleted"]
     assert (day["blobs"], day["kept"]) == (MANY + 5, 7)
     shown = await cli("calls", "show", gone)
-    assert (shown["kept"], shown["request"], shown["reply"]) == (False, None, None)
-    assert (shown["decisions"][0]["kept"], shown["usage"] is not None) == (False, shown["usage"] is not None)
+    # Of the same millisecond, and so at the same address as the held run's: its reply is kept.
+    assert (shown["kept"], shown["request"]) == (False, None)
     assert (await cli("calls", "show", held))["kept"]
     async with aiohttp.ClientSession() as http:
         for token, path, expected in (

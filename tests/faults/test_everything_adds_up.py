@@ -137,6 +137,8 @@ async def _replay(folder: Path, store: str, calls: int, kills: int) -> None:
             numbers = range(1_000 + part * share, 1_000 + (part + 1) * share)
             kill_at = numbers[share // 2] if part < kills else None
             await _calls(proxy, numbers, chance, kill_at)
+        await asyncio.sleep(1.0)  # what drains behind callers who left has ended by then
+        proxy.lapse()
         await until(lambda: not proxy.views(status="open") and not proxy.held(), "all has ended", STUCK_S)
         assert proxy.held_amounts() == 0
         status, said = await _told(proxy, folder, "reconcile")

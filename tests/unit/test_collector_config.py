@@ -90,7 +90,8 @@ def test_what_the_proxy_sends_is_never_too_large() -> None:
 
 def test_it_listens_on_this_machine_alone_unless_told_and_only_the_backend_must_be_named() -> None:
     named = re.findall(r"\$\{env:(\w+)(:-[^}]*)?\}", TEXT)
-    assert {name for name, default in named if not default} == {"OTLP_BACKEND"}
+    headers = {"OTLP_HEADERS", "OTLP_SAMPLED_HEADERS"}
+    assert {name for name, default in named if not default} == {"OTLP_BACKEND", *headers}
     hosts = {default for name, default in named if name == "OTELCOL_HOST"}
     assert hosts == {":-127.0.0.1"}
 

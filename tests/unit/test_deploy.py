@@ -72,6 +72,16 @@ def test_every_service_has_a_health_check_or_says_why_not(name: str) -> None:
         assert service["healthcheck"]["test"][0] == "CMD"
 
 
+def test_phoenix_is_built_from_the_lock_of_the_tests_and_nothing_else() -> None:
+    context = (DEPLOY / "phoenix.Dockerfile.dockerignore").read_text().splitlines()
+    assert [line for line in context if not line.startswith("#")] == ["*", "!requirements-phoenix.txt"]
+    dockerfile = (DEPLOY / "phoenix.Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(\S+)", dockerfile, re.MULTILINE)
+    assert copied == ["requirements-phoenix.txt"]
+    assert "--require-hashes" in dockerfile
+    assert "USER 10001:10001" in dockerfile
+
+
 def test_agents_reach_the_proxy_and_nothing_else() -> None:
     assert COMPOSE["networks"]["agents"] == {"internal": True}
     assert members("agents") == {"proxy"}

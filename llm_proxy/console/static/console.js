@@ -16,17 +16,18 @@ function tellTimes(root) {
 
 function offerCopies(root) {
   for (const source of root.querySelectorAll("[data-copy]")) {
+    const text = source.textContent.trim();
     const button = document.createElement("button");
     button.type = "button";
     button.className = "plain copy";
     button.textContent = "Copy";
     button.setAttribute("aria-label", "Copy " + (source.dataset.copy || "text"));
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(source.textContent.trim());
+      await navigator.clipboard.writeText(text);
       button.textContent = "Copied";
       setTimeout(() => { button.textContent = "Copy"; }, 1500);
     });
-    source.after(button);
+    source.append(button);
   }
 }
 
@@ -51,4 +52,50 @@ document.addEventListener("DOMContentLoaded", () => {
   tellTimes(document);
   offerCopies(document);
   if (typeof Plotly !== "undefined") drawPlots(document);
+});
+
+/* How long until an approval expires, counting down. */
+function countDown() {
+  for (const place of document.querySelectorAll("[data-left]")) {
+    const left = Math.floor(Number(place.dataset.left) / 1e6 - Date.now() / 1000);
+    const minutes = Math.floor(left / 60);
+    place.textContent = left <= 0 ? "expired" : "in " + (minutes ? minutes + " min " : "") + (left % 60) + " s";
+  }
+}
+
+/* The queue is fetched anew whenever the server says that it's another. */
+function followQueue() {
+  const queue = document.querySelector("[data-live]");
+  if (!queue) return;
+  const source = new EventSource(queue.dataset.live);
+  source.addEventListener("changed", async () => {
+    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
+    if (!answer.ok || answer.redirected) { location.reload(); return; }
+    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+    const fresh = page.querySelector("#queue");
+    if (fresh) { queue.innerHTML = fresh.innerHTML; tellTimes(queue); countDown(); }
+  });
+}
+
+function offerVerifying() {
+  const button = document.querySelector("[data-verify]");
+  if (!button) return;
+  const progress = document.querySelector("#progress"), report = document.querySelector("#report");
+  button.addEventListener("click", () => {
+    button.disabled = true;
+    report.textContent = "";
+    progress.textContent = "Reading …";
+    const source = new EventSource(button.dataset.verify);
+    const end = (said) => { source.close(); button.disabled = false; progress.textContent = said; };
+    source.addEventListener("progress", (news) => { progress.textContent = news.data; });
+    source.addEventListener("report", (news) => { report.innerHTML = news.data; end(""); });
+    source.onerror = () => end("It broke off: try again shortly.");
+  });
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  countDown();
+  setInterval(countDown, 1000);
+  followQueue();
+  offerVerifying();
 });

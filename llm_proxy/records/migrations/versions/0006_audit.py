@@ -35,13 +35,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("writer"),
     )
     configs = sa.text("kind = 'config.loaded'")
-    op.create_index(
-        "records_config", "records", ["at_us"], sqlite_where=configs, postgresql_where=configs
-    )
+    op.create_index("records_config", "records", ["at_us"], sqlite_where=configs, postgresql_where=configs)
     freezes = sa.text("kind = 'agent.frozen'")
-    op.create_index(
-        "records_frozen", "records", ["at_us"], sqlite_where=freezes, postgresql_where=freezes
-    )
+    op.create_index("records_frozen", "records", ["at_us"], sqlite_where=freezes, postgresql_where=freezes)
     op.create_table(
         "state_legal_holds",
         _text("agent_id", 128),

@@ -1,4 +1,4 @@
-"""Sessions of the console."""
+"""Sessions of the console, and what finds the readings of content among the records."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("sha256"),
     )
     op.create_index("state_sessions_expires", "state_sessions", ["expires_us"])
+    read = sa.text("kind = 'content.read'")
+    op.create_index("records_read", "records", ["at_us"], sqlite_where=read, postgresql_where=read)
 
 
 def downgrade() -> None:

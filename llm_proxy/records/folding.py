@@ -1,0 +1,100 @@
+"""Long lists of messages in a record, folded: a history that is resent is told by a few addresses.
+
+Every eight messages of a request make a blob that holds their addresses, every eight of those one that holds
+theirs, and so on. The next request of the run has the same messages first, and so the same blobs: its record
+grows with the logarithm of the list.
+"""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Mapping, Sequence
+
+from msgspec import structs
+
+from llm_proxy.records.blobs import Addresser
+from llm_proxy.records.bodies import Content, Fold
+from llm_proxy.records.evidence import BlobDraft
+
+WIDTH = 8
+_DEEPEST = 12
+"""Levels that a reader follows; a body can't hold more messages than eight of them do."""
+_ADDRESS = 32
+
+Blobs = Mapping[bytes, bytes]
+
+
+def folded(
+    content: Content, messages: Sequence[bytes], addresser: Addresser, into: list[BlobDraft]
+) -> Content:
+    """`content` with its messages, whose addresses are `messages`, in blocks; those go `into` the drafts.
+
+    As it is where they are few, or don't stand evenly apart.
+    """
+    many = len(messages)
+    first = _first(content, messages)
+    if many < WIDTH or first is None:
+        return content
+    places = [at for at, _ in content.cuts[first : first + many]]
+    start, step = places[0], places[1] - places[0]
+    if places != list(range(start, start + many * step, step)):
+        return content
+    parts: list[tuple[int, str]] = []
+    level, ids = 0, list(messages)
+    while ids:
+        whole = len(ids) - len(ids) % WIDTH
+        parts = [(level, _told(id_)) for id_ in ids[whole:]] + parts
+        ids = [addresser.draft(b"".join(ids[n : n + WIDTH]), into) for n in range(0, whole, WIDTH)]
+        level += 1
+    cuts = (*content.cuts[:first], *content.cuts[first + many :])
+    return structs.replace(content, cuts=cuts, fold=Fold(start, step, tuple(parts)))
+
+
+def _first(content: Content, messages: Sequence[bytes]) -> int | None:
+    """Where among the cuts the messages are, which stand together in a body."""
+    if not messages:
+        return None
+    ids = [id_ for _, id_ in content.cuts]
+    try:
+        first = ids.index(messages[0].hex())
+    except ValueError:
+        return None
+    last = first + len(messages) - 1
+    return first if last < len(ids) and ids[last] == messages[-1].hex() else None
+
+
+def unfolded(content: Content, fetch: Callable[[set[bytes]], Blobs], used: set[bytes]) -> Content | None:
+    """The content with a cut for each message; None where a block is not kept.
+
+    `fetch` is asked once for each level; the addresses of all blocks are added to `used`.
+    """
+    fold = content.fold
+    if fold is None:
+        return content
+    ids = [(level, _read(id_)) for level, id_ in fold.parts]
+    for _ in range(_DEEPEST):
+        blocks = {id_ for level, id_ in ids if level}
+        if not blocks:
+            break
+        used |= blocks
+        found = fetch(blocks)
+        if not blocks <= found.keys():
+            return None
+        ids = [
+            each for level, id_ in ids for each in ([(0, id_)] if not level else _inside(level, found[id_]))
+        ]
+    cuts = [(fold.start + n * fold.step, id_.hex()) for n, (_, id_) in enumerate(ids)]
+    ordered = tuple(sorted([*content.cuts, *cuts], key=lambda cut: cut[0]))
+    return structs.replace(content, cuts=ordered, fold=None)
+
+
+def _inside(level: int, block: bytes) -> list[tuple[int, bytes]]:
+    return [(level - 1, block[at : at + _ADDRESS]) for at in range(0, len(block), _ADDRESS)]
+
+
+def _told(id_: bytes) -> str:
+    return urlsafe_b64encode(id_)[:-1].decode()
+
+
+def _read(told: str) -> bytes:
+    return urlsafe_b64decode(told + "=")
