@@ -68,7 +68,7 @@ class Tape:
 
 
 class Agent:
-    """One conversation of one run, which `say` and `answer` carry on. It names no run where `run` is empty."""
+    """One conversation of one run, which `say` and `answer` carry on; an empty `run` names none."""
 
     dialect = ""
     ends: tuple[str | None, str | None] = (None, None)
