@@ -45,6 +45,9 @@ test: $(DEV) ## run the whole test suite; ARGS='-k ledger' narrows it
 soak: $(DEV) ## run the long lane: soak tests, and every property with many more examples
 	@$(PYTEST) $(PARALLEL) -m 'soak or hypothesis' --hypothesis-profile soak $(ARGS)
 
+test-browser: $(DEV) ## the console in a real Chromium, which has to be installed
+	@$(PYTEST) $(PARALLEL) -m browser tests/browser $(ARGS)
+
 test-phoenix: $(DEV) $(PHOENIX) ## what Phoenix shows of a run; installs it first (850 MB)
 	@$(PYTEST) -m phoenix tests/backends $(ARGS)
 
@@ -80,7 +83,7 @@ clean: ## remove all that make made; databases and config stay
 	rm -rf $(VENV) $(dir $(PHOENIX)) $(dir $(BUILT_OTELCOL)) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find llm_proxy routing budgets tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo serve test soak test-phoenix test-collector check fmt bench lock venv clean stale
+.PHONY: help demo serve test soak test-browser test-phoenix test-collector check fmt bench lock venv clean stale
 
 # A python that is too old, or only a version manager's shim, is passed over. A .venv that still works stays.
 stale: ;

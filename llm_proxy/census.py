@@ -38,6 +38,8 @@ class Census:
         self._received = self._open = self._recorded = self._counted = self._answered = 0
         self._waiting: Counter[tuple[int, str]] = Counter()
         self._flushing = 0
+        self._under_way: asyncio.Future[None] | None = None
+        """Counts what waited, in the store."""
 
     def arrived(self) -> None:
         """A request came. Exactly one of the methods below says later what became of it."""
@@ -94,11 +96,19 @@ class Census:
             await self.flush()
 
     async def flush(self) -> None:
-        """Counts in the store what waits, where the store takes it."""
-        waiting = self._waiting
-        if not waiting:
-            return
-        self._waiting = Counter()
+        """Counts in the store what waits, where the store takes it.
+
+        What is submitted is written even where its caller is cancelled, so that it must not be put back then:
+        who flushes next waits for it first.
+        """
+        if self._under_way is not None:
+            await asyncio.shield(self._under_way)
+        if self._waiting:
+            self._under_way = asyncio.ensure_future(self._count())
+            await asyncio.shield(self._under_way)
+
+    async def _count(self) -> None:
+        waiting, self._waiting = self._waiting, Counter[tuple[int, str]]()
         self._flushing = total = waiting.total()
         rows = tuple(Refusal(minute, reason, times) for (minute, reason), times in waiting.items())
 
@@ -112,7 +122,7 @@ class Census:
         except ProxyError as error:
             log.warning("refusals wait to be counted", refusals=total, error=error.kind.value)
         finally:
-            self._flushing = 0
+            self._flushing, self._under_way = 0, None
             if taken:
                 self._counted += total
             else:

@@ -24,6 +24,7 @@ from llm_proxy.redacting.rules import Redaction, redaction_of
 from llm_proxy.redacting.scanned import Scanned, TooManyValues, scan
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.request import WireRequest
+from llm_proxy.wire.results import ResultAt
 from llm_proxy.wire.spans import Edit, splice
 
 _REMEMBERED = 8_192
@@ -35,15 +36,16 @@ _POLICIES = 4
 """Policies whose memory is kept: that in force, and those that calls began under."""
 
 Classified = Callable[[RunKey], list[ClassifiedRow]]
+_Place = tuple[Callable[[bytes], tuple[ResultAt, ...]] | None, bytes]
 
 
 @dataclass(slots=True)
 class _Memory:
-    """What one policy's rules found, by the addresses of messages."""
+    """What one policy's rules found in messages, by who finds results in them and by their addresses."""
 
     redaction: Redaction
-    messages: Lately[bytes, tuple[Scanned, ...]] = field(
-        default_factory=lambda: Lately[bytes, tuple[Scanned, ...]](_REMEMBERED, _MEMORY)
+    messages: Lately[_Place, tuple[Scanned, ...]] = field(
+        default_factory=lambda: Lately[_Place, tuple[Scanned, ...]](_REMEMBERED, _MEMORY)
     )
 
 
@@ -145,7 +147,8 @@ class Inspector:
         memory = self._memory(rules)
         found: list[tuple[Scanned, ...]] = []
         for raw, address in zip(request.messages, addresses, strict=True):
-            known = memory.messages.get(address)
+            place = dialect.results_at, address
+            known = memory.messages.get(place)
             if known is None:
                 self.scanned += 1
                 try:
@@ -157,7 +160,7 @@ class Inspector:
                     if not rules.shadow:
                         raise _too_many(error.result) from error
                     known = _valueless(bytes(raw), dialect, memory.redaction)
-                memory.messages.keep(address, known, sum(one.kept for one in known))
+                memory.messages.keep(place, known, sum(one.kept for one in known))
             found.append(known)
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -24,7 +24,7 @@ from llm_proxy.counting.tokenizers import ANY, Tokenizer
 from llm_proxy.records.blobs import Addressed, Addresser
 from llm_proxy.records.evidence import BlobDraft
 from llm_proxy.wire.dialect import Dialect
-from llm_proxy.wire.request import WireRequest
+from llm_proxy.wire.request import MessageFacts, WireRequest
 
 _REMEMBERED = 20_000
 _APART = 512
@@ -38,6 +38,8 @@ _CHOICES = frozenset(
 
 _NAMED = 20
 """Items at the vendor that are named in the record, each once."""
+
+Reads = Callable[[bytes], MessageFacts]
 
 
 class Memo(NamedTuple):
@@ -144,7 +146,8 @@ class Reader:
         self._addresser = addresser
         self._counter = PromptCounter(counter)
         self._texts = counter
-        self._memos: OrderedDict[bytes, Memo] = OrderedDict()
+        self._memos: OrderedDict[tuple[Reads, bytes], Memo] = OrderedDict()
+        """By who read it, too: what is a tool's result in one dialect is none in another."""
         self._declared: OrderedDict[tuple[str, bytes], Memo] = OrderedDict()
 
     async def read(
@@ -203,11 +206,12 @@ class Reader:
         """What is known of every message, and of what is declared where `ways` ask for a count."""
         found: list[Memo] = []
         for raw, hole in zip(request.messages, taken.messages, strict=True):
-            memo = self._memos.get(hole.id)
+            key = dialect.message_facts, hole.id
+            memo = self._memos.get(key)
             if memo is None or (ways and not ways.keys() <= memo.tokens.keys()):
                 memo = await self._read(hole.id, raw, dialect, ways)
             else:
-                self._memos.move_to_end(hole.id)
+                self._memos.move_to_end(key)
             found.append(memo)
         for key, hole in taken.apart if ways else ():
             if key in dialect.declared:
@@ -218,12 +222,13 @@ class Reader:
         """Reads a message that is new, or that was not counted in every one of `ways`."""
         facts = dialect.message_facts(raw)
         tokens = await self._counter.message(facts, ways)
-        known = self._memos.get(id_)
+        key = dialect.message_facts, id_
+        known = self._memos.get(key)
         if known is not None:
             known.tokens.update(tokens)
             return known
         ids = tuple([result.id for result in facts.results])
-        memo = self._memos[id_] = Memo(ids, exact(facts), bounded(facts), tokens, facts.reference)
+        memo = self._memos[key] = Memo(ids, exact(facts), bounded(facts), tokens, facts.reference)
         if len(self._memos) > _REMEMBERED:
             self._memos.popitem(last=False)
         return memo

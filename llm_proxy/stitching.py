@@ -66,11 +66,11 @@ class Thread(NamedTuple):
 
 
 class Threads:
-    """Reads requests. Remembers messages by their address; used from the event loop only."""
+    """Reads requests. Remembers messages by dialect and address; used from the event loop only."""
 
     def __init__(self, secret: bytes) -> None:
         self._key = hashlib.blake2b(b"stitching", key=secret, digest_size=32).digest()
-        self._known: OrderedDict[bytes, _Said] = OrderedDict()
+        self._known: OrderedDict[tuple[str, bytes], _Said] = OrderedDict()
 
     def of(
         self, dialect: Dialect, request: WireRequest, addresses: Sequence[bytes], whose: tuple[str, ...]
@@ -144,11 +144,12 @@ class Threads:
         return self._hash(b"s" + system)
 
     def _message(self, dialect: Dialect, raw: bytes, address: bytes) -> _Said:
-        known = self._known.get(address)
+        key = dialect.name, address
+        known = self._known.get(key)
         if known is not None:
-            self._known.move_to_end(address)
+            self._known.move_to_end(key)
             return known
-        known = self._known[address] = self._read(dialect, raw)
+        known = self._known[key] = self._read(dialect, raw)
         if len(self._known) > _REMEMBERED:
             self._known.popitem(last=False)
         return known

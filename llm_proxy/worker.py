@@ -60,6 +60,7 @@ from llm_proxy.records.unseen import load_unseen
 from llm_proxy.records.writer import Writer
 from llm_proxy.recovery import Recovery
 from llm_proxy.reloading import PolicyWatch
+from llm_proxy.retention.held import held_runs
 from llm_proxy.retention.keeper import Retention
 from llm_proxy.runs.desk import RunDesk
 from llm_proxy.runs.lookup import RunLookup
@@ -345,7 +346,7 @@ class Worker:
         )
 
     def _index(self, stack: AsyncExitStack, holder: str, metrics: Metrics) -> None:
-        indexer = Indexer(self.engine, holder, now_us, metrics.search_backlog)
+        indexer = Indexer(self.engine, holder, now_us, metrics.search_backlog, held_runs)
         indexer.start()
         stack.push_async_callback(asyncio.to_thread, indexer.stop)
 

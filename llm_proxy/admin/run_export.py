@@ -67,7 +67,10 @@ def calls_of(connection: Connection, run: RunKey) -> list[str]:
 def export_lines(
     connect: Connect, config: Config, tree: list[RunKey], now_us: int, *, content: bool
 ) -> Iterator[bytes]:
-    """A line each, in order. One call's content is in memory at a time."""
+    """A line each, in order. One call's content is in memory at a time.
+
+    No connection is held while a line is on its way: whoever reads slowly would keep it from others.
+    """
     root = tree[0]
     counts = {"runs": 0, "calls": 0, "records": 0}
     yield _line(
@@ -82,12 +85,13 @@ def export_lines(
     )
     for run in tree:
         with connect() as connection:
-            yield from _about(connection, config, run, now_us, content=content)
+            about = list(_about(connection, config, run, now_us, content=content))
             calls = calls_of(connection, run)
+        yield from about
         for call_id in calls:
             with connect() as connection:
-                for view in call_views(connection, [call_id], content=content):
-                    yield _line("call", **_call(view, content=content))
+                views = call_views(connection, [call_id], content=content)
+            yield from (_line("call", **_call(view, content=content)) for view in views)
         for start in range(0, len(calls), _PAGE):
             with connect() as connection:
                 some = _records(connection, calls[start : start + _PAGE], content=content)

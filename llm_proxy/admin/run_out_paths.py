@@ -109,9 +109,12 @@ class RunOutPaths:
         return await asyncio.to_thread(reading_)
 
 
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+
+
 class _After(msgspec.Struct, array_like=True):
-    at_us: int
-    seqs: dict[str, int]
+    at_us: _Number
+    seqs: dict[str, _Number]
 
 
 def _told(position: Position) -> str:

@@ -147,8 +147,7 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
     assert opened is not None
     body = rebuild(opened.content, blobs) if content else None
     emitted = blobs.get(bytes.fromhex(closed.emitted)) if closed.emitted else None
-    pieces = tuple(_piece(piece, blobs) for piece in closed.pieces) if content else ()
-    rounds = tuple(_piece(piece, blobs) for piece in closed.rounds) if content else ()
+    pieces, rounds = (_pieces(of, blobs) if content else () for of in (closed.pieces, closed.rounds))
     last = Piece(dialect=closed.upstream or opened.dialect, emitted=emitted, chars=0)
     return CallView(
         id=evidence.call_id,
@@ -233,6 +232,10 @@ def _decisions(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool)
 def _edits(closed: bodies.Closed, blobs: dict[bytes, bytes]) -> tuple[bodies.Edit, ...]:
     kept = blobs.get(bytes.fromhex(closed.edited)) if closed.edited else None
     return closed.edits if kept is None else bodies.read_edits(kept)
+
+
+def _pieces(pieces: Iterable[bodies.Piece], blobs: dict[bytes, bytes]) -> tuple[Piece, ...]:
+    return tuple([_piece(piece, blobs) for piece in pieces])
 
 
 def _piece(piece: bodies.Piece, blobs: dict[bytes, bytes]) -> Piece:

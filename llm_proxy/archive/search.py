@@ -123,6 +123,8 @@ def _search(
             for row in _rows(index, asked, days, wish.limit + 1, lambda: end - clock()):
                 if len(hits) == wish.limit:
                     return Hits(tuple(hits), hits[-1].row.id, None, Behind())
+                if hits and clock() > end:  # reading what was said may take longer than finding it
+                    raise OutOfTime
                 found, told = _hit(texts, asked.query, row)
                 if found:
                     hits.append(told)

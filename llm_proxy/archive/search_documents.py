@@ -27,7 +27,7 @@ ASKED_A_PERSON = frozenset(
 _SHARED = frozenset({"system", "developer"})
 """What many runs of an agent begin with is indexed once a day for all of them."""
 _DEEPEST = 64
-_FACET = "\ue000"
+FACET = "\ue000"
 """A letter of nobody's, which no text keeps as part of a word."""
 _encode = msgspec.json.Encoder().encode
 
@@ -84,7 +84,7 @@ class NothingSeen:
 def facet(name: str, value: str) -> str:
     """The word that stands for `value` of the filter `name`."""
     told = hashlib.blake2b(f"{name}\0{value}".encode("utf-8", "surrogatepass"), digest_size=7)
-    return f"{_FACET}{told.hexdigest()}"
+    return f"{FACET}{told.hexdigest()}"
 
 
 def documents(call: CallView, seen: Seen) -> list[Document]:

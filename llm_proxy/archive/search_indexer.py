@@ -96,10 +96,13 @@ class Indexer:
         holder: str,
         now_us: Callable[[], int],
         told: Callable[[int, float], None] | None = None,
+        held: Callable[[Connection], Collection[RunKey]] | None = None,
     ) -> None:
+        """`held`: the runs whose texts stay when their day goes; None takes those that holds name."""
         self._engine = engine
         self._now_us = now_us
         self._told = told
+        self._held = held or _named_by_holds
         self._lease = Lease(engine, "search", holder, now_us)
         self._remembered = _Remembered()
         self._sqlite: SqliteIndex | None = None
@@ -274,11 +277,15 @@ class Indexer:
             last = connection.execute(select(func.max(purged.c.epoch))).scalar()
             if last is None:
                 return
-            c = legal_holds.c
-            held = connection.execute(select(c.agent_id, c.run_id).where(c.released_us.is_(None)))
-            gone = delete_texts(connection, last + 1, {RunKey(*row) for row in held})
+            gone = delete_texts(connection, last + 1, self._held(connection))
         if gone:
             log.info("deleted content can't be searched any more", texts=gone)
+
+
+def _named_by_holds(connection: Connection) -> set[RunKey]:
+    c = legal_holds.c
+    held = connection.execute(select(c.agent_id, c.run_id).where(c.released_us.is_(None)))
+    return {RunKey(*row) for row in held}
 
 
 def _terminal(connection: Connection, writer: str, after: int) -> list[tuple[int, str]]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 
+from llm_proxy.archive import search_waiting as waiting
 from llm_proxy.archive.search_documents import Document, facet
 from llm_proxy.archive.search_query import tsquery
 from llm_proxy.archive.search_store import PER_DAY, Asked, Move, OutOfTime, Overtaken, Row
-from llm_proxy.archive.search_words import words
 from llm_proxy.records.runstate import RunKey
 
 LAST_PLACE = 16_383
@@ -24,9 +25,18 @@ _CANCELED = "57014"
 _LOCK = 0x6C6C6D7365617263
 _ROW = "id, key, call_id, agent_id, run_id, at_us, kind, tool"
 _INSERT = (
-    f"INSERT INTO state_texts ({_ROW}, words) "  # noqa: S608 (constants)
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s::tsvector) ON CONFLICT DO NOTHING"
+    f"INSERT INTO state_texts ({_ROW}, told) "  # noqa: S608 (constants)
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"
 )
+
+_WAITING = (
+    f"SELECT {_ROW}, told FROM state_texts WHERE told IS NOT NULL "  # noqa: S608 (constants)
+    "AND id >= %s AND id < %s AND at_us >= %s AND at_us < %s ORDER BY id DESC"
+)
+_OLDEST = "SELECT id, told FROM state_texts WHERE told IS NOT NULL ORDER BY id LIMIT %s"
+_INDEX = "UPDATE state_texts SET words = %s::tsvector, told = NULL WHERE id = %s"
+_TOO_MUCH = ("22", "54")
+"""Classes of PostgreSQL's errors: data that it doesn't take, and limits of its own."""
 
 
 class PostgresIndex:
@@ -34,6 +44,7 @@ class PostgresIndex:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._packer = waiting.Packer()
 
     def cursors(self) -> Mapping[str, int]:
         found = self._connection.execute(text("SELECT writer, searched_seq FROM state_writers"))
@@ -61,9 +72,37 @@ class PostgresIndex:
                     continue
                 number += 1
                 about = (one.call_id, one.agent_id, one.run_id, one.at_us, one.kind.value, one.tool)
-                rows.append((epoch * PER_DAY + number, key, *about, vector(one)))
+                rows.append((epoch * PER_DAY + number, key, *about, self._packer.pack(one)))
         if rows:
             self._connection.exec_driver_sql(_INSERT, rows)
+            self._settle()
+
+    def _settle(self) -> None:
+        """Moves the oldest that wait into the index of words, once there are too many."""
+        run = self._connection.exec_driver_sql
+        while waiting.over(
+            *run("SELECT count(*), sum(length(told)) FROM state_texts WHERE told IS NOT NULL").one()
+        ):
+            oldest = run(_OLDEST, (waiting.AT_ONCE,)).fetchall()
+            told = [(id_, self._packer.told(bytes(packed))) for id_, packed in oldest]
+            try:
+                with self._connection.begin_nested():
+                    run(_INDEX, [(vector(*each), id_) for id_, each in told])
+            except DBAPIError as error:
+                if not _too_much(error):
+                    raise
+                self._settle_singly(told)
+
+    def _settle_singly(self, told: Sequence[tuple[int, waiting.Told]]) -> None:
+        """Of what PostgreSQL won't take, the facets alone can be found: it must not hold up the others."""
+        for id_, each in told:
+            try:
+                with self._connection.begin_nested():
+                    self._connection.exec_driver_sql(_INDEX, (vector(*each), id_))
+            except DBAPIError as error:
+                if not _too_much(error):
+                    raise
+                self._connection.exec_driver_sql(_INDEX, (vector((), each.facets), id_))
 
     def move(self, move: Move) -> None:
         """Raises `Overtaken`."""
@@ -87,11 +126,16 @@ class PostgresIndex:
         self._connection.exec_driver_sql("SELECT set_config('statement_timeout', %s, true)", (most,))
         query = tsquery(asked.query, asked.facets, LONG)
         times = (asked.since_us or 0, asked.until_us if asked.until_us is not None else 1 << 62)
+        end, bound = time.monotonic() + seconds, (low, high, *times)
         try:
-            found = None if self._is_short(days) else self._all_of(query, (low, high, *times))
+            rows = self._connection.exec_driver_sql(_WAITING, bound)
+            there = list(waiting.found(asked, rows, limit, end))
+            found = None if self._is_short(days) else self._all_of(query, bound)
             if found is None:
-                return self._newest(query, (low, high, *times), limit)
-            return self._rows(sorted(found, reverse=True)[:limit])
+                indexed = self._newest(query, bound, limit)
+            else:
+                indexed = self._rows(sorted(found, reverse=True)[:limit])
+            return waiting.newest(indexed, there, limit)
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", "") != _CANCELED:
                 raise
@@ -151,18 +195,21 @@ class PostgresIndex:
         return 0 if last is None else last - epoch * PER_DAY
 
 
+def _too_much(error: DBAPIError) -> bool:
+    return getattr(error.orig, "sqlstate", "")[:2] in _TOO_MUCH
+
+
 def _row(row: Any) -> Row:
     return Row(row[0], bytes(row[1]), *row[2:])
 
 
-def vector(document: Document) -> str:
+def vector(told: Sequence[str], facets: Sequence[str]) -> str:
     """The text of a `tsvector`: every word with its places. Words hold nothing that would need quoting."""
     places: defaultdict[str, list[int]] = defaultdict(list)
-    told = words(document.text)
     for place, word in enumerate(told, 1):
         places[word].append(place)
     parts = [f"'{word}':{','.join(map(str, _kept(found)))}" for word, found in places.items()]
-    parts += [f"'{facet_}'" for facet_ in (*document.facets, *((LONG,) if is_long(told) else ()))]
+    parts += [f"'{facet_}'" for facet_ in (*facets, *((LONG,) if is_long(told) else ()))]
     return " ".join(parts)
 
 

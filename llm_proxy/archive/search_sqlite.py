@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from llm_proxy.archive import search_waiting as waiting
 from llm_proxy.archive.search_documents import Document
 from llm_proxy.archive.search_query import fts5
 from llm_proxy.archive.search_store import PER_DAY, Asked, Move, OutOfTime, Overtaken, Row
-from llm_proxy.archive.search_words import words
 
-VERSION = 1
+VERSION = 2
 BUSY_S = 5.0
 _AT_ONCE = 500
 _STEPS = 10_000
@@ -25,13 +25,19 @@ _STEPS = 10_000
 _TABLES = """
 CREATE TABLE IF NOT EXISTS texts (
     id INTEGER PRIMARY KEY, key BLOB NOT NULL, call_id TEXT NOT NULL, agent_id TEXT NOT NULL,
-    run_id TEXT NOT NULL, at_us INTEGER NOT NULL, kind TEXT NOT NULL, tool TEXT NOT NULL
+    run_id TEXT NOT NULL, at_us INTEGER NOT NULL, kind TEXT NOT NULL, tool TEXT NOT NULL,
+    told BLOB
 );
 CREATE UNIQUE INDEX IF NOT EXISTS texts_key ON texts (key);
+CREATE INDEX IF NOT EXISTS texts_waiting ON texts (id) WHERE told IS NOT NULL;
 CREATE TABLE IF NOT EXISTS cursors (writer TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS about (store TEXT NOT NULL);
 """
 _ROW = "t.id, t.key, t.call_id, t.agent_id, t.run_id, t.at_us, t.kind, t.tool"
+_WAITING = (
+    f"SELECT {_ROW}, t.told FROM texts t INDEXED BY texts_waiting "  # noqa: S608 (constants)
+    "WHERE t.told IS NOT NULL AND t.id >= ? AND t.id < ? AND t.at_us >= ? AND t.at_us < ? ORDER BY t.id DESC"
+)
 
 
 class NoIndex(Exception):
@@ -47,6 +53,7 @@ class SqliteIndex:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        self._packer = waiting.Packer()
 
     @classmethod
     def open(cls, store: Path, identity: str) -> SqliteIndex:
@@ -104,13 +111,14 @@ class SqliteIndex:
         return found
 
     def add(self, documents: Sequence[Document], move: Move) -> None:
-        told = [(document, " ".join([*words(document.text), *document.facets])) for document in documents]
+        told = [(document, self._packer.pack(document)) for document in documents]
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             if self.cursors().get(move.writer, 0) != move.after:
                 raise Overtaken
             for epoch in sorted({document.epoch for document in documents}):
-                self._add_of_day(epoch, [(one, text) for one, text in told if one.epoch == epoch])
+                self._add_of_day(epoch, [(one, packed) for one, packed in told if one.epoch == epoch])
+            self._settle()
             sql = "INSERT INTO cursors VALUES (?, ?) ON CONFLICT (writer) DO UPDATE SET seq = excluded.seq"
             self._connection.execute(sql, (move.writer, move.seq))
             self._connection.execute("COMMIT")
@@ -119,13 +127,18 @@ class SqliteIndex:
             raise
 
     def spans(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        return iter([(day, day) for day in self._words_of() if first <= day <= last])
+        return iter([(day, day) for day in self._days_of() if first <= day <= last])
 
     def find(self, asked: Asked, days: tuple[int, int], limit: int, seconds: float) -> list[Row]:
         day = days[0]
         start = day * PER_DAY
         most = PER_DAY if asked.before is None else max(0, min(PER_DAY, asked.before - start))
         since, until = asked.since_us or 0, asked.until_us if asked.until_us is not None else 1 << 62
+        end = time.monotonic() + seconds
+        rows = self._connection.execute(_WAITING, (start, start + most, since, until))
+        there = list(waiting.found(asked, rows, limit, end))
+        if day not in self._words_of():
+            return there
         table = f"words_{day:d}"
         sql = (
             f"SELECT {_ROW} FROM {table} w CROSS JOIN texts t ON t.id = w.rowid + ? "  # noqa: S608 (a number)
@@ -133,10 +146,10 @@ class SqliteIndex:
             "ORDER BY w.rowid DESC LIMIT ?"
         )
         bound = (start, fts5(asked.query, asked.facets), most, since, until, limit)
-        end = time.monotonic() + seconds
         self._connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
         try:
-            return [Row(*row) for row in self._connection.execute(sql, bound)]
+            indexed = [Row(*row) for row in self._connection.execute(sql, bound)]
+            return waiting.newest(indexed, there, limit)
         except sqlite3.OperationalError as error:
             if "interrupted" not in str(error):
                 raise
@@ -145,7 +158,7 @@ class SqliteIndex:
             self._connection.set_progress_handler(None, 0)
 
     def days(self) -> tuple[int, int] | None:
-        days = self._words_of()
+        days = self._days_of()
         return (days[-1], days[0]) if days else None
 
     def forget(self, day: int, kept: Sequence[Document]) -> int:
@@ -156,7 +169,7 @@ class SqliteIndex:
             gone = self._connection.execute("DELETE FROM texts WHERE id >= ? AND id < ?", bounds).rowcount
             self._connection.execute(f"DROP TABLE IF EXISTS words_{day:d}")
             if kept:
-                self._add_of_day(day, [(one, " ".join([*words(one.text), *one.facets])) for one in kept])
+                self._add_of_day(day, [(one, self._packer.pack(one)) for one in kept])
             self._connection.execute("COMMIT")
         except BaseException:
             self._connection.rollback()
@@ -168,24 +181,45 @@ class SqliteIndex:
         sql = "SELECT DISTINCT call_id, agent_id, run_id FROM texts WHERE id >= ? AND id < ?"
         return self._connection.execute(sql, (day * PER_DAY, (day + 1) * PER_DAY)).fetchall()
 
-    def _add_of_day(self, day: int, told: Sequence[tuple[Document, str]]) -> None:
+    def _add_of_day(self, day: int, told: Sequence[tuple[Document, bytes]]) -> None:
         run = self._connection.execute
-        table, start = f"words_{day:d}", day * PER_DAY
-        run(
-            f"CREATE VIRTUAL TABLE IF NOT EXISTS {table} "
-            "USING fts5(words, content='', columnsize=0, tokenize='ascii')"
-        )
+        start = day * PER_DAY
         last = run("SELECT max(id) FROM texts WHERE id >= ? AND id < ?", (start, start + PER_DAY)).fetchone()
         number = 0 if last[0] is None else last[0] - start
-        for one, text in told:
+        for one, packed in told:
             row = (start + number + 1, one.key, one.call_id, one.agent_id, one.run_id, one.at_us)
             added = run(
-                "INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                (*row, one.kind.value, one.tool),
+                "INSERT INTO texts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (*row, one.kind.value, one.tool, packed),
             )
-            if added.rowcount == 1:
-                number += 1
-                run(f"INSERT INTO {table} (rowid, words) VALUES (?, ?)", (number, text))  # noqa: S608
+            number += added.rowcount == 1
+
+    def _settle(self) -> None:
+        """Moves the oldest that wait into the tables of their days, once there are too many."""
+        run = self._connection.execute
+        sql = "SELECT count(*), sum(length(told)) FROM texts INDEXED BY texts_waiting WHERE told IS NOT NULL"
+        while waiting.over(*run(sql).fetchone()):
+            oldest = run(
+                "SELECT id, told FROM texts INDEXED BY texts_waiting WHERE told IS NOT NULL "
+                "ORDER BY id LIMIT ?",
+                (waiting.AT_ONCE,),
+            ).fetchall()
+            for day in sorted({id_ // PER_DAY for id_, _ in oldest}):
+                run(
+                    f"CREATE VIRTUAL TABLE IF NOT EXISTS words_{day:d} "
+                    "USING fts5(words, content='', columnsize=0, tokenize='ascii')"
+                )
+            for id_, packed in oldest:
+                day, number = divmod(id_, PER_DAY)
+                text = self._packer.line(packed).decode()
+                run(f"INSERT INTO words_{day:d} (rowid, words) VALUES (?, ?)", (number, text))  # noqa: S608
+                run("UPDATE texts SET told = NULL WHERE id = ?", (id_,))
+
+    def _days_of(self) -> list[int]:
+        """The days of which there are texts, the newest first."""
+        sql = "SELECT DISTINCT id / ? FROM texts INDEXED BY texts_waiting WHERE told IS NOT NULL"
+        wait = {day for (day,) in self._connection.execute(sql, (PER_DAY,))}
+        return sorted({*self._words_of(), *wait}, reverse=True)
 
     def _words_of(self) -> list[int]:
         """The days of which there are words, the newest first."""

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import msgspec
+import structlog
 from sqlalchemy import Connection, select, tuple_
+from sqlalchemy.exc import SQLAlchemyError
 
 from llm_proxy.archive.calls import call_views
 from llm_proxy.archive.run_facts import RunTrees
@@ -16,6 +18,8 @@ from llm_proxy.records.tables import calls, records, tool_calls
 from llm_proxy.records.view import CallView
 from llm_proxy.telemetry.items import Befallen, Item, Proposal, RunFacts, RunRef
 from llm_proxy.wire.action import ACTION
+
+log = structlog.get_logger("llm_proxy.telemetry")
 
 ENDINGS = frozenset({RecordKind.CALL_CLOSED.value, RecordKind.CALL_REFUSED.value})
 _BEFALL = frozenset({RecordKind.RUN_ENDED.value, RecordKind.RUN_EFFECT.value, RecordKind.RUN_EVENT.value})
@@ -43,9 +47,9 @@ COLUMNS = tuple(records.c[name] for name in Record._fields)
 
 
 def items_of(connection: Connection, rows: Sequence[Record], trees: RunTrees) -> list[Item]:
-    """In the order of `rows`. A record of a call that can't be read any more is left out."""
+    """In the order of `rows`. What can't be read any more is left out: a call's content, or all of it."""
     ids = [row.call_id for row in rows if row.kind in ENDINGS and row.call_id]
-    views = {view.id: view for view in call_views(connection, ids)}
+    views = {view.id: view for view in _views(connection, ids)}
     runs = trees.find(connection, [row.run for row in rows])
     began = _began(connection, ids)
     answers = _answers(connection, views.values())
@@ -66,6 +70,28 @@ def items_of(connection: Connection, rows: Sequence[Record], trees: RunTrees) ->
         else:
             items.append(_item(row, run=run, begins=True))
     return items
+
+
+def _views(connection: Connection, ids: list[str]) -> list[CallView]:
+    """The calls. One that was damaged in the store must not hold up all the others for ever."""
+    try:
+        return call_views(connection, ids)
+    except (SQLAlchemyError, OSError):
+        raise
+    except Exception:  # noqa: BLE001  whatever the damage comes to
+        return [view for id_ in ids for view in _damaged(connection, id_)]
+
+
+def _damaged(connection: Connection, id_: str) -> list[CallView]:
+    """As much of it as can be read."""
+    for content in (True, False):
+        try:
+            return call_views(connection, [id_], content=content)
+        except (SQLAlchemyError, OSError):
+            raise
+        except Exception as error:  # noqa: BLE001  as above
+            log.warning("a call can't be read whole", call_id=id_, error=type(error).__name__)
+    return []
 
 
 def _began(connection: Connection, ids: list[str]) -> dict[str, int]:
@@ -144,7 +170,14 @@ def _traces(connection: Connection, ids: set[str]) -> dict[str, str]:
         return {}
     rows = select_in(connection, "call_id, kind, body", "records", "call_id", list(ids))
     opened = ((id_, body) for id_, kind, body in rows if kind == RecordKind.CALL_OPENED.value)
-    return {id_: _read_traced(bytes(body)).traceparent for id_, body in opened}
+    return {id_: _traceparent(bytes(body)) for id_, body in opened}
+
+
+def _traceparent(body: bytes) -> str:
+    try:
+        return _read_traced(body).traceparent
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return ""
 
 
 def _said(connection: Connection, rows: Sequence[Record]) -> dict[tuple[str, int], dict[str, str]]:
@@ -158,5 +191,8 @@ def _said(connection: Connection, rows: Sequence[Record]) -> dict[tuple[str, int
 
 
 def _texts(body: bytes) -> dict[str, str]:
-    told: dict[str, object] = msgspec.json.decode(body, type=dict[str, object])
+    try:
+        told: dict[str, object] = msgspec.json.decode(body, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return {}
     return {key: value for key, value in told.items() if isinstance(value, str) and value}

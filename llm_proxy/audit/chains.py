@@ -76,7 +76,7 @@ class Suspects:
         elif suspect.after:
             message = "it doesn't follow from the record before: its columns were changed, or that one's hash"
         else:
-            message = "one of its columns was changed: it isn't what was hashed"
+            message = f"one of its columns was changed: it isn't what was hashed{_or_before(suspect.row.seq)}"
         self._findings.record(suspect.row, Wrong.EDITED, message)
 
 
@@ -152,6 +152,11 @@ class Chain:
         first, rows = self.seq + 1, _rows(self.seq + 1, seq - 1)
         message = f"{rows} of writer {self.writer} are missing, so that record {seq} can't be checked"
         self._findings.missing(self.writer, first, Wrong.DELETED, message)
+
+
+def _or_before(seq: int) -> str:
+    """A row that was written anew with its hash is as it should be, and only the next one doesn't follow."""
+    return f" (or record {seq - 1} was written anew, with its hash)" if seq > 1 else ""
 
 
 def _rows(first: int, last: int) -> str:

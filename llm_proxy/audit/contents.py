@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import zstandard
 
 from llm_proxy.audit.findings import Findings, RecordRow, Wrong
+from llm_proxy.records.blobs import Codec
 from llm_proxy.records.stored import named_in, row_digest
 
 _AT_ONCE = 4_000
@@ -85,12 +86,14 @@ class Contents:
         self._deleted = deleted
         self._findings = findings
         self._older = older
-        self._unpack = zstandard.ZstdDecompressor()
+        self._codec = Codec()
         self._good: dict[int, int] = {}
         self._bad: dict[int, list[tuple[str, Wrong, str]]] = {}
         self._unsalted: set[int] = set()
         self.partial = False
         """Content that isn't there was left out."""
+        self.there: dict[int, int] = {}
+        """Rows that are there of days that were deleted, by day."""
         self.checked = 0
         self.gone = 0
         self.unproven = 0
@@ -108,6 +111,8 @@ class Contents:
                 name = next(due, None)
             else:
                 self._unnamed(row)
+            if self._deleted(row[1]):
+                self.there[row[1]] = self.there.get(row[1], 0) + 1
             if count % 1_000 == 0:
                 yield count
         while name is not None:
@@ -151,7 +156,7 @@ class Contents:
         id_, epoch, codec, size, data = row
         salt = self._salts.get(epoch)
         try:
-            content = data if codec == "raw" else self._unpack.decompress(data, max_output_size=size)
+            content = self._codec.unpack(codec, data, size)
             address = _keyed(content, salt)
         except (zstandard.ZstdError, TypeError, ValueError):
             return False

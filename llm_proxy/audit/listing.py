@@ -36,11 +36,15 @@ def checkpoint_lines(connection: Connection, limit: int) -> list[CheckpointLine]
         .order_by(checkpoints.c.at_us.desc())
         .limit(limit)
     )
-    return [_line(*row) for row in connection.execute(query).all()]
+    found = (_line(*row) for row in connection.execute(query).all())
+    return [line for line in found if line is not None]
 
 
-def _line(writer: str, seq: int, body: bytes, hash_: bytes) -> CheckpointLine:
-    told = read_checkpoint(bytes(body))
+def _line(writer: str, seq: int, body: bytes, hash_: bytes) -> CheckpointLine | None:
+    try:
+        told = read_checkpoint(body)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
     previous = told.previous
     return CheckpointLine(
         id=f"{writer}/{seq}",

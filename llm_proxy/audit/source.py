@@ -55,10 +55,11 @@ class Source:
     def writers(self, known: Iterable[str]) -> list[str]:
         """All that have records or a head: those `known`, then the others."""
         found = dict.fromkeys(known)
-        last = ""
+        last = self._connection.execute(text("SELECT min(writer) FROM records")).scalar()
         query = text("SELECT min(writer) FROM records WHERE writer > :last")
-        while (last := self._connection.execute(query, {"last": last}).scalar()) is not None:
+        while last is not None:
             found[last] = None
+            last = self._connection.execute(query, {"last": last}).scalar()
         return list(found)
 
     def count(self) -> int:
@@ -100,7 +101,7 @@ class Source:
             sql = join.format("unnest(%s::text[], %s::bigint[]) AS q(w, s)")
             parameters = ([writer for writer, _ in wanted], [seq for _, seq in wanted])
         rows = self._connection.exec_driver_sql(sql, parameters).fetchall()
-        return {(writer, seq): (str(kind), bytes(hash_)) for writer, seq, kind, hash_ in rows}
+        return {(writer, seq): (str(kind), _bytes(hash_)) for writer, seq, kind, hash_ in rows}
 
     def checkpoints(self, writer: str) -> set[int]:
         """The numbers of a writer's checkpoints, by `state_checkpoints`."""
@@ -189,5 +190,9 @@ def _whole(value: object) -> int:
     return value if isinstance(value, int) else -1
 
 
+def _bytes(value: object) -> bytes:
+    return value if isinstance(value, bytes) else b""
+
+
 def _hex(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else ""
+    return _bytes(value).hex()

@@ -12,6 +12,7 @@ import msgspec
 from llm_proxy.audit.chains import Chain, Gap, Suspects
 from llm_proxy.audit.checkpoint import Checkpoint, problem_of, read_checkpoint
 from llm_proxy.audit.contents import Contents, NameList
+from llm_proxy.audit.deletions import Deletions
 from llm_proxy.audit.findings import Findings, Places, RecordRow, Report, Wrong
 from llm_proxy.audit.promises import Promises
 from llm_proxy.records.blobs import epoch_of
@@ -77,14 +78,15 @@ class _Verifying:
         self._signed: dict[str, int] = {}
         self._newest: tuple[int, str] | None = None
         self._read = self._total = self._checkpoints = 0
-        self._deleted: set[int] = set()
+        self._deletions = Deletions()
         self._older: int | None = None
         self._notes: list[str] = []
 
     def report(self) -> Report:
         began = monotonic()
         heads = self._evidence.heads()
-        writers = self._evidence.writers(heads)
+        # One that a checkpoint covers may be gone with all that names it.
+        writers = self._evidence.writers([*heads, *(self._scope.starts or ())])
         self._total = self._evidence.count()
         with NameList() as names:
             for writer in writers:
@@ -158,7 +160,7 @@ class _Verifying:
                 case RecordKind.CONTENT_STORED:
                     names.take(row)
                 case RecordKind.CONTENT_DELETED:
-                    self._deleted.add(read_deleted(row.body).epoch)
+                    self._deletions.take(read_deleted(row.body), row.at_us)
                 case _:
                     pass
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError) as error:
@@ -188,7 +190,7 @@ class _Verifying:
     def _stand_where(self, writer: str, found: set[int]) -> None:
         """The evidence counts: what stands beside it must say the same."""
         noted = self._evidence.checkpoints(writer)
-        for seq in sorted(found ^ noted):
+        for seq in sorted(found ^ noted, key=str):
             what = (Wrong.DELETED, "isn't noted here") if seq in found else (Wrong.INSERTED, "is none")
             row = f"{writer}/{seq}"
             self._findings.note(
@@ -209,12 +211,15 @@ class _Verifying:
                         f"it says signed to {seq}, and checkpoints sign it to {self._signed.get(writer, 0)}"
                     )
                     self._findings.note("state_covered", writer, Wrong.EDITED, what)
-        for epoch in sorted(self._evidence.purged() - self._deleted if self._scope.starts is None else ()):
+        purged = self._evidence.purged() if self._scope.starts is None else set[int]()
+        for epoch in sorted(purged - self._deletions.days):
             what = f"no record says that the content of day {epoch} was deleted"
             self._findings.note("state_purged", str(epoch), Wrong.INSERTED, what)
 
     def _contents(self, names: NameList) -> Contents:
-        deleted = self._deleted | (self._evidence.purged() if self._scope.starts is not None else set[int]())
+        deleted = self._deletions.days
+        if self._scope.starts is not None:
+            deleted |= self._evidence.purged()
         salts = self._evidence.salts() if self._scope.contents else {}
         contents = Contents(salts, deleted.__contains__, self._findings, self._older)
         contents.partial = self._scope.named_only
@@ -224,6 +229,8 @@ class _Verifying:
             rows = self._evidence.blobs()
             for count in contents.compare(names, rows):
                 self._progress("contents", count, 0)
+            if not contents.partial:
+                self._deletions.tell(contents.there, self._findings)
             return contents
         for some in names.chunks():
             rows = self._evidence.blobs([name.id for name in some])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.util import find_spec
@@ -12,6 +13,8 @@ from pathlib import Path
 _OURS = Path(__file__).with_name("static")
 _TYPES = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 _PLOTS = "plotly.min.js"
+_MAPS_STYLE = re.compile(rb'getElementById\("([0-9a-f]{64})"\)')
+"""The library puts a style element, for its maps, into each page that has no element of this id."""
 PREFIX = "/console/static"
 
 
@@ -53,6 +56,12 @@ class Assets:
 
     def address(self, name: str) -> str:
         return self._assets[name].address
+
+    @cached_property
+    def plots_id(self) -> str:
+        """What the element that loads the plots' library is called, so that it puts no style of maps in."""
+        found = _MAPS_STYLE.search(self._assets[_PLOTS].content)
+        return found[1].decode() if found else "plots"
 
     def find(self, tag: str, name: str) -> Asset | None:
         """None for what isn't served, or is no more what that address was."""

@@ -63,6 +63,7 @@ class Pages:
         names: dict[str, Any] = {"asset": assets.address, "version": VERSION, "query": query}
         filters: dict[str, Any] = {"time": time, "usd": usd, "n": number, "laid_out": readable, "path": path}
         filters["pieces"] = pieces
+        names["plots_id"] = lambda: assets.plots_id
         self._environment.globals.update(names)
         self._environment.filters.update(filters)
 
@@ -100,7 +101,9 @@ def usd(micro: int) -> str:
 
 
 def number(value: float | None) -> str:
-    return "–" if value is None else f"{value:,}"
+    if value is None:
+        return "–"
+    return f"{int(value):,}" if value == int(value) else f"{value:,}"
 
 
 def pieces(hit: SearchHit) -> list[tuple[str, bool]]:

@@ -59,7 +59,7 @@ class PolicyPages:
     async def simulate(self, visit: Visit) -> Response:
         """Stops after a minute, and says so; one at a time in each worker."""
         asked = _asked(visit.form)
-        text = asked["policy"].replace("\r\n", "\n").encode()
+        text = asked["policy"].encode()
         if len(text) > MAX_POLICY:
             raise Refused(413, "It wasn't tried", f"The policy is over {MAX_POLICY} bytes.")
         try:
@@ -104,7 +104,7 @@ class PolicyPages:
 
 def _asked(form: dict[str, str]) -> dict[str, str]:
     asked = {name: form.get(name, "").strip() for name in ("since", "agent", "run")}
-    return asked | {"since": asked["since"] or _SINCE, "policy": form.get("policy", "")}
+    return asked | {"since": asked["since"] or _SINCE, "policy": form.get("policy", "").replace("\r\n", "\n")}
 
 
 def _plot(shown: policy_shown.PolicyShown) -> str:

@@ -25,6 +25,8 @@ class Moment:
     """What the agent received."""
     emitted: ReplyShown | None
     """What the model said, where the agent received something else."""
+    alike: frozenset[tuple[object, ...]]
+    """Parts that stand in both, as `parts` names them."""
 
 
 def timeline(run: RunShown) -> tuple[Moment, ...]:
@@ -49,7 +51,15 @@ def _moment(call: StepShown, number: int, begin: int, whole: int) -> Moment:
         verdicts={(decision.choice, decision.index): decision for decision in call.decisions},
         reply=(call.received if differs else call.reply),
         emitted=call.reply if differs else None,
+        alike=parts(call.reply) & parts(call.received) if differs else frozenset(),
     )
+
+
+def parts(reply: ReplyShown | None) -> frozenset[tuple[object, ...]]:
+    """The words and the tool calls of a reply: (choice, text), (choice, tool, arguments)."""
+    choices = reply.choices if reply is not None else ()
+    words = [(choice.index, choice.text) for choice in choices]
+    return frozenset([*words, *((one.index, c.name, c.arguments) for one in choices for c in one.calls)])
 
 
 def _took_us(call: StepShown) -> int:

@@ -25,7 +25,7 @@ class ActionsApi(ModelApi):
         headers: Headers = dict(scope["headers"])
         exchange.caller = await self._services.access.identify(headers)
         self._identify_run(exchange, headers)
-        exchange.body = await read_small(receive, headers, MAX_BODY)
+        exchange.body = await read_small(receive, headers, MAX_BODY, self._services.bodies)
         exchange.request = request = parse(exchange.body)
         parent = request.asked.parent_run_id
         if parent and not exchange.hints.parent_run_id:

@@ -64,10 +64,10 @@ async def _read_on(receive: Receive, body: bytes, limit: int, bodies: Bodies) ->
         raise
 
 
-async def read_small(receive: Receive, headers: Headers, limit: int) -> bytes:
+async def read_small(receive: Receive, headers: Headers, limit: int, bodies: Bodies | None = None) -> bytes:
     """As `read_body`, with a limit of the path's own, a multiple of 1,024."""
     try:
-        return await read_body(receive, headers, limit)
+        return await read_body(receive, headers, limit, bodies)
     except ProxyError as error:
         if error.kind is Kind.BODY_TOO_LARGE:
             error.message = f"The body is over {limit >> 10} KiB: send less."

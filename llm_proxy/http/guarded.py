@@ -19,7 +19,7 @@ HEAD_S = 30.0
 BODY_IDLE_S = 60.0
 """How long nothing may come of a body."""
 MOST_HEAD = 128 << 10
-"""Bytes that may come before the headers are whole."""
+"""Bytes that may come before the headers are whole, and between two pieces of a body or behind the last."""
 _EVERY_S = 5.0
 _SAY_S = 10.0
 _TOO_LARGE = b"The request's headers are over 128 KiB: send less."
@@ -40,6 +40,9 @@ class GuardedProtocol(HttpToolsProtocol):
         self._began: float | None = None
         """Since when headers are waited for; None where they are whole."""
         self._head = 0
+        """Bytes that came since then, or since the last of a body came."""
+        self._moved = False
+        """What came last ended headers, or was of a body."""
         self._heard: float | None = None
         """When something of a body came last; None where none is waited for."""
         self._check: asyncio.TimerHandle | None = None
@@ -58,28 +61,30 @@ class GuardedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        self._moved = False
         super().data_received(data)
-        if self._began is not None:  # what is whole by now was no larger than one read
+        if self._moved:  # what is whole by now, and what came behind it, was no larger than one read
+            self._head = 0
+        elif self._began is not None or self._heard is not None:
             self._head += len(data)
             if self._head > MOST_HEAD and not self.transport.is_closing():
-                self.transport.write(_REFUSAL)
-                self.transport.close()
+                self._refuse()
 
     def on_message_begin(self) -> None:
         self._began = self.loop.time()
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        self._began, self._head = None, 0
+        self._began, self._moved = None, True
         self._heard = self.loop.time()
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        self._heard = self.loop.time()
+        self._heard, self._moved = self.loop.time(), True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        self._heard = None
+        self._heard, self._moved = None, True
         super().on_message_complete()
 
     def _look(self) -> None:
@@ -95,6 +100,13 @@ class GuardedProtocol(HttpToolsProtocol):
         """Whether an earlier request has come whole, and its reply has not gone out."""
         cycle: Any = self.cycle  # None before the first request
         return bool(self.pipeline or (cycle and not cycle.response_complete and not cycle.more_body))
+
+    def _refuse(self) -> None:
+        cycle: Any = self.cycle
+        idle = cycle is None or cycle.response_complete or not cycle.response_started
+        if idle and not self.pipeline:
+            self.transport.write(_REFUSAL)
+        self.transport.close()
 
     def _turn_away(self, transport: asyncio.Transport) -> None:
         now = self.loop.time()

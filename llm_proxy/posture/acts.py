@@ -14,11 +14,16 @@ from llm_proxy.posture.facts import Facts
 from llm_proxy.posture.who import EVERYTHING, NO_POLICY
 
 _ASKING = (Tier.HUMAN_APPROVAL, Tier.PRE_APPROVED)
+_OTHERS = re.compile(r"""!=\s*(["'])[^"']*\1""")
+"""In a condition: what something is not."""
 
 
 def tools(facts: Facts) -> Answer:
     return answered(
-        "tools", "Are tools scoped by role, risk and environment?", _tools(facts), vital=("no policy",)
+        "tools",
+        "Are tools scoped by role, risk and environment?",
+        _tools(facts),
+        vital=("no policy", "the policy is in shadow"),
     )
 
 
@@ -27,6 +32,8 @@ def _tools(facts: Facts) -> Iterator[Found]:
     if file is None:
         yield Check(False, "no policy is in force: every tool call passes", NO_POLICY)
         return
+    if file.policy.mode is Mode.SHADOW:
+        yield Check(False, "the policy is in shadow: every tool call passes", "Set `policy.mode: enforce`.")
     yield Check(
         bool(file.tools),
         f"{len(file.tools)} tools are registered" if file.tools else "no tool is registered",
@@ -98,6 +105,8 @@ def _approvers(facts: Facts, file: PolicyFile) -> Iterator[Found]:
     asked = {tool.approval or "default" for tool in file.tools.values() if tool.tier in _ASKING}
     if any(rule.then is Decision.ASK for rule in file.rules):
         asked |= {tool.approval or "default" for tool in file.tools.values() if tool.tier != Tier.PROHIBITED}
+    if file.posture.default is Decision.ASK:
+        asked |= {tool.approval or "default" for tool in file.tools.values() if tool.tier is None}
     reach = {operator.id for operator in facts.config.operators if operator.token is not None}
     for name in sorted(asked):
         entry = file.approvals.get(name)
@@ -125,7 +134,8 @@ def _held_back(file: PolicyFile, name: str, tool: Tool) -> bool:
     """Whether something in the policy asks for it or denies it: its tier, or a rule that speaks of it."""
     if tool.tier in (*_ASKING, Tier.PROHIBITED):
         return True
-    if tool.tier is None and file.posture.default is not Decision.ALLOW:
+    spoken_for = any(rule.then is Decision.ALLOW and _may_allow(rule.when, name, tool) for rule in file.rules)
+    if tool.tier is None and file.posture.default is not Decision.ALLOW and not spoken_for:
         return True
     if any(rule.then is not Decision.ALLOW and _speaks_of(rule.when, name, tool) for rule in file.rules):
         return True
@@ -141,7 +151,16 @@ def _held_back(file: PolicyFile, name: str, tool: Tool) -> bool:
     )
 
 
+def _may_allow(when: str, name: str, tool: Tool) -> bool:
+    """Whether an allowing rule may hit it, and then what the posture says of tools by default does not count.
+
+    So may one that asks nothing of the tool, or that only says what the tool is not.
+    """
+    return _speaks_of(when, name, tool) or "tool." not in when or "!" in when
+
+
 def _speaks_of(when: str, name: str, tool: Tool) -> bool:
+    when = _OTHERS.sub("", when)
     effect = tool.effect.value if tool.effect is not Effect.READ else None
     words = [name, effect, "tool.risk" if tool.risk == "high" else None]
     return any(re.search(rf"(?<![\w.-]){re.escape(word)}(?![\w-])", when) for word in words if word)

@@ -18,6 +18,8 @@ MOST_READ = 60
 """Calls whose verdicts are read in full, the newest."""
 _CUT_WITHIN_US = 60_000_000
 """What ended longer after a freeze didn't end by it."""
+_LONGEST_US = 86_400_000_000
+"""So long before a freeze may a call that was open then have begun."""
 _FREEZES = 50
 _CHANGES = ("write", "irreversible")
 
@@ -118,17 +120,17 @@ def _cut(connection: Connection, since_us: int) -> Cut | None:
         .limit(_FREEZES)
     )
     for agent_id, at_us in connection.execute(freezes).all():
-        query = select(func.count(), func.max(calls.c.ended_us)).where(
+        by_it = and_(calls.c.error == "agent_frozen", calls.c.ended_us <= at_us + _CUT_WITHIN_US)
+        # What else was open and went on is not cut: the last of all that was open counts.
+        query = select(func.sum(case((by_it, 1), else_=0)), func.max(calls.c.ended_us)).where(
             calls.c.agent_id == agent_id,
-            calls.c.error == "agent_frozen",
             calls.c.status != Status.REFUSED,
-            calls.c.started_us <= at_us,
+            calls.c.started_us.between(at_us - _LONGEST_US, at_us),
             calls.c.ended_us >= at_us,
-            calls.c.ended_us <= at_us + _CUT_WITHIN_US,
         )
         streams, last = connection.execute(query).one()
         if streams:
-            return Cut(agent_id=agent_id, at_us=at_us, streams=streams, seconds=(last - at_us) / 1e6)
+            return Cut(agent_id=agent_id, at_us=at_us, streams=int(streams), seconds=(last - at_us) / 1e6)
     return None
 
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import zstandard
 from sqlalchemy import Connection, select
 
+from llm_proxy.records.dictionary import CONTENT_1
 from llm_proxy.records.evidence import BlobDraft
 from llm_proxy.records.large import LARGE
 from llm_proxy.records.prepared import select_in, upsert
@@ -26,8 +27,10 @@ KEPT = 2**31 - 1
 """The `epoch` of a salt of no day, never deleted: it makes the keys of redaction's tokens and hashes."""
 _SAMPLE = 1 << 18
 _WORTH = 0.6
-_SMALL = 160
+_SMALL = 64
 """Bytes under which compression costs more than it saves."""
+CODEC = "zstd-1"
+"""zstd with the first dictionary; `zstd`, without one, is what earlier versions wrote."""
 
 
 def epoch_of(at_us: int) -> int:
@@ -112,11 +115,14 @@ class Addresser:
 
 
 class Codec:
-    """zstd, level 1: on texts of a few KB the higher ones save nothing. One per thread."""
+    """zstd, level 1, with a dictionary: on texts of a few KB the higher ones save little. One per thread."""
 
     def __init__(self) -> None:
-        self._pack = zstandard.ZstdCompressor(level=1)
-        self._unpack = zstandard.ZstdDecompressor()
+        self._pack = zstandard.ZstdCompressor(level=1, dict_data=CONTENT_1)
+        self._unpack = {
+            "zstd": zstandard.ZstdDecompressor(),
+            CODEC: zstandard.ZstdDecompressor(dict_data=CONTENT_1),
+        }
 
     def pack(self, contents: list[bytes]) -> list[tuple[str, bytes]]:
         """For each of `contents` the codec's name and the stored bytes.
@@ -127,7 +133,7 @@ class Codec:
         chosen: list[Any] = [content for content, pack in zip(contents, worth, strict=True) if pack]
         packed = iter(self._pack.multi_compress_to_buffer(chosen) if chosen else ())
         return [
-            ("zstd", _stored(next(packed), content)) if pack else ("raw", content)
+            _smaller(next(packed), content) if pack else ("raw", content)
             for content, pack in zip(contents, worth, strict=True)
         ]
 
@@ -140,12 +146,19 @@ class Codec:
         return len(self._pack.compress(sample)) < len(sample) * _WORTH
 
     def unpack(self, codec: str, data: bytes, size: int) -> bytes:
-        return data if codec == "raw" else self._unpack.decompress(data, max_output_size=size)
+        """Raises ValueError for a codec that there isn't, and `zstandard.ZstdError`."""
+        if codec == "raw":
+            return data
+        if codec not in self._unpack:
+            raise ValueError(f"content is packed by {codec!r}, which this version can't read")
+        return self._unpack[codec].decompress(data, max_output_size=size)
 
 
-def _stored(packed: Any, content: bytes) -> Any:
-    """The compressed bytes; of large content without a copy."""
-    return packed.tobytes() if len(content) < LARGE else memoryview(packed)
+def _smaller(packed: Any, content: bytes) -> tuple[str, Any]:
+    """The compressed bytes where they are fewer; of large content without a copy."""
+    if len(packed) >= len(content):
+        return "raw", content
+    return CODEC, packed.tobytes() if len(content) < LARGE else memoryview(packed)
 
 
 def fetch(connection: Connection, ids: set[bytes], codec: Codec) -> dict[bytes, bytes]:

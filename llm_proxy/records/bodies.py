@@ -16,12 +16,14 @@ class Fold(msgspec.Struct, frozen=True, array_like=True):
     """A list of messages, the first at byte `start` of the envelope, `step` bytes from one to the next.
 
     `parts` are in order: (0, a message's address), or (level, that of a block of addresses a level below),
-    in URL-safe base64 (see `folding.py`).
+    in URL-safe base64 (see `folding.py`). `between` is what stands between any two messages, which is left
+    out of the envelope; empty where it isn't.
     """
 
     start: int
     step: int
     parts: tuple[tuple[int, str], ...]
+    between: str = ""
 
 
 class Content(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -72,7 +72,7 @@ def read_draft(
         what=what,
         calls=tuple(calls[:MOST_CALLS]),
         call_count=len(calls),
-        words=column(words, MOST_WORDS),
+        words=column(words, MOST_WORDS).encode("utf-8", "replace").decode(),
         approval=approval,
     )
     only = calls[0] if len(calls) == 1 else None

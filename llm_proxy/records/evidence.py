@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
 from llm_proxy.records.audit_rows import CheckpointRow, LegalHoldRow, PrefixRow, PurgedRow, TraceRow
+from llm_proxy.records.kinds import RecordKind
 from llm_proxy.records.policy_rows import (
     ApprovalChange,
     ApprovalRow,
@@ -21,60 +21,6 @@ from llm_proxy.records.policy_rows import (
     UnseenRow,
     VoteRow,
 )
-
-
-class RecordKind(StrEnum):
-    """Kinds of evidence. A call has one `call.opened` and one `call.closed`, or one `call.refused`."""
-
-    CALL_OPENED = "call.opened"
-    CALL_CLOSED = "call.closed"
-    CALL_REFUSED = "call.refused"
-    VERDICTS = "call.verdicts"
-    PROVIDER_TOOLS = "call.provider_tools"
-    """The provider ran tools itself for a reply."""
-    KEY_ISSUED = "key.issued"
-    KEY_REVOKED = "key.revoked"
-    KEY_CHANGED = "key.changed"
-    AGENT_FROZEN = "agent.frozen"
-    AGENT_THAWED = "agent.thawed"
-    RUN_OPENED = "run.opened"
-    """By `POST /v1/runs`: its purpose, what set it off, and its envelope."""
-    RUN_ENDED = "run.ended"
-    BUDGET_REACHED = "budget.reached"
-    """What was used of a limit reached the level at which it warns, or its maximum."""
-    APPROVAL_REQUESTED = "approval.requested"
-    """A call waits for a person: what it would do, which rule asks, and who may decide."""
-    APPROVAL_VOTED = "approval.voted"
-    """One person's word on it."""
-    APPROVAL_DECIDED = "approval.decided"
-    """It was approved, denied, or expired."""
-    APPROVAL_USED = "approval.used"
-    """A grant let an action through."""
-    POLICY_LOADED = "policy.loaded"
-    """A policy file came into force, or could not."""
-    RUN_EVENT = "run.event"
-    """Something that rules may require happened in a run, such as `human-checkpoint`."""
-    RUN_EFFECT = "run.effect"
-    """An agent or a tool reported a side effect."""
-    STORE_BACK = "store.back"
-    """The store takes records again after it didn't."""
-    WRITER_STARTED = "writer.started"
-    """A process began to write: the first of its chain, and the last checkpoint that it found."""
-    CHECKPOINT = "audit.checkpoint"
-    """Every writer's head, signed."""
-    CONTENT_STORED = "content.stored"
-    """Which rows of `blobs` a transaction brought: a salted digest of each, all columns included."""
-    CONTENT_READ = "content.read"
-    """Somebody was shown prompts, replies or arguments."""
-    CONTENT_DELETED = "content.deleted"
-    """Retention deleted the content of a day."""
-    RECORDS_EXPORTED = "records.exported"
-    """Somebody took records away, with or without content."""
-    LEGAL_HOLD_PLACED = "legal_hold.placed"
-    LEGAL_HOLD_RELEASED = "legal_hold.released"
-    CONFIG_LOADED = "config.loaded"
-    """A configuration came into force."""
-
 
 TOOL_CALL_ID_CHARS = 256
 

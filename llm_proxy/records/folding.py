@@ -46,8 +46,34 @@ def folded(
         parts = [(level, _told(id_)) for id_ in ids[whole:]] + parts
         ids = [addresser.draft(b"".join(ids[n : n + WIDTH]), into) for n in range(0, whole, WIDTH)]
         level += 1
-    cuts = (*content.cuts[:first], *content.cuts[first + many :])
-    return structs.replace(content, cuts=cuts, fold=Fold(start, step, tuple(parts)))
+    before, behind = content.cuts[:first], content.cuts[first + many :]
+    content = structs.replace(content, cuts=(*before, *behind))
+    return _closed_up(content, Fold(start, step, tuple(parts)), many)
+
+
+def _closed_up(content: Content, fold: Fold, many: int) -> Content:
+    """Without what stands between the messages, where that is always the same."""
+    envelope, start = content.envelope.encode(), fold.start
+    end = start + (many - 1) * fold.step
+    between = envelope[start : start + fold.step]
+    inside = any(start <= at <= end for at, _ in content.cuts)
+    same = len(between) == fold.step and envelope[start:end] == between * (many - 1)
+    if inside or not same or not between.isascii():
+        return structs.replace(content, fold=fold)
+    left = (envelope[:start] + envelope[end:]).decode()
+    cuts = tuple([(at - (end - start) if at > start else at, id_) for at, id_ in content.cuts])
+    fold = structs.replace(fold, between=between.decode())
+    return structs.replace(content, envelope=left, cuts=cuts, fold=fold)
+
+
+def _opened_up(content: Content, fold: Fold, many: int) -> Content:
+    """The reverse of it."""
+    if not fold.between:
+        return content
+    envelope, start, wide = content.envelope.encode(), fold.start, (many - 1) * fold.step
+    whole = envelope[:start] + fold.between.encode() * (many - 1) + envelope[start:]
+    cuts = tuple([(at + wide if at > start else at, id_) for at, id_ in content.cuts])
+    return structs.replace(content, envelope=whole.decode(), cuts=cuts)
 
 
 def _first(content: Content, messages: Sequence[bytes]) -> int | None:
@@ -83,6 +109,7 @@ def unfolded(content: Content, fetch: Callable[[set[bytes]], Blobs], used: set[b
         ids = [
             each for level, id_ in ids for each in ([(0, id_)] if not level else _inside(level, found[id_]))
         ]
+    content = _opened_up(content, fold, len(ids))
     cuts = [(fold.start + n * fold.step, id_.hex()) for n, (_, id_) in enumerate(ids)]
     ordered = tuple(sorted([*content.cuts, *cuts], key=lambda cut: cut[0]))
     return structs.replace(content, cuts=ordered, fold=None)

@@ -74,7 +74,8 @@ class Replay:
                 async with asyncio.timeout(wait):
                     await self._moved.wait()
             except TimeoutError:
-                return
+                if not self._busy:  # else the agent came back meanwhile
+                    return
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -1,7 +1,7 @@
 """What else holds something of what was said, beside the content itself, and goes when its day goes.
 
-Held runs keep theirs. Deliveries to webhooks, ends of conversations and traces are cleared by `records.purge`
-and by their sender.
+Held runs keep theirs. Ends of conversations and traces are cleared by `records.purge`, deliveries that hold
+no arguments by their sender.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, and_, func, sel
 from llm_proxy.records.approvals import ApprovalStatus
 from llm_proxy.records.policy_tables import approvals, classified, unseen
 from llm_proxy.records.runstate import RunKey
-from llm_proxy.records.tables import calls, dead_letters
+from llm_proxy.records.tables import calls, dead_letters, deliveries
 
 Held = frozenset[RunKey]
 AT_A_TIME = 500
@@ -30,6 +30,11 @@ def cleared(connection: Connection, cutoff_us: int, held: Held) -> int:
 def unseen_cleared(connection: Connection, cutoff_us: int, held: Held) -> int:
     """The same of calls that agents never saw, which are put back where their reply comes back."""
     return _UNSEEN(connection, cutoff_us, held)
+
+
+def deliveries_cleared(connection: Connection, cutoff_us: int, held: Held) -> int:
+    """The same of what was sent to webhooks that want content."""
+    return _deliveries(connection, cutoff_us, held)
 
 
 def blanked(connection: Connection, held: Held) -> int:
@@ -92,10 +97,27 @@ def _dead_letters(connection: Connection, cutoff_us: int, _held: Held) -> int:
     return connection.execute(dead_letters.update().where(old).values(reason="")).rowcount
 
 
+_ARGUMENTS = '"arguments":'
+"""In the body of an event that holds them; what is said in a string has its quotes escaped."""
+
+
+def _deliveries(connection: Connection, cutoff_us: int, _held: Held) -> int:
+    """Arguments that a webhook got, or never will. What still waits to be sent goes once it ended."""
+    d = deliveries.c
+    old = and_(
+        d.created_us < cutoff_us, d.ended_us.is_not(None), d.body.contains(_ARGUMENTS, autoescape=True)
+    )
+    ids = list(connection.execute(select(d.id).where(old).limit(AT_A_TIME)).scalars())
+    if not ids:
+        return 0
+    return connection.execute(deliveries.delete().where(d.id.in_(ids), old)).rowcount
+
+
 _UNSEEN = _by_run(unseen)
 _CLEARED = (
     _approvals,
     _UNSEEN,
     _classified,
     _dead_letters,
+    _deliveries,
 )

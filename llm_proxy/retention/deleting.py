@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, Engine, func, select
 
-from llm_proxy.records.audit_tables import purged
+from llm_proxy.records.audit_tables import legal_holds, purged
 from llm_proxy.records.tables import blobs, salts
-from llm_proxy.retention.held import held_runs, holds, kept_addresses
+from llm_proxy.retention.held import Holds, held_runs, holds, kept_addresses
 
 PAGE = 20_000
 """Pieces of content that are looked up together."""
@@ -50,7 +50,7 @@ class Day:
         if some is None:
             return None
         with _deleting(self._engine) as connection, connection.begin():
-            if holds(connection) != self._holds:
+            if _settled(connection) != self._holds:
                 raise HoldsChanged
             ids = [id_ for id_, _ in some]
             connection.execute(blobs.delete().where(blobs.c.id.in_(ids), blobs.c.epoch == self._epoch))
@@ -65,7 +65,7 @@ class Day:
         Raises `HoldsChanged`.
         """
         with _deleting(self._engine) as connection, connection.begin():
-            if holds(connection) != self._holds:
+            if _settled(connection) != self._holds:
                 raise HoldsChanged
             left = select(func.count()).select_from(blobs).where(blobs.c.epoch == self._epoch)
             kept: int = connection.execute(left).scalar_one()
@@ -93,6 +93,13 @@ class Day:
         with self._engine.connect() as connection:
             rows = connection.execute(query.limit(PAGE + len(self._kept)))
             return [(id_, size) for id_, size in ((bytes(r[0]), r[1]) for r in rows) if id_ not in self._kept]
+
+
+def _settled(connection: Connection) -> Holds:
+    """How the holds stand until the transaction ends: one that is being placed is waited for, and waits."""
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"LOCK TABLE {legal_holds.name} IN SHARE MODE")
+    return holds(connection)
 
 
 def _deleting(engine: Engine) -> Connection:

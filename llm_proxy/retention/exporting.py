@@ -16,6 +16,7 @@ from typing import IO, NamedTuple
 
 import msgspec
 from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from llm_proxy.archive.calls import call_views
 from llm_proxy.archive.judged import Wanted, pages
@@ -99,6 +100,13 @@ def export_day(
     except OSError as error:
         _drop(part)
         raise ExportFailed(f"{path}: {error.strerror or type(error).__name__}") from error
+    except SQLAlchemyError:
+        _drop(part)
+        raise
+    except Exception as error:  # whatever a damaged row comes to: what can't be copied must stay
+        _drop(part)
+        why = f"a call of {day_of(epoch)} can't be read ({type(error).__name__})"
+        raise ExportFailed(f"{path}: {why}: `llm-proxy audit verify` names what is damaged") from error
     return Exported(path, sha256, size, calls)
 
 

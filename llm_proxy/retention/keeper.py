@@ -79,6 +79,8 @@ class Retention:
         self._lease = Lease(engine, "retention", writer.id, now_us, LEASE_US)
         self._one = asyncio.Lock()
         self._stopped = Event()
+        self._owing = True
+        """What stands beside content may still have to go: of days that went, maybe before this process."""
         self.problem = ""
         """Why the last turn did not come to its end; empty where it did."""
 
@@ -93,6 +95,9 @@ class Retention:
             except (ProxyError, SQLAlchemyError, OSError) as error:
                 self.problem = f"the store can't be used ({type(error).__name__})"
                 log.warning("retention waits for the store", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001  a damaged row must not end all that runs beside calls
+                self.problem = f"something of it can't be read ({type(error).__name__})"
+                log.error("content that is due stays undeleted", why=self.problem)
             looks += 1
             await asyncio.sleep(LOOK_S)
 
@@ -135,10 +140,11 @@ class Retention:
     async def _turn(self, by: str) -> list[DayDone]:
         before = first_kept(self._now_us(), self._rules.days)
         done = [await self._day(each, by) for each in await asyncio.to_thread(self._due, before)]
-        if done:
+        if self._owing:
             await asyncio.to_thread(self._forget, before)
-        if done or not self._rules.keeps_all:
+        if self._owing or not self._rules.keeps_all:
             await self._beside(before)
+        self._owing = False
         return done
 
     def _due(self, before: int) -> list[Due]:
@@ -164,6 +170,7 @@ class Retention:
                 break
             except HoldsChanged:
                 at_us = self._now_us()
+        self._owing = True
         row = PurgedRow(epoch, at_us, self._now_us(), *gone, kept)
         await self._note(row, by, held_runs=len(day.held), file=file)
         log.info("a day's content was deleted", day=day_of(epoch), blobs=gone.blobs, kept=kept)
@@ -214,7 +221,8 @@ class Retention:
         if not self._rules.keeps_all:
             early_us = self._now_us() - _DAY_OLD_US
             unseen = partial(beside.unseen_cleared, cutoff_us=early_us, held=held)
-            changes += [partial(beside.blanked, held=held), unseen]
+            sent = partial(beside.deliveries_cleared, cutoff_us=early_us, held=held)
+            changes += [partial(beside.blanked, held=held), unseen, sent]
         for change in changes:
             steps = in_steps(self._engine, change)
             while await asyncio.to_thread(next, steps, 0):

@@ -73,7 +73,7 @@ def test_readme_names_the_two_commands_and_ci_runs_its_test_command() -> None:
     steps = [
         line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line and not line.startswith("#")
     ]
-    assert steps[-2:] == ["make test", "make check"]
+    assert steps[-3:] == ["make test", "make test-browser", "make check"]
     assert "set -euo pipefail" in steps
 
 

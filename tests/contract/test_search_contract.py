@@ -8,6 +8,7 @@ import sqlite3
 import pytest
 from sqlalchemy import Engine
 
+from llm_proxy.archive import search_waiting
 from llm_proxy.archive.search import BadSearch
 from llm_proxy.archive.search_index import delete_texts, file_of
 from llm_proxy.archive.search_indexer import Indexer
@@ -27,6 +28,12 @@ pytest_plugins = ["tests.postgres"]
 
 THOUGHT = "The customer says crème brûlée is overdue; check policy §7 before any refund."
 HISTORY = [user("I want a REFUND for order A-17, please."), {"role": "system", "content": "Be frugal."}]
+
+
+@pytest.fixture(params=[search_waiting.MOST, 0], ids=["waiting", "indexed"], autouse=True)
+def most_waiting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts that wait are found as those are whose words are indexed."""
+    monkeypatch.setattr(search_waiting, "MOST", request.param)
 
 
 async def _conversation(engine: Engine, clock: Clock) -> list[str]:

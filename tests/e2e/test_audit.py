@@ -95,7 +95,8 @@ async def test_a_store_is_verified_while_it_is_written(house: tuple[ProxyProcess
     status, body = await get(proxy, "verify")
     await load
     assert status == 200
-    for report in [*reports, json.loads(body), await cli.report()]:
+    whole = await cli.report()
+    for report in [*reports, json.loads(body), whole]:
         assert (report["intact"], report["findings"]) == (True, [])
         assert report["checkpoints"] >= 1
     assert (await get(proxy, "verify", SPENDER))[0] == 403
@@ -105,7 +106,7 @@ async def test_a_store_is_verified_while_it_is_written(house: tuple[ProxyProcess
     newest = json.loads(body)[0]
     since = await cli.report("--since", newest["id"])
     assert since["intact"]
-    assert since["records"] < reports[0]["records"]
+    assert since["records"] < whole["records"]
     status, out, _ = await cli("checkpoints", "--json", "--limit", "1")
     assert json.loads(out)[0]["signature"]
 
@@ -179,7 +180,7 @@ async def test_what_was_changed_is_named(house: tuple[ProxyProcess, Cli], tmp_pa
     writer, seq = store.execute(
         "SELECT writer, seq FROM records WHERE kind = 'call.closed' LIMIT 1"
     ).fetchone()
-    [id_] = store.execute("SELECT id FROM blobs WHERE codec = 'zstd' LIMIT 1").fetchone()
+    [id_] = store.execute("SELECT id FROM blobs WHERE codec LIKE 'zstd%' LIMIT 1").fetchone()
     row = f"{writer}/{seq}"
     closing = "UPDATE records SET {} WHERE writer = ? AND seq = ?"
     assert ("records", row, "edited") in await found(closing.format("at_us = at_us + 1"), writer, seq)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -207,7 +208,9 @@ async def test_what_happens_is_followed_live(house: House) -> None:
     assert kinds == ["call.opened", "call.verdicts", "call.closed"]
     assert events[1]["told"] == "crm_read allowed by tier:autonomous"
     assert "C-17" not in json.dumps(events)
-    assert (await house.send("GET", "/tail?after=nonsense", "sue")).status == 400
+    too_large = base64.urlsafe_b64encode(b'[1,{"w":%d}]' % (1 << 70)).decode()
+    for wrong in ("nonsense", too_large):
+        assert (await house.send("GET", f"/tail?after={wrong}", "sue")).status == 400
 
 
 async def test_runs_are_listed_by_what_happened_in_them(house: House) -> None:

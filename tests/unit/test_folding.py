@@ -43,6 +43,20 @@ def test_what_is_folded_unfolds(many: int) -> None:
         assert len(after.fold.parts) <= (WIDTH - 1) * (len(asked) + 1)
 
 
+def test_what_stands_between_messages_is_told_once() -> None:
+    ids = ids_of(20)
+    envelope = '{"a": ,"messages":[' + ", " * 19 + '],"ü": }'
+    start = envelope.index("[") + 1
+    behind = len(envelope.encode()) - 1
+    cuts = ((6, b"a" * 32), *((start + n * 2, id_) for n, id_ in enumerate(ids)), (behind, b"z" * 32))
+    before = Content(envelope=envelope, cuts=tuple((at, id_.hex()) for at, id_ in cuts))
+    drafts: list[BlobDraft] = []
+    after = folded(before, ids, ADDRESSER, drafts)
+    assert after.envelope == '{"a": ,"messages":[],"ü": }'
+    blobs = {draft.id: draft.content for draft in drafts}
+    assert unfolded(after, lambda wanted: {id_: blobs[id_] for id_ in wanted}, set()) == before
+
+
 def test_a_list_that_grew_shares_its_blocks() -> None:
     ids, first, more = ids_of(200), list[BlobDraft](), list[BlobDraft]()
     folded(content_of(ids[:198]), ids[:198], ADDRESSER, first)

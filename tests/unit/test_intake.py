@@ -20,6 +20,7 @@ from llm_proxy.intake import Intake, Reader
 from llm_proxy.records import bodies
 from llm_proxy.records.blobs import Addresser
 from llm_proxy.records.bodies import Content
+from llm_proxy.wire.anthropic_messages import ANTHROPIC_MESSAGES
 from llm_proxy.wire.openai_chat import OPENAI_CHAT
 from llm_proxy.wire.openai_chat.request import _Body
 from tests.stores import AGENT, Caller, body_of
@@ -177,6 +178,17 @@ async def test_a_message_seen_before_is_counted_once_and_a_count_asked_for_later
     for count, tokens in ((False, None), (True, PER_REPLY + PER_MESSAGE + 1), (False, None), (True, 8)):
         intake = await reader.read(request, OPENAI_CHAT, count=count)
         assert (intake.tokens, intake.results) == (tokens, ("c",))
+
+
+async def test_what_one_dialect_made_of_a_message_is_not_what_another_makes_of_it() -> None:
+    """Else results that were sent to the wrong path first would be none of the policy's business."""
+    reader = Reader(addresser(), TokenCounter())
+    result = {"type": "tool_result", "tool_use_id": "toolu_1", "content": "ok"}
+    body = body_of({"role": "user", "content": [result]}, max_tokens=9)
+    wrong = await reader.read(OPENAI_CHAT.parse(body), OPENAI_CHAT, count=False)
+    assert wrong.results == ()
+    right = await reader.read(ANTHROPIC_MESSAGES.parse(body), ANTHROPIC_MESSAGES, count=False)
+    assert right.results == ("toolu_1",)
 
 
 def test_a_message_that_two_parsers_would_read_differently_is_refused() -> None:

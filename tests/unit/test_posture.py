@@ -139,6 +139,14 @@ def _bot(config: dict[str, Any], **more: Any) -> None:
     config["agents"]["desk-bot"] |= more
 
 
+def _pays(policy: dict[str, Any], rule: dict[str, str] | None = None, **more: Any) -> None:
+    """A tool that can't be undone, of no tier, and perhaps a rule; what nothing speaks for is denied."""
+    policy["posture"]["default"] = "deny"
+    policy["tools"]["bank_pay"] = {"effect": "irreversible", "risk": "high", **more}
+    if rule is not None:
+        policy.setdefault("rules", []).append({"id": "pay", **rule})
+
+
 CHANGES: dict[str, tuple[str, Verdict, str, Change]] = {
     "no agent": ("identity", Verdict.NO, "no agent is configured", lambda c, p: c.pop("agents")),
     "no owner": ("identity", Verdict.PARTLY, "without an owner: desk-bot", lambda c, p: _bot(c, owner="")),
@@ -203,6 +211,31 @@ CHANGES: dict[str, tuple[str, Verdict, str, Change]] = {
             bank_pay={"effect": "irreversible", "risk": "high", "tier": "autonomous"}
         ),
     ),
+    "a rule that allows it": (
+        "approvals",
+        Verdict.PARTLY,
+        "run without anybody asked: bank_pay",
+        lambda c, p: _pays(p, {"then": "allow", "when": 'tool.name == "bank_pay"'}),
+    ),
+    "a rule that allows everything": (
+        "approvals",
+        Verdict.PARTLY,
+        "run without anybody asked: bank_pay",
+        lambda c, p: _pays(p, {"then": "allow", "when": 'agent.role == "support"'}),
+    ),
+    "a rule for all but it": (
+        "approvals",
+        Verdict.PARTLY,
+        "run without anybody asked: bank_pay",
+        lambda c, p: _pays(p, {"then": "deny", "when": 'tool.name != "bank_pay"'}, tier="autonomous"),
+    ),
+    "asked by default, of nobody": (
+        "approvals",
+        Verdict.PARTLY,
+        "approval 'default' is not defined",
+        lambda c, p: (_pays(p), p["posture"].update(default="ask"), p["approvals"].pop("default", None)),
+    ),
+    "shadow of tools": ("tools", Verdict.NO, "in shadow", lambda c, p: p["policy"].update(mode="shadow")),
     "nobody can decide": (
         "approvals",
         Verdict.PARTLY,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.records.blobs import DAY_US, Addresser, Codec, epoch_of
+from llm_proxy.records.blobs import CODEC, DAY_US, Addresser, Codec, epoch_of
 from llm_proxy.records.evidence import BlobDraft
 
 SALT, OTHER = b"s" * 32, b"t" * 32
@@ -25,10 +25,10 @@ def test_what_is_packed_unpacks(content: bytes) -> None:
     assert Codec().unpack(name, data, len(content)) == content
 
 
-@pytest.mark.parametrize("content", [b"", b"x" * 159, b"x" * 160, b"long " * 100_000])
+@pytest.mark.parametrize("content", [b"", b"x" * 63, b"x" * 64, b"long " * 100_000])
 def test_only_what_is_worth_it_is_compressed(content: bytes) -> None:
     name, data = pack(content)
-    assert name == ("raw" if len(content) < 160 else "zstd")
+    assert name == ("raw" if len(content) < 64 else CODEC)
     assert len(data) <= len(content)
     assert Codec().unpack(name, data, len(content)) == content
 

@@ -40,9 +40,10 @@ function drawPlots(root) {
     const axis = { gridcolor: line, zerolinecolor: line, automargin: true };
     const layout = Object.assign({
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: ink, family: "system-ui, sans-serif" },
-      margin: { l: 50, r: 10, t: 10, b: 40 }, legend: { orientation: "h", y: -0.2 }, height: 300,
+      margin: { l: 50, r: 10, t: 10, b: 30 }, legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom" }, height: 300,
     }, figure.layout);
-    layout.xaxis = Object.assign({}, axis, layout.xaxis);
+    const days = { nticks: Math.max(2, Math.floor(place.clientWidth / 110)), tickangle: 0, ticks: "outside", ticklen: 7, tickcolor: line };
+    layout.xaxis = Object.assign({}, axis, days, layout.xaxis);
     layout.yaxis = Object.assign({}, axis, layout.yaxis);
     Plotly.newPlot(place, figure.data, layout, { responsive: true, displayModeBar: false });
   }
