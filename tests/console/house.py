@@ -51,8 +51,10 @@ class Browser:
         await self._http.close()
 
     async def get(self, path: str, **told: str) -> Seen:
+        """Without the text of a stream of events, which has no end."""
         async with self._http.get(self.origin + path, headers=told, allow_redirects=False) as reply:
-            return Seen(reply.status, (await reply.read()).decode(), reply.headers)
+            endless = reply.content_type == "text/event-stream"
+            return Seen(reply.status, "" if endless else (await reply.read()).decode(), reply.headers)
 
     async def post(self, path: str, form: Mapping[str, str], **told: str) -> Seen:
         """`told` replaces headers; by default the form comes from the console itself."""
