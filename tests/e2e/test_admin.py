@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -232,9 +233,8 @@ async def test_every_listing_is_the_command_lines_json(admin: AdminClient, tmp_p
     }
     for command, path in twins.items():
         status, told = await admin.get(path)
-        shown = CliRunner().invoke(
-            app, [*command.split(), "--json", "--config", str(tmp_path / "proxy.yaml")]
-        )
+        asked = [*command.split(), "--json", "--config", str(tmp_path / "proxy.yaml")]
+        shown = await asyncio.to_thread(CliRunner().invoke, app, asked)
         assert shown.exit_code == 0, shown.output
         assert (status, told) == (200, json.loads(shown.stdout)), command
     assert (await admin.get("/admin/refusals"))[1][0]["reason"] == "unknown"
