@@ -26,7 +26,10 @@ STALE := $(shell [ ! -s $(VENV_MADE) ] || { [ -x $(BIN)/python ] && [ "$$(cat $(
   || echo stale)
 
 PYTEST := $(BIN)/python -m pytest
-# Whole files go to one worker, so that a server or database started for a file is started once.
+# Some images forbid it; without, every worker compiles all tests anew, for most of a minute.
+export PYTHONDONTWRITEBYTECODE :=
+# Whole files go to one worker, so that a server or database started for a file is started once. A worker for each core:
+# more of them were no faster, and tests that wait for a time failed.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 
 help: ## list what can be made
@@ -69,6 +72,9 @@ fmt: $(DEV) ## format the code and fix what lint can fix
 bench: $(DEV) ## compare the proxy with a bare pass-through, in one run; ARGS=--quick for a short one
 	@$(BIN)/python -m bench.run $(ARGS)
 
+bench-console: $(DEV) ## every page of the console over 1,000,000 calls, and load beside a person; ARGS='--calls 100000'
+	@$(BIN)/python -m bench.console $(ARGS)
+
 # Pins that still satisfy pyproject.toml stay as they are; UPGRADE=1 takes the newest of everything.
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --no-header --no-annotate $(if $(UPGRADE),--upgrade)
@@ -83,7 +89,7 @@ clean: ## remove all that make made; databases and config stay
 	rm -rf $(VENV) $(dir $(PHOENIX)) $(dir $(BUILT_OTELCOL)) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find llm_proxy routing budgets tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo serve test soak test-browser test-phoenix test-collector check fmt bench lock venv clean stale
+.PHONY: help demo serve test soak test-browser test-phoenix test-collector check fmt bench bench-console lock venv clean stale
 
 # A python that is too old, or only a version manager's shim, is passed over. A .venv that still works stays.
 stale: ;

@@ -20,7 +20,7 @@ from pathlib import Path
 from budgets import Amount, Bound, Hold, Limit, LimitBook, Op, Scope, Settle, Subject, Unit, window_named
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.engine import open_engine
-from llm_proxy.records.ids import uuid7
+from llm_proxy.records.ids import uuid7, writer_id
 from llm_proxy.records.migrate import upgrade
 from llm_proxy.records.writer import Writer
 
@@ -146,7 +146,7 @@ def _bounds_cpu(book: LimitBook) -> float:
 async def _writer(url: str, book: LimitBook) -> AsyncGenerator[Writer]:
     engine = open_engine(url)
     upgrade(engine)
-    writer = Writer(engine, uuid7(_now_us()), _now_us, watched=book)
+    writer = Writer(engine, writer_id(_now_us()), _now_us, watched=book)
     await writer.start()
     try:
         yield writer

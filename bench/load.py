@@ -41,6 +41,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     warmup_s: float = 0.0
     seconds: float = 0.0
     count: int = 0
+    pause_s: float = 0.0
+    """What an agent does between its calls."""
 
 
 class Lane(asyncio.Protocol):
@@ -110,7 +112,14 @@ class Lane(asyncio.Protocol):
         self._driver.tally.right(
             Timing(self._sent, self._first or ended, ended), self._driver.events, self._bytes
         )
-        self._next()
+        if self._driver.pause_s:
+            asyncio.get_running_loop().call_later(self._driver.pause_s, self._go_on)
+        else:
+            self._next()
+
+    def _go_on(self) -> None:
+        if not self._over:
+            self._next()
 
     def _fail(self, problem: str) -> None:
         if not self._over:
@@ -138,6 +147,7 @@ class Driver:
         if not load.count:
             self.tally.close(self._until)
         self.events = load.workload.events
+        self.pause_s = load.pause_s
         self.dialect = load.workload.caller
         authorization = f"authorization: Bearer {load.key}\r\n" if load.key else ""
         self.head = (
@@ -209,6 +219,7 @@ def _parse() -> Load:
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--warmup", type=float, default=0.3, help="seconds before the measured window")
     parser.add_argument("--count", type=int, default=0, help="send this many requests instead of for a time")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds between two calls of a connection")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     return Load(
@@ -221,6 +232,7 @@ def _parse() -> Load:
         warmup_s=given.warmup,
         seconds=given.seconds,
         count=given.count,
+        pause_s=given.pause,
     )
 
 

@@ -34,6 +34,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     warmup_s: float
     seconds: float
     drain_s: float
+    pause_s: float = 0.0
+    """Between two calls of a connection."""
 
 
 class Exported:
@@ -73,7 +75,7 @@ class Exported:
 
 def take(server: Server, workload: Workload, window: Window, exported: Exported | None = None) -> Sample:
     """Measure once. CPU includes the drain: work put off until after the reply is still the server's work."""
-    arguments = [f"--seconds={window.seconds}", f"--warmup={window.warmup_s}"]
+    arguments = [f"--seconds={window.seconds}", f"--warmup={window.warmup_s}", f"--pause={window.pause_s}"]
     before = cpu_seconds(server.pid)
     result = _load(server, workload, arguments)
     ended = time.perf_counter()

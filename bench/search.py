@@ -31,11 +31,10 @@ from llm_proxy.archive.search_postgres import PostgresIndex
 from llm_proxy.archive.search_sqlite import SqliteIndex, index_file
 from llm_proxy.archive.search_store import Move
 from llm_proxy.records.blobs import KEPT, ensure_salt
-from llm_proxy.records.engine import open_engine
-from llm_proxy.records.ids import now_us, uuid7
-from llm_proxy.records.migrate import upgrade
+from llm_proxy.records.ids import now_us, writer_id
 from llm_proxy.records.tables import blobs, calls, records, runs, writers
 from tests.postgres import running_postgres
+from tests.stores import store as opened
 
 TARGET_S = 1.0
 AT_ONCE = 256
@@ -74,19 +73,14 @@ def main() -> None:
 def store(kind: str) -> Generator[Engine]:
     with TemporaryDirectory(prefix="bench-search-") as folder:
         if kind == "sqlite":
-            yield from _opened(f"sqlite:///{folder}/store.db")
+            with opened(f"sqlite:///{folder}/store.db") as engine:
+                yield engine
             return
-        with running_postgres(Path(folder) / "data") as server:
-            yield from _opened(server.render_as_string(hide_password=False))
-
-
-def _opened(url: str) -> Iterator[Engine]:
-    engine = open_engine(url)
-    try:
-        upgrade(engine)
-        yield engine
-    finally:
-        engine.dispose()
+        with (
+            running_postgres(Path(folder) / "data") as server,
+            opened(server.render_as_string(hide_password=False)) as engine,
+        ):
+            yield engine
 
 
 def measured(engine: Engine, texts: int) -> Measured:
@@ -112,7 +106,7 @@ def measured(engine: Engine, texts: int) -> Measured:
 
 
 def build(engine: Engine, words: Words, texts: int) -> int:
-    writer, count, number = uuid7(now_us()), 0, 0
+    writer, count, number = writer_id(now_us()), 0, 0
     with engine.connect().execution_options(writes=True) as connection, connection.begin():
         salt = {"writer": writer, "started_us": 0, "seen_us": 0, "head_seq": 0, "head_hash": b"\0" * 32}
         ensure_salt(connection, KEPT)

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table, text
 from llm_proxy.chat.events import ReasoningKind
 from llm_proxy.chat.reply import ChoiceReply, ReasoningPart, Reply, ToolCall
 from llm_proxy.records import bodies
-from llm_proxy.records.blobs import epoch_of
+from llm_proxy.records.blobs import ADDRESS, epoch_of
 from llm_proxy.records.ids import now_us, uuid7
 from llm_proxy.records.view import CallView, Decision, Status
 
@@ -221,7 +221,7 @@ def _emitted(reply: Reply) -> bytes:
 
 
 def _address(id_: str, what: bytes) -> bytes:
-    return hashlib.blake2b(id_.encode() + what, digest_size=32).digest()
+    return hashlib.blake2b(id_.encode() + what, digest_size=ADDRESS).digest()
 
 
 def fill_runs(connection: Connection, runs: Table, calls: Table) -> None:

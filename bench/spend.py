@@ -86,7 +86,7 @@ class _Bench:
     def __init__(self, url: str, folder: Path, chosen: argparse.Namespace) -> None:
         self._chosen = chosen
         self._file = folder / "proxy.yaml"
-        self._file.write_text(json.dumps(_settings(url)))
+        self._file.write_text(json.dumps(settings(url)))
         self._config: Config = load_config(self._file, os.environ)
         self._engine: Engine = open_engine(url)
         self._now = now_us()
@@ -207,7 +207,8 @@ def _asked(connection: Connection, wish: Wish, now: int) -> int:
     return len(shown.rows) + shown.left_out
 
 
-def _settings(url: str) -> dict[str, Any]:
+def settings(url: str) -> dict[str, Any]:
+    """A configuration of the agents, models and limits that the calls are of."""
     target = {"provider": "openai", "base_url": "http://127.0.0.1:9/v1"}
     return {
         "store": url,

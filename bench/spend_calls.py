@@ -59,7 +59,7 @@ class Made(NamedTuple):
         return bodies.encode(body)
 
 
-def made(count: int, now_us: int, *, mixed: bool) -> Iterator[Made]:
+def made(count: int, now_us: int, *, mixed: bool, agents: int = AGENTS) -> Iterator[Made]:
     """So many calls, evenly over the days before `now_us`, the oldest first; runs have twenty of them.
 
     An agent works with two models, for eight users, under two sets of tags, unless all is `mixed`.
@@ -68,7 +68,7 @@ def made(count: int, now_us: int, *, mixed: bool) -> Iterator[Made]:
     step = DAYS * DAY_US // count
     began = now_us - count * step
     for number in range(count):
-        agent = chance.randrange(AGENTS)
+        agent = chance.randrange(agents)
         model = chance.randrange(MODELS) if mixed else (agent * 7 + chance.randrange(2) * 3) % MODELS
         user = chance.randrange(USERS) if mixed else (agent * 4 + chance.randrange(8)) % USERS
         env = chance.choice(("prod", "prod", "test"))
@@ -111,4 +111,4 @@ def made(count: int, now_us: int, *, mixed: bool) -> Iterator[Made]:
                 for _ in range(chance.choice((0, 0, 1, 2)))
             ]
             tools = [Proposed(f"tool_{at % TOOLS}") for at in chosen]
-        yield Made(number, id_, f"run-{number // 1_000}-{agent}", started, by, close, tools)
+        yield Made(number, id_, f"run-{number // (20 * agents)}-{agent}", started, by, close, tools)

@@ -44,7 +44,8 @@ class Application:
         await receive()
         try:
             await self._worker.start()
-            self._root = _root(self._worker)
+            console = Console(self._worker)
+            self._root = _root(self._worker, console)
             _settle_garbage()
         except Exception as error:  # noqa: BLE001  whatever it was, the server must be told and end
             log.critical("the proxy can't start", error=f"{type(error).__name__}: {error}")
@@ -52,6 +53,7 @@ class Application:
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        await console.close()
         await self._worker.stop()
         await send({"type": "lifespan.shutdown.complete"})
 
@@ -61,14 +63,15 @@ def _settle_garbage() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
+    gc.enable()  # `serve` starts without
 
 
-def _root(worker: Worker) -> Root:
+def _root(worker: Worker, console: Console) -> Root:
     api = ModelApi(worker.services, created=int(time.time()))
     model_routes = {d.path: api.endpoint(d) for d in DIALECTS.values() if d.path}
     model_routes[ACTION_PATH] = ActionsApi(worker.services).endpoint(ACTION)
     operators = admin_app(worker)
-    Console(worker).add_to(operators)
+    console.add_to(operators)
     return Root(
         model_routes,
         api.models,

@@ -16,7 +16,8 @@ from llm_proxy.policy.schema import Decision as Ruling
 from llm_proxy.policy.verdict import Proposed, Verdict, approved, unapproved
 from llm_proxy.records import approval_bodies as bodies
 from llm_proxy.records.approvals import ApprovalStatus, status_at, usable
-from llm_proxy.records.evidence import Draft, RecordKind, column, tool_call_key
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import Draft, RecordKind, tool_call_key
 from llm_proxy.records.ids import uuid7
 from llm_proxy.records.policy_rows import ApprovalChange, ApprovalRow
 

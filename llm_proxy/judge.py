@@ -36,6 +36,7 @@ from llm_proxy.records.advancing import run_update
 from llm_proxy.records.arguments import NO_ARGUMENTS, KeptArguments, as_recorded
 from llm_proxy.records.batch import Found, Job, Wrote
 from llm_proxy.records.evidence import Draft, Evidence, RecordKind, RunUpdate
+from llm_proxy.records.rule_hits import rule_hit_rows
 from llm_proxy.records.run_events import events_of
 from llm_proxy.records.runstate import UNKNOWN, Mark, RunKey, RunState
 from llm_proxy.records.view import Decision
@@ -287,6 +288,7 @@ class Judge:
             records=(*opening.records, record, *used_up, *(freeze.records if freeze else ())),
             blobs=self._kept.blobs,
             tool_calls=tool_call_rows(exchange, decisions, verdicts, at_us),
+            rule_hits=rule_hit_rows(decisions, at_us),
             run_updates=(self._advanced(state, decisions),),
             counted=tuple(
                 [row for rows, ok in zip(settled.counted, passed, strict=True) if ok for row in rows]

@@ -29,8 +29,9 @@ from llm_proxy.policy.verdict import Judgement, Proposed, Verdict, with_sibling,
 from llm_proxy.policy.vocabulary import Per
 from llm_proxy.records.approvals import of_actions, waiting
 from llm_proxy.records.batch import Found, Planned
+from llm_proxy.records.columns import column
 from llm_proxy.records.counters import CounterKey, subject_of
-from llm_proxy.records.evidence import Evidence, ToolCallRow, column, tool_call_key
+from llm_proxy.records.evidence import Evidence, ToolCallRow, tool_call_key
 from llm_proxy.records.judged import Judged
 from llm_proxy.records.policy_rows import ApprovalRow, Counted
 from llm_proxy.records.runstate import RunState

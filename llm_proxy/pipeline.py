@@ -201,7 +201,7 @@ class Pipeline:
             self._count_call(exchange)
 
     async def refuse(self, exchange: Exchange, error: ProxyError) -> None:
-        """Records a call that was refused before it opened, if its caller is known."""
+        """Records a call that was refused before it opened, if its caller is known; else closes it."""
         if exchange.opened or exchange.caller is None:
             return
         services = self._services
@@ -213,9 +213,19 @@ class Pipeline:
         now = services.now_us()
         await services.recorder.request(exchange, services.rules)
         evidence = self._telling(journal.refused(exchange, services.writer.addresser, now), exchange)
-        await services.writer.submit(Job(lambda _: Wrote(None, evidence)))
-        exchange.refusal_kept = True
-        self._count_call(exchange)
+        # The commit that was to open it may have gone through all the same, where nobody heard its answer.
+        unheard = (exchange.id,) if error.kind is Kind.STORE_UNAVAILABLE else ()
+
+        def unless_open(found: Found) -> Wrote:
+            return _UNSETTLED if exchange.id in found.open else Wrote(True, evidence)
+
+        if await services.writer.submit(Job(unless_open, calls=unheard)):
+            exchange.refusal_kept = True
+            self._count_call(exchange)
+            return
+        exchange.status, exchange.problem = _ending(exchange, error)
+        exchange.released = []
+        await self._close(exchange)
 
     def _telling(self, evidence: Evidence, exchange: Exchange) -> Evidence:
         """With what webhooks are told where a limit ended the call."""

@@ -19,7 +19,8 @@ from llm_proxy.policy.verdict import ResultLabel
 from llm_proxy.records import bodies
 from llm_proxy.records.advancing import run_update
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.evidence import Draft, Evidence, RecordKind, ToolCallRow, column, tool_call_key
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import Draft, Evidence, RecordKind, ToolCallRow, tool_call_key
 from llm_proxy.records.runstate import PROVIDER_PLACES, RunKey
 from llm_proxy.records.view import ProviderUse
 from llm_proxy.records.writer import Writer

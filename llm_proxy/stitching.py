@@ -87,7 +87,7 @@ class Threads:
         ]
         first = next((n for n, one in enumerate(said) if not one.system), len(said))
         system = self._system(request, [one.digest for one in said[:first]])
-        opening = self._hash(b"".join([_sized(part.encode("utf-8", "replace")) for part in whose]))
+        opening = self._parts(whose)
         told: list[bytes] = []
         last: list[tuple[_Said, bytes]] = []
         ends: list[int] = []
@@ -119,11 +119,11 @@ class Threads:
 
     def named(self, whose: tuple[str, ...], name: str) -> bytes:
         """The hash of a conversation that its vendor keeps under `name`."""
-        parts = (*whose, "conversation", name)
-        return self._hash(b"".join([_sized(part.encode("utf-8", "replace")) for part in parts]))
+        return self._parts((*whose, "conversation", name))
 
     def _end(self, thread: Thread, turn: bytes) -> bytes:
-        return self._hashed(thread, [*(thread.told or [self._instructed(thread.system)]), turn])
+        told = thread.told or [self._instructed(thread.system)]
+        return self._hash(b"".join([thread.opening, *told, turn]))
 
     def _newest(self, thread: Thread, ends: Sequence[int]) -> list[bytes]:
         """Of the conversation up to each of `ends`, the last of them first."""
@@ -135,9 +135,6 @@ class Threads:
             found.append(digest.copy().digest())
             before = end
         return found[::-1]
-
-    def _hashed(self, thread: Thread, told: Sequence[bytes]) -> bytes:
-        return self._hash(b"".join([thread.opening, *told]))
 
     def _instructed(self, system: bytes) -> bytes:
         """Where the model speaks first, its instructions are all that was said to it."""
@@ -212,6 +209,9 @@ class Threads:
 
     def _call(self, call: Called) -> bytes:
         return self._hash(_sized(call.id.encode("utf-8", "surrogatepass")) + plain_arguments(call.arguments))
+
+    def _parts(self, parts: Sequence[str]) -> bytes:
+        return self._hash(b"".join([_sized(part.encode("utf-8", "replace")) for part in parts]))
 
     def _hash(self, content: bytes) -> bytes:
         return hashlib.blake2b(content, digest_size=32, key=self._key).digest()

@@ -6,9 +6,10 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
+from threading import Lock
 
 import structlog
 from sqlalchemy import Engine
@@ -17,7 +18,6 @@ from budgets import LimitBook, Refused
 from llm_proxy import wiring
 from llm_proxy.admission import Admission
 from llm_proxy.archive.lengths import newest_lengths
-from llm_proxy.archive.recall import Recalled, recall
 from llm_proxy.archive.search_indexer import Indexer
 from llm_proxy.asking import Approvals, decided_in
 from llm_proxy.audit.checkpointer import Checkpointer
@@ -45,18 +45,14 @@ from llm_proxy.pricing.book import PriceBook
 from llm_proxy.reactions.alerts import Alerts
 from llm_proxy.reactions.events import Announcer
 from llm_proxy.reactions.sender import Sender
+from llm_proxy.reads import Reads
 from llm_proxy.recording import Recorder
 from llm_proxy.records.blobs import DAY_US, KEPT, ensure_salt
-from llm_proxy.records.classified import load_classified
 from llm_proxy.records.engine import hurried, open_engine
-from llm_proxy.records.ids import now_us, uuid7
+from llm_proxy.records.ids import now_us, writer_id
 from llm_proxy.records.migrate import upgrade
-from llm_proxy.records.policy_rows import ClassifiedRow
 from llm_proxy.records.purge import Purge
-from llm_proxy.records.responses import StoredResponse, find_response
-from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.standing import StandingReader, issued_keys
-from llm_proxy.records.unseen import load_unseen
 from llm_proxy.records.writer import Writer
 from llm_proxy.recovery import Recovery
 from llm_proxy.reloading import PolicyWatch
@@ -107,6 +103,8 @@ class Worker:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.engine: Engine
+        """That of `/admin` and `/console`: however many connections it takes, calls have theirs."""
+        self._engine: Engine
         self.services: Services
         self.tokens: SignedTokens
         self.retention: Retention
@@ -115,6 +113,10 @@ class Worker:
         """None where the config names no policy."""
         self.failed = ""
         """Why the worker can't go on, empty while it can."""
+        self.auditing = asyncio.Lock()
+        """Held by whoever reads the whole evidence: one at a time."""
+        self.simulating = Lock()
+        """Held by whoever tries a policy on what was recorded."""
         self._checkpoints: Checkpointer | None = None
         """None where there is no key to sign with."""
         self._stack = AsyncExitStack()
@@ -131,13 +133,16 @@ class Worker:
 
     async def _start(self, stack: AsyncExitStack) -> None:
         config = self.config
-        self.engine = open_engine(config.store.get_secret_value(), patience_s=_PATIENCE_S)
+        self._engine, self.engine = (
+            open_engine(config.store.get_secret_value(), patience_s=_PATIENCE_S) for _ in range(2)
+        )
+        stack.callback(self._engine.dispose)
         stack.callback(self.engine.dispose)
-        await asyncio.to_thread(upgrade, self.engine)
+        await asyncio.to_thread(upgrade, self._engine)
         limits, announcer = wiring.limits(config), Announcer(wiring.webhooks(config))
         keeps = config.records.content is not Content.DIGEST
         writer = Writer(
-            self.engine, uuid7(now_us()), now_us, watched=limits, announce=announcer, keeps_content=keeps
+            self._engine, writer_id(now_us()), now_us, watched=limits, announce=announcer, keeps_content=keeps
         )
         await writer.start()
         stack.push_async_callback(writer.stop)
@@ -148,16 +153,16 @@ class Worker:
         stack.push_async_callback(services.census.flush)
         await writer.submit(await asyncio.to_thread(loaded, config.path, now_us()))
         if (key := services.receipts.key) is not None:
-            self._checkpoints = Checkpointer(self.engine, writer, key, now_us)
+            self._checkpoints = Checkpointer(self._engine, writer, key, now_us)
         self.policy = await self._watch(announcer)
         self._export(stack, writer.id, services.metrics)
         self._index(stack, writer.id, services.metrics)
-        self.retention = Retention(self.engine, writer, now_us, wiring.retention(config))
-        recovery = Recovery(self.engine, writer, services.active, now_us, services.alerts)
+        self.retention = Retention(self._engine, writer, now_us, wiring.retention(config))
+        recovery = Recovery(self._engine, writer, services.active, now_us, services.alerts)
         await services.standing.refresh()
-        sharing = Sharing(self.engine, writer.id, services.fleet, services.routes, now_us, time.monotonic)
+        sharing = Sharing(self._engine, writer.id, services.fleet, services.routes, now_us, time.monotonic)
         await sharing.step()  # a target that was given up before a restart isn't asked after it
-        measured = SharedTokenErrors(self.engine, services.errors, now_us)
+        measured = SharedTokenErrors(self._engine, services.errors, now_us)
         await measured.step()
         self._background = asyncio.create_task(
             self._run(recovery, services.standing, sharing, measured), name="llm-proxy-background"
@@ -174,12 +179,13 @@ class Worker:
         metrics = metrics_of(writer)
         keyring, access = self._access(writer)
         standing = self._standing(stack, keyring)
-        lookup = RunLookup(self.engine, lambda: writer.healthy)
+        lookup = RunLookup(self._engine, lambda: writer.healthy)
         stack.callback(lookup.close)
         runs = RunTree(lookup, access.shown, lambda: standing.ended, now_us)
         lengths = await self._lengths()
         kept_secret = await asyncio.to_thread(self._kept_secret)
-        inspector = Inspector(kept_secret, writer.addresser.address, self._classified_now)
+        reads = Reads(self._engine, lambda: writer.healthy)
+        inspector = Inspector(kept_secret, writer.addresser.address, reads.classified)
         admission = self._admission(writer, limits, prices, errors, lengths)
 
         async def over(exchange: Exchange, refused: Refused) -> ProxyError:
@@ -193,8 +199,8 @@ class Worker:
             runs=runs,
             desk=RunDesk(runs, lookup, limits, writer, now_us, standing.refresh),
             lookup=lookup,
-            stitcher=self._stitcher(lookup, writer, kept_secret),
-            unseen=UnseenTurns(self._unseen_now),
+            stitcher=self._stitcher(lookup, writer, kept_secret, reads),
+            unseen=UnseenTurns(reads.unseen),
             inspector=inspector,
             recorder=self._recorder(writer, kept_secret, inspector),
             receipts=await asyncio.to_thread(wiring.receipts, config),
@@ -202,7 +208,7 @@ class Worker:
             fleet=Fleet(),
             reader=Reader(writer.addresser, self.counter),
             admission=admission,
-            approvals=Approvals(decided_in(self.engine, now_us)),
+            approvals=Approvals(decided_in(self._engine, now_us)),
             settler=Settler(prices, self.counter),
             errors=errors,
             lengths=lengths,
@@ -210,8 +216,8 @@ class Worker:
             alerts=Alerts(limits, announcer, metrics),
             writer=writer,
             upstreams=upstreams,
-            stored=self._stored,
-            recall=self._recall,
+            stored=reads.stored,
+            recall=reads.recall,
             offering=Offering(),
             composer=Composer(Seals(), strict=config.translation is Translation.STRICT),
             metrics=metrics,
@@ -251,11 +257,11 @@ class Worker:
             content=told.content,
         )
 
-    def _stitcher(self, lookup: RunLookup, writer: Writer, kept_secret: bytes) -> Stitcher:
+    def _stitcher(self, lookup: RunLookup, writer: Writer, kept_secret: bytes, reads: Reads) -> Stitcher:
         records = self.config.records
         threads = Threads(kept_secret) if records.stitch_runs else None
         strict = records.durability is Durability.STRICT
-        return Stitcher(threads, lookup, writer.addresser, self._stored, strict=strict)
+        return Stitcher(threads, lookup, writer.addresser, reads.stored, strict=strict)
 
     def _admission(
         self,
@@ -298,41 +304,19 @@ class Worker:
         return lengths
 
     def _newest_lengths(self) -> list[tuple[str, str, int]]:
-        with self.engine.connect() as connection:
+        with self._engine.connect() as connection:
             return newest_lengths(connection, wiring.served(self.config))
 
-    async def _stored(self, agent_id: str, response: str) -> StoredResponse | None:
-        return await asyncio.to_thread(self._stored_now, agent_id, response)
-
-    def _stored_now(self, agent_id: str, response: str) -> StoredResponse | None:
-        with hurried(self.engine.connect()) as connection:
-            return find_response(connection, agent_id, response)
-
-    async def _recall(self, agent_id: str, response: str) -> Recalled | None:
-        return await asyncio.to_thread(self._recall_now, agent_id, response)
-
-    def _recall_now(self, agent_id: str, response: str) -> Recalled | None:
-        with hurried(self.engine.connect()) as connection:
-            return recall(connection, agent_id, response)
-
     def _kept_secret(self) -> bytes:
-        with self.engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with self._engine.connect().execution_options(writes=True) as connection, connection.begin():
             return ensure_salt(connection, KEPT)
 
-    def _unseen_now(self, run: RunKey, wanted: Set[str]) -> dict[str, bytes]:
-        with hurried(self.engine.connect()) as connection:
-            return load_unseen(connection, run, wanted)
-
-    def _classified_now(self, run: RunKey) -> list[ClassifiedRow]:
-        with hurried(self.engine.connect()) as connection:
-            return load_classified(connection, run)
-
     def _issued(self, hashes: Sequence[str]) -> list[Credential]:
-        with hurried(self.engine.connect()) as connection:
+        with hurried(self._engine.connect()) as connection:
             return [Credential(*row) for row in issued_keys(connection, hashes)]
 
     def _standing(self, stack: AsyncExitStack, keyring: Keyring) -> Standing:
-        reader = StandingReader(self.engine)
+        reader = StandingReader(self._engine)
         standing = Standing(keyring, reader, now_us)
         stack.callback(reader.close)
         stack.callback(standing.close)
@@ -340,20 +324,20 @@ class Worker:
 
     def _sender(self) -> Sender:
         services, webhooks = self.services, wiring.webhooks(self.config)
-        links = wiring.links(self.config, self.engine, now_us)
+        links = wiring.links(self.config, self._engine, now_us)
         return Sender(
-            self.engine, services.writer.id, webhooks, now_us, random.random, services.metrics, links=links
+            self._engine, services.writer.id, webhooks, now_us, random.random, services.metrics, links=links
         )
 
     def _index(self, stack: AsyncExitStack, holder: str, metrics: Metrics) -> None:
-        indexer = Indexer(self.engine, holder, now_us, metrics.search_backlog, held_runs)
+        indexer = Indexer(self._engine, holder, now_us, metrics.search_backlog, held_runs)
         indexer.start()
         stack.push_async_callback(asyncio.to_thread, indexer.stop)
 
     def _export(self, stack: AsyncExitStack, holder: str, metrics: Metrics) -> None:
         if self.config.telemetry.otlp_endpoint is None:
             return
-        exporting = Exporting(self.config, self.engine, holder, metrics, os.environ)
+        exporting = Exporting(self.config, self._engine, holder, metrics, os.environ)
         exporting.start()
         stack.push_async_callback(asyncio.to_thread, exporting.stop)
 
@@ -364,7 +348,7 @@ class Worker:
             async with asyncio.TaskGroup() as group:
                 group.create_task(recovery.run(), name="recovery")
                 retention_us = self.config.records.retention_days * DAY_US
-                purge = Purge(self.engine, self.services.writer.id, now_us, retention_us)
+                purge = Purge(self._engine, self.services.writer.id, now_us, retention_us)
                 group.create_task(purge.run(), name="purge")
                 group.create_task(self.retention.run(), name="retention")
                 group.create_task(standing.run(), name="standing")

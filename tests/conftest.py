@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from collections.abc import Iterator
+from typing import Any
 
+import httpx._transports.default
+import httpx2._transports.default
 import pytest
 from blockbuster import BlockBuster, blockbuster_ctx
 from hypothesis import HealthCheck, settings
@@ -20,9 +25,24 @@ settings.register_profile(
 )
 settings.load_profile("ci")
 
+# Each SDK's client reads the system's certificates, 20 ms of CPU, to speak to a plain port of this machine.
+_transports: Any
+for _transports in (httpx._transports.default, httpx2._transports.default):
+    _transports.create_ssl_context = functools.cache(_transports.create_ssl_context)
+
 # A developer's own proxy must not leak into the tests, nor into the servers that they start.
 for _name in ("LLM_PROXY_CONFIG", "LLM_PROXY_TOKEN", "LLM_PROXY_ADMIN_TOKEN"):
     os.environ.pop(_name, None)
+
+
+# What was loaded and collected stays until the end: the collector needn't go through it for every test.
+def pytest_configure() -> None:
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

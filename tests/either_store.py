@@ -9,6 +9,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import URL
 
+SQLITE_FIRST = pytest.mark.parametrize(
+    "store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)], indirect=True
+)
+"""For a test that takes long: PostgreSQL's turn is in the long lane."""
+POSTGRESQL_FIRST = pytest.mark.parametrize(
+    "store", ["postgresql", pytest.param("sqlite", marks=pytest.mark.soak)], indirect=True
+)
+
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:

@@ -12,6 +12,18 @@ from llm_proxy.telemetry.items import Item
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.spans import spans_of
 
+POLICY = {
+    "policy": {"id": "p", "version": 1},
+    "on_deny": "replace",
+    "tools": {
+        "order_read": {"effect": "read", "tier": "autonomous", "result": {}, "args": {"type": "object"}},
+        "refund": {"effect": "write", "tier": "prohibited"},
+    },
+}
+"""One tool that runs and one that never does: each has a span."""
+NEVER_OPEN = {"failures": 1000}
+"""A breaker: runs that are ahead fail on purpose, which must not refuse those that are behind."""
+
 
 def told_items(engine: Engine) -> list[Item]:
     """Everything in the store that spans tell."""

@@ -28,6 +28,8 @@ from llm_proxy.records.view import CallView
 
 KEY = "sk-bot-0123456789abcdef"
 OTHER_KEY = "sk-other-0123456789abcdef"
+ORIGIN = "http://origin.of.the.proxy"
+"""Stands in a config for the address of the proxy that has it."""
 READY_S = 60.0
 """A start takes about two seconds; on a loaded machine many times that."""
 EXPECTED_ERRORS = frozenset(
@@ -36,6 +38,7 @@ EXPECTED_ERRORS = frozenset(
         "issued keys can't be read",
         "who may call can't be read",
         "runs can't be read",
+        "the store can't be read",
     }
 )
 """What a proxy whose store is down may say; any other error in its log fails the test."""
@@ -92,7 +95,7 @@ class ProxyProcess:
         if policy is not None:
             (folder / "policy.yaml").write_text(json.dumps(policy))
             told["policy"] = str(folder / "policy.yaml")
-        self._file.write_text(json.dumps(told))
+        self._file.write_text(json.dumps(told).replace(ORIGIN, self.origin))
 
     @property
     def origin(self) -> str:
@@ -209,11 +212,15 @@ class ProxyProcess:
         assert found is not None, f"call {call_id} is not recorded"
         return found
 
-    def views(self, **matching: str) -> list[CallView]:
-        """The records of calls by `run`, `agent` or `status`, oldest first."""
+    def views(
+        self, *, run: str | None = None, agent: str | None = None, status: str | None = None
+    ) -> list[CallView]:
+        """The records of calls that match, oldest first."""
         with self.engine.connect() as connection:
-            ids = [row.id for row in list_calls(connection, limit=10_000, oldest_first=True, **matching)]
-            return call_views(connection, ids)
+            rows = list_calls(
+                connection, limit=10_000, oldest_first=True, run=run, agent=agent, status=status
+            )
+            return call_views(connection, [row.id for row in rows])
 
     def kinds(self, call_id: str) -> list[str]:
         """What was recorded of a call, in order."""

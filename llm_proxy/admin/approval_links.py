@@ -101,7 +101,7 @@ class ApprovalLinks:
             shown = await self._deciding.decide(
                 opened.approval,
                 decision,
-                ApprovalWord(reason=_only(form.get("reason", []))),
+                ApprovalWord(reason=approvals.one_line(_only(form.get("reason", [])))),
                 by=opened.link.operator,
                 via=Via.LINK,
                 link=hashed(token),

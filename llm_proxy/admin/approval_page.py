@@ -17,7 +17,7 @@ _STYLE = (
     "td{overflow-wrap:anywhere}"
     "pre{border:1px solid;padding:1rem;white-space:pre-wrap;overflow-wrap:anywhere;"
     "direction:ltr;unicode-bidi:bidi-override}"
-    "input{width:100%;box-sizing:border-box;padding:.5rem;font:inherit}"
+    "textarea{width:100%;box-sizing:border-box;padding:.5rem;font:inherit}"
     "button{font:inherit;padding:.5rem 2rem;margin:1rem 1rem 0 0}"
     ".caution{font-weight:bold}"
 )
@@ -64,7 +64,7 @@ def question(shown: ApprovalShown, operator: str, token: str) -> str:
         f'<form method="post" action="{_text(shown.id)}">'
         f'<input type="hidden" name="token" value="{_text(token)}">'
         "<label>Reason, for the record"
-        f'<input name="reason" maxlength="{MAX_REASON}" autocomplete="off"></label>'
+        f'<textarea name="reason" rows="2" maxlength="{MAX_REASON}" autocomplete="off"></textarea></label>'
         '<button name="decision" value="approve">Approve</button>'
         '<button name="decision" value="deny">Deny</button></form>',
     )

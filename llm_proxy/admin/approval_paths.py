@@ -56,7 +56,7 @@ class ApprovalPaths:
 
         def read(connection: Connection) -> Seen:
             found = approvals.approval_shown(self._worker.config, connection, self._now(), approval_id)
-            return _seen(found)
+            return seen(found)
 
         return await self._content.show(request, "approvals show", read)
 
@@ -73,7 +73,7 @@ class ApprovalPaths:
         operator: Operator = request.state.operator
         approval = await asyncio.to_thread(self._find, id_)
         shown = await self._deciding.decide(approval, decision, wish, by=operator.id, via=Via.ADMIN)
-        await self._content.note(operator.id, Place.ADMIN, f"approvals {decision}", _seen(shown))
+        await self._content.note(operator.id, Place.ADMIN, f"approvals {decision}", seen(shown))
         return answer(shown)
 
     def _find(self, id_: str) -> ApprovalRow:
@@ -84,7 +84,8 @@ class ApprovalPaths:
         return self._worker.services.now_us()
 
 
-def _seen(shown: ApprovalShown) -> Seen:
+def seen(shown: ApprovalShown) -> Seen:
+    """What goes on record of it."""
     return Seen(shown, [shown.call_id], RunKey(shown.agent_id, shown.run_id), approval=shown.id)
 
 

@@ -48,6 +48,11 @@ class ApprovalWord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     reason: str = ""
 
 
+def one_line(text: str) -> str:
+    """A form's reason: its field takes several lines, so that Enter sends nothing."""
+    return " ".join(text.split())
+
+
 class VoteShown(msgspec.Struct, frozen=True, kw_only=True):
     """One person's word. `via`: admin, cli-offline or link."""
 

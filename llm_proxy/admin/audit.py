@@ -10,6 +10,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DatabaseError
 
 from llm_proxy.admin.errors import Unclear
+from llm_proxy.admin.when import when
 from llm_proxy.audit.export import Order, exported_draft
 from llm_proxy.audit.exported import BadExport, kept_checkpoints
 from llm_proxy.audit.findings import Finding, Report, Wrong
@@ -22,7 +23,6 @@ from llm_proxy.records.content_reads import Place, read_draft
 from llm_proxy.records.evidence import Draft
 from llm_proxy.records.runstate import RunKey
 from llm_proxy.signing import KeyFileError, SigningKey, load_or_make
-from llm_proxy.spend.question import BadQuestion, moment
 
 _EMPTY = Report(
     intact=True,
@@ -113,16 +113,13 @@ def wanted(
     checkpoints: bool = False,
 ) -> Filter:
     """What an export is asked for. Raises `Unclear`."""
-    try:
-        return Filter(
-            since_us=moment(since, now_us) if since is not None else None,
-            until_us=moment(until, now_us) if until is not None else None,
-            agent=agent,
-            run=run,
-            checkpoints=checkpoints,
-        )
-    except BadQuestion as error:
-        raise Unclear(str(error)) from None
+    return Filter(
+        since_us=when(since, now_us),
+        until_us=when(until, now_us),
+        agent=agent,
+        run=run,
+        checkpoints=checkpoints,
+    )
 
 
 def _by_id(name: str, own: Path) -> dict[str, bytes]:

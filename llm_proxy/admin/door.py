@@ -72,9 +72,7 @@ class Door:
         operator = self._known(token)
         if operator is None:
             raise await self._stranger(token)
-        if not operator.roles & roles:
-            names = ", ".join(sorted(roles))
-            raise _forbidden(f"{operator.id} lacks a role that this takes: one of {names}.")
+        require(operator, roles)
         return operator
 
     def _known(self, token: str) -> Operator | None:
@@ -87,6 +85,13 @@ class Door:
             return _forbidden("An agent's key opens nothing here: send an operator's token.")
         log.warning("a token that nobody has was shown at /admin")
         return _unknown("The token is not known here: send an operator's or the admin's.")
+
+
+def require(operator: Operator, roles: frozenset[Role]) -> None:
+    """Raises `ProxyError(forbidden_role)` where the operator has none of them."""
+    if not operator.roles & roles:
+        names = ", ".join(sorted(roles))
+        raise _forbidden(f"{operator.id} lacks a role that this takes: one of {names}.")
 
 
 def _forbidden(message: str) -> ProxyError:

@@ -12,6 +12,8 @@ from llm_proxy.admin.errors import Unclear
 from llm_proxy.errors import Kind, ProxyError
 
 MAX_BODY = 65_536
+MAX_TEXT = 256
+"""Characters of an id, or of what is filtered by."""
 T = TypeVar("T")
 
 
@@ -21,8 +23,8 @@ def _printable(value: str) -> str:
     return value
 
 
-Id = Annotated[str, AfterValidator(_printable), Path(max_length=256)]
-Filter = Annotated[str | None, AfterValidator(lambda v: v and _printable(v)), Query(max_length=256)]
+Id = Annotated[str, AfterValidator(_printable), Path(max_length=MAX_TEXT)]
+Filter = Annotated[str | None, AfterValidator(lambda v: v and _printable(v)), Query(max_length=MAX_TEXT)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
 

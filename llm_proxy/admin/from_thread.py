@@ -6,6 +6,10 @@ import asyncio
 import queue
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import anyio
 
 _AHEAD = 8
 _CHUNK = 65_536
@@ -54,4 +58,12 @@ async def from_thread(make: Callable[[], Iterator[bytes]]) -> AsyncGenerator[byt
         await work
     finally:
         left.set()
+        with suppress(queue.Full):
+            ready.put_nowait(None)  # a thread may wait in `get`, for a reader that is gone
+        await to_its_end(work)
+
+
+async def to_its_end(work: asyncio.Future[Any]) -> None:
+    """Waits until a thread's work has ended, however it does, whoever is cancelled meanwhile."""
+    with anyio.CancelScope(shield=True):  # a task group would break off the wait again and again
         await asyncio.shield(asyncio.gather(work, return_exceptions=True))

@@ -9,9 +9,10 @@ import msgspec
 from msgspec.structs import asdict
 from sqlalchemy import Connection
 
-from llm_proxy.admin.errors import NotFound, Unclear
+from llm_proxy.admin.errors import NotFound
 from llm_proxy.admin.reading import find_call
 from llm_proxy.admin.shown import maybe_iso
+from llm_proxy.admin.when import when
 from llm_proxy.archive.judged import StoredPast, Wanted
 from llm_proxy.archive.learning import learn
 from llm_proxy.config import AgentConfig, Config
@@ -25,7 +26,6 @@ from llm_proxy.policy.past import Event
 from llm_proxy.policy.proposal import proposal
 from llm_proxy.policy.simulate import Compared, Comparison, differing, simulated
 from llm_proxy.records.times import iso
-from llm_proxy.spend.question import BadQuestion, moment
 from llm_proxy.spend.rollup import DAY_US
 
 Progress = Callable[[int, int], None]
@@ -136,8 +136,8 @@ def simulate(
 
     Raises `Unclear` for a time that is none.
     """
-    since_us = _moment(wish.since, now_us)
-    wanted = Wanted(since_us, _moment(wish.until, now_us), wish.agent, wish.run)
+    since_us = when(wish.since, now_us)
+    wanted = Wanted(since_us, when(wish.until, now_us), wish.agent, wish.run)
     into = Comparison(new.file, wish.limit)
     read = _Read(progress)
     complete = True
@@ -191,8 +191,8 @@ def learned(
     progress: Progress = silent,
 ) -> tuple[str, Learning]:
     """A policy proposed from recorded calls, as YAML, and what it was learned from. Raises `Unclear`."""
-    into, since_us = Learning(), _moment(wish.since, now_us)
-    wanted = Wanted(since_us, _moment(wish.until, now_us), wish.agent)
+    into, since_us = Learning(), when(wish.since, now_us)
+    wanted = Wanted(since_us, when(wish.until, now_us), wish.agent)
     past, read = StoredPast(connection, AgentFacts, ""), _Read(progress)
     each = [wanted._replace(run=run) for run in runs] or [wanted]
     read.whole = min(most_calls, sum(map(past.count, each)))
@@ -220,10 +220,3 @@ def _past(connection: Connection, config: Config) -> StoredPast:
         return AgentFacts(id_, known.team, known.role, known.owner, known.scopes, known.tools)
 
     return StoredPast(connection, agent, config.server.environment)
-
-
-def _moment(text: str | None, now_us: int) -> int | None:
-    try:
-        return None if text is None else moment(text, now_us)
-    except BadQuestion as error:
-        raise Unclear(str(error)) from None

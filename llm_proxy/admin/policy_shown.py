@@ -7,14 +7,13 @@ from sqlalchemy import Connection
 
 from llm_proxy.admin.errors import Unclear
 from llm_proxy.admin.shown import maybe_iso
-from llm_proxy.archive.judged import Wanted
 from llm_proxy.archive.rule_hits import RuleHits, rule_hits
 from llm_proxy.policy import names
 from llm_proxy.policy.compiled import Policy
+from llm_proxy.records.rule_hits import HOUR_US
 from llm_proxy.records.times import iso
 from llm_proxy.spend.question import BadQuestion, moment
 
-HOUR_US = 3_600_000_000
 DAYS_BY_HOUR = 3
 """So much time is shown by the hour; more by the day."""
 
@@ -49,8 +48,7 @@ class PolicyShown(msgspec.Struct, frozen=True, kw_only=True):
     since_at: str
     until_us: int
     judged: int
-    """Calls with a verdict in that time, under whatever policy."""
-    complete: bool
+    """Tool calls with a verdict in the hours of that time, under whatever policy."""
     span_us: int
     """Of `over_time`."""
     rules: tuple[RuleLine, ...]
@@ -80,13 +78,13 @@ def policy_shown(
         raise Unclear(str(error)) from None
     span_us = HOUR_US if now_us - since_us <= DAYS_BY_HOUR * 24 * HOUR_US else 24 * HOUR_US
     rules: tuple[RuleHits, ...] = ()
-    judged, complete = 0, True
+    judged = 0
     if connection is not None:
         try:
-            hits = rule_hits(connection, Wanted(since_us, now_us), span_us)
+            hits = rule_hits(connection, since_us, now_us, span_us)
         except ValueError as error:
             raise Unclear(f"Since {since!r}, {error}: name a later time.") from None
-        rules, judged, complete = hits.rules, hits.judged, hits.complete
+        rules, judged = hits.rules, hits.judged
     own = names.own_rules(policy.file)
     hit = {rule.rule for rule in rules}
     header, tiers = policy.file.policy, [str(tool.tier or "none") for tool in policy.file.tools.values()]
@@ -110,7 +108,6 @@ def policy_shown(
         since_at=iso(since_us),
         until_us=now_us,
         judged=judged,
-        complete=complete,
         span_us=span_us,
         rules=tuple(
             RuleLine(**msgspec.structs.asdict(rule), own=rule.rule in own, last_at=iso(rule.last_us))

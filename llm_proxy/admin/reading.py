@@ -90,21 +90,29 @@ def agent_lines(config: Config, connection: Connection | None, now_us: int, limi
     return [_agent(id_, config, live[id_], sums.get(id_), frozen.get(id_)) for id_ in list(ids)[:limit]]
 
 
-def agent_shown(config: Config, connection: Connection | None, now_us: int, id_: str) -> AgentShown:
-    """Raises `NotFound` where neither the config nor the records know the agent."""
-    sums = sum_agents(connection) if connection is not None else {}
+def agent_shown(
+    config: Config, connection: Connection | None, now_us: int, id_: str, issued: int = _ALL
+) -> AgentShown:
+    """With its newest keys, at most so many that were `issued`.
+
+    Raises `NotFound` where neither the config nor the records know the agent.
+    """
+    sums = sum_agents(connection, id_) if connection is not None else {}
     if id_ not in config.agents and id_ not in sums:
-        raise unknown_agent(id_, [*config.agents, *sums])
-    keys = key_lines(config, connection, now_us, _ALL, agent=id_)
+        others = sum_agents(connection) if connection is not None else {}
+        raise unknown_agent(id_, [*config.agents, *others])
+    listed = list_keys(connection, limit=issued, agent=id_) if connection is not None else []
+    good = count_keys(connection, now_us, id_)[id_] if connection is not None else 0
+    own = _config_keys(config, id_)
     frozen = frozen_agent(connection, id_) if connection is not None else None
-    line = _agent(id_, config, sum(key.status == "active" for key in keys), sums.get(id_), frozen)
+    line = _agent(id_, config, good + len(own), sums.get(id_), frozen)
     agent = config.agents.get(id_) or AgentConfig(tools=())
     return AgentShown(
         **msgspec.structs.asdict(line),
         tools=agent.tools,
         scopes=dict(agent.scopes),
         require_run=agent.require_run,
-        credentials=tuple(keys),
+        credentials=(*(key_line(key, now_us) for key in listed), *own),
     )
 
 
@@ -113,13 +121,7 @@ def key_lines(
 ) -> list[KeyLine]:
     """Issued keys, the newest first, then those of the config; at most `limit`."""
     issued = list_keys(connection, limit=limit, agent=agent) if connection is not None else []
-    lines = [key_line(key, now_us) for key in issued]
-    lines += [
-        _config_key(found.key_id, found.agent_id)
-        for found in wiring.credentials(config)
-        if agent in (None, found.agent_id)
-    ]
-    return lines[:limit]
+    return [*(key_line(key, now_us) for key in issued), *_config_keys(config, agent)][:limit]
 
 
 def key_line(key: KeyView, now_us: int) -> KeyLine:
@@ -178,6 +180,14 @@ def unknown_agent(id_: str, known: Iterable[str]) -> NotFound:
     else:
         hint = f"known are {', '.join(names[:20])}" if names else "the config has none"
     return NotFound(f"No agent is named {id_[:80]!r}: {hint}")
+
+
+def _config_keys(config: Config, agent: str | None) -> list[KeyLine]:
+    return [
+        _config_key(found.key_id, found.agent_id)
+        for found in wiring.credentials(config)
+        if agent in (None, found.agent_id)
+    ]
 
 
 def _config_key(id_: str, agent_id: str) -> KeyLine:

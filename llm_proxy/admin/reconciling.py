@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection
 
-from llm_proxy.admin.errors import Unclear
 from llm_proxy.admin.shown import maybe_iso, usd
+from llm_proxy.admin.when import when
 from llm_proxy.spend.drift import Drift, Reconciled
-from llm_proxy.spend.question import BadQuestion, moment
 from llm_proxy.spend.reconcile import Progress, reconcile
 from llm_proxy.spend.rollup import DAY_US
 
@@ -43,10 +42,7 @@ def reconciled(
     connection: Connection | None, since: str | None, now_us: int, progress: Progress | None = None
 ) -> ReconcileShown:
     """Compares calls that began on the day (UTC) of `since` or later, or all. Raises `Unclear`."""
-    try:
-        since_us = None if since is None else moment(since, now_us)
-    except BadQuestion as error:
-        raise Unclear(str(error)) from None
+    since_us = when(since, now_us)
     if since_us is not None:
         since_us -= since_us % DAY_US
     if connection is None:
@@ -68,11 +64,3 @@ def reconciled(
         drift_count=found.drift_count,
         drifts=found.drifts,
     )
-
-
-def one_moment(engine: Engine) -> Connection:
-    """A connection of which every read sees the store as it is at the first one."""
-    connection = engine.connect()
-    if engine.dialect.name == "postgresql":
-        return connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-    return connection

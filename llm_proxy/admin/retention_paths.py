@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import TypeVar
 
 from fastapi import Request, Response
-from sqlalchemy import Connection
 
-from llm_proxy.admin import retention
+from llm_proxy.admin import legal_holds, retention
 from llm_proxy.admin.changes import Add
 from llm_proxy.admin.door import ADMINS, CONTENT_READERS, Operator
 from llm_proxy.admin.endpoints import Id, Limit, answer, body_of, holds
+from llm_proxy.admin.reads import StoreReads
 from llm_proxy.identity.issuing import Via
 from llm_proxy.retention.exporting import ExportFailed
 from llm_proxy.retention.held import TooManyHeld
 from llm_proxy.retention.keeper import Busy
 from llm_proxy.worker import Worker
-
-T = TypeVar("T")
 
 
 class RetentionPaths:
@@ -27,6 +23,7 @@ class RetentionPaths:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._read = StoreReads(worker)
 
     def add_to(self, add: Add) -> None:
         add("GET", "/retention", self.status, "RetentionShown", CONTENT_READERS)
@@ -56,31 +53,26 @@ class RetentionPaths:
     def list(self, limit: Limit = 50, *, released: bool = False) -> Response:
         """Legal holds, the last placed first; with `released` also those that stand no more."""
         with self._worker.engine.connect() as connection:
-            return answer(retention.hold_lines(connection, limit, released=released))
+            return answer(legal_holds.hold_lines(connection, limit, released=released))
 
     async def place(self, request: Request, run_id: Id) -> Response:
         """Place a legal hold: the content of the run, and of the runs below it, stays until it's released."""
-        return await self._change(request, run_id, retention.placing)
+        return await self._change(request, run_id, legal_holds.placing)
 
     async def release(self, request: Request, run_id: Id) -> Response:
         """Release a legal hold: what is due of the run's content goes with the next turn of retention."""
-        return await self._change(request, run_id, retention.releasing)
+        return await self._change(request, run_id, legal_holds.releasing)
 
-    async def _change(self, request: Request, run_id: str, change: Callable[..., retention.Job]) -> Response:
-        wish = await body_of(request, retention.HoldWish, _EXAMPLE)
+    async def _change(
+        self, request: Request, run_id: str, change: Callable[..., legal_holds.Job]
+    ) -> Response:
+        wish = await body_of(request, legal_holds.HoldWish, _EXAMPLE)
         operator: Operator = request.state.operator
         services = self._worker.services
-        key = await self._read(lambda connection: retention.meant(connection, run_id, wish))
+        key = await self._read(lambda connection: legal_holds.meant(connection, run_id, wish))
         job = change(key, wish, services.now_us(), by=operator.id, via=Via.ADMIN)
         outcome = await services.writer.submit(job)
-        return answer(await self._read(lambda connection: retention.hold_shown(connection, key, outcome)))
-
-    async def _read(self, read: Callable[[Connection], T]) -> T:
-        def reading() -> T:
-            with self._worker.engine.connect() as connection:
-                return read(connection)
-
-        return await asyncio.to_thread(reading)
+        return answer(await self._read(lambda connection: legal_holds.hold_shown(connection, key, outcome)))
 
 
 _EXAMPLE = '{"reason": "request 7 of the court in Ghent"}'

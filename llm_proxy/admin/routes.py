@@ -15,8 +15,10 @@ from llm_proxy.admin import (
     budgets,
     fleet,
     keys,
+    legal_holds,
     policy,
     policy_shown,
+    policy_tools,
     prices,
     reading,
     reconciling,
@@ -34,12 +36,13 @@ from llm_proxy.admin.approval_paths import ApprovalPaths
 from llm_proxy.admin.audit_paths import AuditPaths
 from llm_proxy.admin.changes import Changes
 from llm_proxy.admin.content_read import ContentReads, Seen
-from llm_proxy.admin.door import CONTENT_READERS, READERS, Door
+from llm_proxy.admin.door import CONTENT_READERS, READERS, Door, Operator, require
 from llm_proxy.admin.endpoints import Filter, Id, Limit, answer, holds
 from llm_proxy.admin.errors import ErrorBody
 from llm_proxy.admin.policy_paths import PolicyPaths
 from llm_proxy.admin.posture_paths import add_posture
 from llm_proxy.admin.price_paths import PricePaths
+from llm_proxy.admin.reads import StoreReads
 from llm_proxy.admin.retention_paths import RetentionPaths
 from llm_proxy.admin.run_out_paths import Followed, RunOutPaths
 from llm_proxy.admin.run_paths import RunPaths
@@ -52,8 +55,10 @@ from llm_proxy.archive.listings import knows_key, list_calls, list_refusals
 from llm_proxy.audit.findings import Report
 from llm_proxy.audit.lines import Line
 from llm_proxy.audit.listing import CheckpointLine
+from llm_proxy.audit.readings import ReadingLine
 from llm_proxy.config.choices import Role
 from llm_proxy.posture.answers import Posture
+from llm_proxy.records.content_reads import Place
 from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.view import Status
 from llm_proxy.worker import Worker
@@ -81,6 +86,7 @@ SHAPES: dict[str, Any] = {
     "ApprovalShown": approvals.ApprovalShown,
     "ApprovalWord": approvals.ApprovalWord,
     "PolicyShown": policy_shown.PolicyShown,
+    "ToolLines": list[policy_tools.ToolLine],
     "CallExplanation": policy.CallExplanation,
     "Simulated": policy.Simulated,
     "CallLines": list[shapes.CallLine],
@@ -102,13 +108,14 @@ SHAPES: dict[str, Any] = {
     "ReconcileShown": reconciling.ReconcileShown,
     "AuditReport": Report,
     "CheckpointLines": list[CheckpointLine],
+    "ReadingLines": list[ReadingLine],
     "AuditLine": Line,
     "Posture": Posture,
     "RetentionShown": retention.RetentionShown,
     "RetentionDone": retention.RetentionDone,
-    "HoldLines": list[retention.HoldLine],
-    "HoldShown": retention.HoldShown,
-    "HoldWish": retention.HoldWish,
+    "HoldLines": list[legal_holds.HoldLine],
+    "HoldShown": legal_holds.HoldShown,
+    "HoldWish": legal_holds.HoldWish,
 }
 """What bodies hold, by the name that stands in the OpenAPI document."""
 
@@ -124,6 +131,7 @@ class Admin:
         self._config = worker.config
         self._door = Door(worker.config, self._is_issued)
         self._content = ContentReads(worker)
+        self._read = StoreReads(worker)
 
     def router(self) -> APIRouter:
         router = APIRouter(prefix="/admin", tags=["admin"])
@@ -180,8 +188,9 @@ class Admin:
         with self._reading() as connection:
             return answer(reading.key_lines(self._config, connection, self._now(), limit, agent=agent))
 
-    def runs(
+    async def runs(
         self,
+        request: Request,
         limit: Limit = 50,
         agent: Filter = None,
         user: Filter = None,
@@ -192,13 +201,20 @@ class Admin:
         error: Filter = None,
         since: Filter = None,
         until: Filter = None,
-        min_cost: Annotated[float | None, Query(ge=0, le=1e9)] = None,
-        before: Annotated[str | None, Query(max_length=300)] = None,
+        min_cost: Annotated[float | None, Query(ge=0, le=runs.MAX_DOLLARS)] = None,
+        before: Annotated[str | None, Query(max_length=runs.MAX_BEFORE)] = None,
+        words: Annotated[str | None, Query(max_length=1_000)] = None,
         *,
         ended: bool = False,
         frozen: bool = False,
     ) -> Response:
-        """Runs, the last begun first. `before`: go on behind one, by its `started_us`, a comma and its id."""
+        """Runs, the last begun first. `before`: go on behind one, by its `started_us`, a comma and its id.
+
+        `words` takes a role that may read content, and is put on record.
+        """
+        operator: Operator = request.state.operator
+        if words:
+            require(operator, CONTENT_READERS)
         wish = runs.RunWish(
             agent=agent,
             user=user,
@@ -213,9 +229,15 @@ class Admin:
             ended=ended,
             frozen=frozen,
             before=before,
+            words=words,
         )
-        with self._reading() as connection:
-            return answer(runs.run_lines(self._config, connection, self._now(), limit, wish))
+        now = self._now()
+        lines = await self._read(
+            lambda connection: runs.run_lines(self._config, connection, now, limit, wish)
+        )
+        if words:
+            await self._content.note(operator.id, Place.ADMIN, "runs list", Seen(None, words=words))
+        return answer(lines)
 
     async def run(self, request: Request, run_id: Id, limit: Limit = 50, agent: Filter = None) -> Response:
         """A run with its first calls: what each added, what the model said, and how it was judged."""

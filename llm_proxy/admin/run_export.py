@@ -7,7 +7,7 @@ The first line says what the file is. Then come a `run`, its `call`s, `approval`
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -15,9 +15,11 @@ import msgspec
 from msgspec import structs
 from sqlalchemy import Connection, select
 
-from llm_proxy import wiring
 from llm_proxy.admin.approvals import ApprovalLine, approval_lines, approval_shown
+from llm_proxy.admin.content_read import Seen
+from llm_proxy.admin.reading import find_run
 from llm_proxy.admin.run_told import MOST_APPROVALS, events_of
+from llm_proxy.admin.runs import stands
 from llm_proxy.admin.shown import call_shown, run_line
 from llm_proxy.archive.approvals import ApprovalFilter
 from llm_proxy.archive.calls import call_views
@@ -29,7 +31,6 @@ from llm_proxy.records.tables import records, runs
 from llm_proxy.records.times import iso
 from llm_proxy.records.view import CallView, Piece
 from llm_proxy.runs.effects import effects_of
-from llm_proxy.runs.status import standings
 
 FORMAT = "llm-proxy run export"
 VERSION = 1
@@ -59,6 +60,16 @@ def run_tree(connection: Connection, root: RunKey) -> list[RunKey]:
     return list(found)[:MOST_RUNS]
 
 
+def to_export(
+    connection: Connection, run_id: str, agent: str | None, *, children: bool
+) -> tuple[list[RunKey], Seen]:
+    """The runs that an export holds, and what is seen by it. Raises `NotFound` and `Unclear`."""
+    root = find_run(connection, run_id, agent).stored.key
+    tree = run_tree(connection, root) if children else [root]
+    calls = [id_ for one in tree for id_ in calls_of(connection, one)]
+    return tree, Seen(None, calls, root if len(tree) == 1 else None)
+
+
 def calls_of(connection: Connection, run: RunKey) -> list[str]:
     rows = list_calls(connection, limit=MOST_CALLS, agent=run.agent_id, run=run.run_id, oldest_first=True)
     return [row.id for row in rows]
@@ -66,7 +77,7 @@ def calls_of(connection: Connection, run: RunKey) -> list[str]:
 
 def export_lines(
     connect: Connect, config: Config, tree: list[RunKey], now_us: int, *, content: bool
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """A line each, in order. One call's content is in memory at a time.
 
     No connection is held while a line is on its way: whoever reads slowly would keep it from others.
@@ -106,8 +117,7 @@ def _about(
     connection: Connection, config: Config, run: RunKey, now_us: int, *, content: bool
 ) -> Iterator[bytes]:
     for row in list_runs(connection, limit=1, agent=run.agent_id, run=run.run_id):
-        standing = standings(connection, wiring.limits(config), [row.stored], now_us)[0]
-        yield _line("run", **_plain(run_line(row, standing)))
+        yield _line("run", **_plain(run_line(row, stands(config, connection, row, now_us))))
     asked = ApprovalFilter(agent=run.agent_id, run=run.run_id)
     for one in reversed(approval_lines(connection, now_us, MOST_APPROVALS, asked)):
         told: ApprovalLine = approval_shown(config, connection, now_us, one.id) if content else one

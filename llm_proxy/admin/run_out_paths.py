@@ -5,27 +5,25 @@ from __future__ import annotations
 import asyncio
 import base64
 import time
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import msgspec
 from fastapi import Query, Request, Response
-from fastapi.responses import StreamingResponse
-from sqlalchemy import Connection
 
-from llm_proxy.admin import reading, run_export
+from llm_proxy.admin import run_export
 from llm_proxy.admin.changes import Add
-from llm_proxy.admin.content_read import ContentReads, Seen
+from llm_proxy.admin.content_read import ContentReads
 from llm_proxy.admin.door import CONTENT_READERS, READERS, Operator
 from llm_proxy.admin.endpoints import Filter, Id, answer
 from llm_proxy.admin.errors import Unclear
+from llm_proxy.admin.reads import StoreReads
+from llm_proxy.admin.streamed import Streamed
 from llm_proxy.archive.tail import Happening, Position, follow, now_position
 from llm_proxy.records.content_reads import Place
 from llm_proxy.worker import Worker
 
 EVERY_S = 0.5
 MOST_AFTER = 65_536
-T = TypeVar("T")
 Wait = Annotated[float, Query(ge=0, le=20)]
 After = Annotated[str | None, Query(max_length=MOST_AFTER)]
 
@@ -40,6 +38,7 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
 class RunOutPaths:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._read = StoreReads(worker)
         self._content = ContentReads(worker)
 
     def add_to(self, add: Add) -> None:
@@ -85,28 +84,17 @@ class RunOutPaths:
     ) -> Response:
         """Everything of a run as JSON Lines; with `content` also prompts, replies and arguments."""
 
-        def which(connection: Connection) -> tuple[list[run_export.RunKey], list[str]]:
-            root = reading.find_run(connection, run_id, agent).stored.key
-            tree = run_export.run_tree(connection, root) if children else [root]
-            return tree, [id_ for one in tree for id_ in run_export.calls_of(connection, one)]
-
-        tree, calls = await self._read(which)
+        tree, seen = await self._read(
+            lambda connection: run_export.to_export(connection, run_id, agent, children=children)
+        )
         if content:
             operator: Operator = request.state.operator
-            seen = Seen(None, calls, tree[0] if len(tree) == 1 else None)
             await self._content.note(operator.id, Place.ADMIN, "runs export", seen)
         worker = self._worker
         lines = run_export.export_lines(
             worker.engine.connect, worker.config, tree, worker.services.now_us(), content=content
         )
-        return StreamingResponse(lines, 200, {"cache-control": "no-store"}, "application/jsonl")
-
-    async def _read(self, read: Callable[[Connection], T]) -> T:
-        def reading_() -> T:
-            with self._worker.engine.connect() as connection:
-                return read(connection)
-
-        return await asyncio.to_thread(reading_)
+        return Streamed(lines, {"cache-control": "no-store"}, "application/jsonl")
 
 
 _Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]

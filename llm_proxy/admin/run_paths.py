@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import TypeVar
-
 from fastapi import Request, Response
-from sqlalchemy import Connection
 
 from llm_proxy.admin import run_events, runs
 from llm_proxy.admin.changes import Add
 from llm_proxy.admin.door import ADMINS, APPROVERS, Operator
 from llm_proxy.admin.endpoints import Id, answer, body_of, holds
+from llm_proxy.admin.reads import StoreReads
 from llm_proxy.identity.issuing import Via
 from llm_proxy.worker import Worker
-
-T = TypeVar("T")
 
 
 class RunPaths:
@@ -24,6 +18,7 @@ class RunPaths:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
+        self._read = StoreReads(worker)
 
     def add_to(self, add: Add) -> None:
         body = {"requestBody": holds("RunEnding")}
@@ -50,13 +45,6 @@ class RunPaths:
         job, shown = run_events.happening(key, wish, services.now_us(), by=operator.id, via=Via.ADMIN)
         await services.writer.submit(job)
         return answer(shown)
-
-    async def _read(self, read: Callable[[Connection], T]) -> T:
-        def reading() -> T:
-            with self._worker.engine.connect() as connection:
-                return read(connection)
-
-        return await asyncio.to_thread(reading)
 
 
 _EVENT = '{"reason": "read the draft"}'

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import Connection, or_, select
+from sqlalchemy import Connection, or_, select, tuple_
 
-from llm_proxy import wiring
 from llm_proxy.admin.approvals import ApprovalLine, approval_lines
+from llm_proxy.admin.runs import stands
 from llm_proxy.admin.shapes import ChildRun, RunHappening, RunShown
 from llm_proxy.admin.shown import run_shown, usd
 from llm_proxy.admin.story import Step, Story
 from llm_proxy.archive.approvals import ApprovalFilter
-from llm_proxy.archive.calls import call_views
+from llm_proxy.archive.calls import each_view
 from llm_proxy.archive.listings import RunRow, list_calls, list_runs
 from llm_proxy.config import Config
 from llm_proxy.records.policy_tables import run_events
@@ -22,7 +22,7 @@ from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.tables import runs
 from llm_proxy.records.times import iso
 from llm_proxy.runs.effects import Effect, effects_of
-from llm_proxy.runs.status import Standing, standings
+from llm_proxy.runs.status import Standing
 
 AT_ONCE = 8
 """Calls whose bodies are in memory together."""
@@ -39,7 +39,11 @@ class RunTold:
     steps: list[Step]
     effects: tuple[Effect, ...] = ()
     children: tuple[ChildRun, ...] = ()
+    more_children: bool = False
+    """Whether it started further ones."""
     approvals: tuple[ApprovalLine, ...] = ()
+    more_approvals: bool = False
+    """Whether there were others before these."""
     events: tuple[RunHappening, ...] = ()
 
     def shown(self) -> RunShown:
@@ -49,58 +53,99 @@ class RunTold:
             self.steps,
             self.effects,
             children=self.children,
+            more_children=self.more_children,
             approvals=self.approvals,
+            more_approvals=self.more_approvals,
             events=self.events,
         )
 
 
-def run_told(config: Config, connection: Connection, run: RunRow, now_us: int, limit: int) -> RunTold:
-    """`limit`: at most so many calls."""
+def run_told(
+    config: Config,
+    connection: Connection,
+    run: RunRow,
+    now_us: int,
+    limit: int,
+    *,
+    after: int = 0,
+    cut: Callable[[Step], Step] | None = None,
+) -> RunTold:
+    """`limit`: at most so many calls, behind the first `after`. `cut` makes each smaller as it's read."""
     key = run.stored.key
+    steps = run_steps(connection, run, limit, after)
     asked = ApprovalFilter(agent=key.agent_id, run=key.run_id)
+    children = [child for _, child in children_of(connection, [key], MOST_CHILDREN + 1)]
+    approvals = approval_lines(connection, now_us, MOST_APPROVALS + 1, asked)
     return RunTold(
         run=run,
-        standing=standings(connection, wiring.limits(config), [run.stored], now_us)[0],
-        steps=list(run_steps(connection, run, limit)),
+        standing=stands(config, connection, run, now_us),
+        steps=list(steps if cut is None else map(cut, steps)),
         effects=effects_of(connection, key),
-        children=children_of(connection, key),
-        approvals=tuple(reversed(approval_lines(connection, now_us, MOST_APPROVALS, asked))),
+        children=tuple(children[:MOST_CHILDREN]),
+        more_children=len(children) > MOST_CHILDREN,
+        approvals=tuple(reversed(approvals[:MOST_APPROVALS])),
+        more_approvals=len(approvals) > MOST_APPROVALS,
         events=events_of(connection, key),
     )
 
 
-def run_steps(connection: Connection, run: RunRow, limit: int) -> Iterator[Step]:
-    """The first `limit` calls of the run and what was new in each."""
-    rows = list_calls(connection, limit=limit, agent=run.agent_id, run=run.run_id, oldest_first=True)
+def run_steps(connection: Connection, run: RunRow, limit: int, after: int = 0) -> Iterator[Step]:
+    """`limit` calls of the run behind the first `after`, and what was new in each.
+
+    A call resends what was said: of those further back only the last few are read, to know what isn't new.
+    """
+    begin = max(0, after - AT_ONCE)
+    rows = list_calls(
+        connection,
+        limit=after - begin + limit,
+        agent=run.agent_id,
+        run=run.run_id,
+        oldest_first=True,
+        offset=begin,
+    )
     told = Story()
-    for start in range(0, len(rows), AT_ONCE):
-        for view in call_views(connection, [row.id for row in rows[start : start + AT_ONCE]]):
-            step = told.tell(view)
-            slim = msgspec.structs.replace(view, request=None, sent=None, emitted=None, released=None)
-            yield msgspec.structs.replace(step, call=slim)
+    for number, view in enumerate(each_view(connection, [row.id for row in rows], AT_ONCE), begin):
+        step = told.tell(view)
+        if number < after:
+            continue
+        slim = msgspec.structs.replace(view, request=None, sent=None, emitted=None, released=None)
+        yield msgspec.structs.replace(step, call=slim)
 
 
-def children_of(connection: Connection, run: RunKey) -> tuple[ChildRun, ...]:
-    """The runs that it started, the first `MOST_CHILDREN`, in order."""
+def children_of(
+    connection: Connection, parents: Sequence[RunKey], limit: int
+) -> list[tuple[RunKey, ChildRun]]:
+    """The runs that those started, each with the one that did; the first `limit`, in order."""
     c = runs.c
-    own = or_(c.parent_agent_id == run.agent_id, c.parent_agent_id == "")
-    query = select(c.agent_id, c.run_id).where(c.parent_run_id == run.run_id, own)
-    keys = connection.execute(query.order_by(c.started_us).limit(MOST_CHILDREN)).all()
-    found = [row for key in keys for row in list_runs(connection, limit=1, agent=key[0], run=key[1])]
-    return tuple(
-        ChildRun(
-            run_id=row.run_id,
-            agent_id=row.agent_id,
-            linked=not row.stored.parent_agent_id,
-            purpose=row.stored.purpose,
-            started_us=row.started_us,
-            started_at=iso(row.started_us),
-            calls=row.calls,
-            denials=row.denials,
-            cost_usd=usd(row.cost_micro_usd),
-            cost_micro_usd=row.cost_micro_usd,
-        )
-        for row in found
+    named = c.parent_run_id != "", c.parent_run_id.in_({parent.run_id for parent in parents})
+    whose = tuple_(c.parent_agent_id, c.parent_run_id).in_([(one.agent_id, one.run_id) for one in parents])
+    query = select(c.agent_id, c.run_id).where(*named, or_(c.parent_agent_id == "", whose))
+    keys = connection.execute(query.order_by(c.started_us, c.run_id.desc()).limit(limit)).all()
+    these = tuple_(c.agent_id, c.run_id).in_([(key.agent_id, key.run_id) for key in keys])
+    found = list_runs(connection, limit=limit, wanted=[these]) if keys else []
+    return [(_parent(row, parents), _child(row)) for row in reversed(found)]
+
+
+def _parent(row: RunRow, parents: Sequence[RunKey]) -> RunKey:
+    """A trace link names no agent."""
+    whose = row.stored.parent_agent_id
+    return next(one for one in parents if one.run_id == row.parent_run_id and whose in ("", one.agent_id))
+
+
+def _child(row: RunRow) -> ChildRun:
+    return ChildRun(
+        run_id=row.run_id,
+        agent_id=row.agent_id,
+        linked=not row.stored.parent_agent_id,
+        purpose=row.stored.purpose,
+        started_us=row.started_us,
+        started_at=iso(row.started_us),
+        last_us=row.last_us,
+        last_at=iso(row.last_us),
+        calls=row.calls,
+        denials=row.denials,
+        cost_usd=usd(row.cost_micro_usd),
+        cost_micro_usd=row.cost_micro_usd,
     )
 
 

@@ -8,11 +8,13 @@ from sqlalchemy import Connection
 from llm_proxy import wiring
 from llm_proxy.admin.errors import Unclear
 from llm_proxy.admin.reading import find_run
-from llm_proxy.admin.searched import moments
 from llm_proxy.admin.shapes import RunLine
 from llm_proxy.admin.shown import run_line
-from llm_proxy.archive.listings import RunRow, list_runs
-from llm_proxy.archive.run_filter import RunFilter, conditions
+from llm_proxy.admin.when import when
+from llm_proxy.archive.listings import RunRow
+from llm_proxy.archive.run_filter import RunFilter
+from llm_proxy.archive.run_words import TooLong, find_runs
+from llm_proxy.archive.search_query import BadSearch
 from llm_proxy.config import Config
 from llm_proxy.records.runstate import RunKey
 from llm_proxy.runs.status import Standing, standings
@@ -20,6 +22,8 @@ from llm_proxy.runs.wish import MAX_WHY
 
 _DECISIONS = ("allow", "deny", "ask")
 _DIGITS = 18
+MAX_BEFORE = 300
+MAX_DOLLARS = 1e9
 
 
 class RunEnding(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +52,8 @@ class RunWish(msgspec.Struct, frozen=True, kw_only=True):
     ended: bool = False
     frozen: bool = False
     before: str | None = None
+    words: str | None = None
+    """As a search takes them. Whether a run holds them is content: whoever asks must be let read it."""
 
 
 def run_filter(wish: RunWish, now_us: int) -> RunFilter:
@@ -61,7 +67,6 @@ def run_filter(wish: RunWish, now_us: int) -> RunFilter:
             raise Unclear("before: write a run's started_us, a comma, and its id.")
         before = int(started), run_id
     dollars = wish.min_cost
-    times = moments({"since": wish.since, "until": wish.until}, now_us)
     return RunFilter(
         agent=wish.agent,
         user=wish.user,
@@ -74,8 +79,9 @@ def run_filter(wish: RunWish, now_us: int) -> RunFilter:
         ended=wish.ended,
         frozen=wish.frozen,
         before=before,
-        since_us=times["since"],
-        until_us=times["until"],
+        words=wish.words or None,
+        since_us=when(wish.since, now_us),
+        until_us=when(wish.until, now_us),
     )
 
 
@@ -89,8 +95,13 @@ def run_lines(
     agent: str | None = None,
 ) -> list[RunLine]:
     """Runs, the last begun first. Raises `Unclear`."""
-    wanted = conditions(connection, run_filter(wish or RunWish(agent=agent), now_us))
-    listed = list_runs(connection, limit=limit, wanted=wanted)
+    wanted = run_filter(wish or RunWish(agent=agent), now_us)
+    try:
+        listed = find_runs(connection, wanted, limit)
+    except BadSearch as error:
+        raise Unclear(f"words: {error}") from None
+    except TooLong:
+        raise Unclear("Looking for it took too long: choose a later `since`, or name the agent.") from None
     stands = standings(connection, wiring.limits(config), [row.stored for row in listed], now_us)
     return [run_line(row, standing) for row, standing in zip(listed, stands, strict=True)]
 

@@ -11,7 +11,8 @@ from llm_proxy.admin.changes import Add
 from llm_proxy.admin.content_read import ContentReads, Seen
 from llm_proxy.admin.door import CONTENT_READERS
 from llm_proxy.admin.endpoints import Filter
-from llm_proxy.admin.searched import moments, searched
+from llm_proxy.admin.searched import parts, searched
+from llm_proxy.admin.when import when
 from llm_proxy.archive.search import SearchWish
 from llm_proxy.archive.search_query import MOST_CHARS
 from llm_proxy.worker import Worker
@@ -55,7 +56,7 @@ class SearchPaths:
 
         `q`: words, "an exact phrase", a beginning*, -word. `in`: prompt, reply, reasoning, tool, by commas.
         """
-        times = moments({"since_us": since, "until_us": until}, self._worker.services.now_us())
+        now_us = self._worker.services.now_us()
         wish = SearchWish(
             text=text,
             agent=agent,
@@ -65,11 +66,12 @@ class SearchPaths:
             tool=tool,
             decision=decision,
             rule=rule,
-            within=tuple([name.strip() for name in within.split(",") if name.strip()]),
+            within=parts(within),
+            since_us=when(since, now_us),
+            until_us=when(until, now_us),
             before=before,
             limit=limit,
             seconds=SECONDS,
-            **times,
         )
 
         def read(connection: Connection) -> Seen:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 from sqlalchemy import Connection
 
@@ -12,7 +10,6 @@ from llm_proxy.admin.shown import maybe_iso
 from llm_proxy.archive.search import Hits, SearchWish, search
 from llm_proxy.archive.search_query import BadSearch
 from llm_proxy.records.times import iso
-from llm_proxy.spend.question import BadQuestion, moment
 
 
 class SearchHit(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +55,11 @@ def searched(connection: Connection, wish: SearchWish) -> tuple[SearchShown, lis
     return _shown(found), list(dict.fromkeys(calls))
 
 
+def parts(within: str) -> tuple[str, ...]:
+    """Where to look, as people write it: names, by commas."""
+    return tuple(filter(None, map(str.strip, within.split(","))))
+
+
 def no_records() -> SearchShown:
     return SearchShown(
         hits=(),
@@ -68,14 +70,6 @@ def no_records() -> SearchShown:
         unindexed_since_us=None,
         unindexed_since=None,
     )
-
-
-def moments(wanted: Mapping[str, str | None], now_us: int) -> dict[str, int | None]:
-    """Unix µs of times as people write them. Raises `Unclear`."""
-    try:
-        return {name: None if text is None else moment(text, now_us) for name, text in wanted.items()}
-    except BadQuestion as error:
-        raise Unclear(str(error)) from None
 
 
 def _shown(found: Hits) -> SearchShown:

@@ -222,6 +222,9 @@ class ChildRun(msgspec.Struct, frozen=True, kw_only=True):
     purpose: str
     started_us: int
     started_at: str
+    last_us: int
+    """When its newest call began."""
+    last_at: str
     calls: int
     denials: int
     cost_usd: float
@@ -265,7 +268,12 @@ class RunShown(RunStands, frozen=True, kw_only=True):
     """Side effects that the agent and its tools reported."""
     children: tuple[ChildRun, ...]
     """Runs that it started, the first hundred."""
+    more_children: bool
+    """Whether it started further ones."""
     approvals: tuple[ApprovalLine, ...]
-    """What waited for a person in it, in order, without arguments: those stand with the calls."""
+    """What waited for a person in it, in order, without arguments: those stand with the calls. The last
+    thousand."""
+    more_approvals: bool
+    """Whether there were others before these."""
     events: tuple[RunHappening, ...]
     calls: tuple[StepShown, ...]

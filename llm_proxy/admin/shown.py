@@ -103,7 +103,9 @@ def run_shown(
     effects: tuple[Effect, ...] = (),
     *,
     children: tuple[ChildRun, ...] = (),
+    more_children: bool = False,
     approvals: tuple[ApprovalLine, ...] = (),
+    more_approvals: bool = False,
     events: tuple[RunHappening, ...] = (),
 ) -> RunShown:
     told = asdict(run_line(run, stands))
@@ -113,7 +115,9 @@ def run_shown(
         limits=stands.uses,
         effects=effects,
         children=children,
+        more_children=more_children,
         approvals=approvals,
+        more_approvals=more_approvals,
         events=events,
         **told,
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from llm_proxy.admin.errors import Unclear
 from llm_proxy.admin.shown import maybe_iso, usd
@@ -77,17 +77,24 @@ class Spent(msgspec.Struct, frozen=True):
         return [*rows, *(Row(key, Sums()) for key in gone)]
 
 
-def spent(connection: Connection | None, wish: Wish, now_us: int) -> Spent:
-    """Raises `Unclear` where it can't be asked so."""
+def spent(
+    connection: Connection | None,
+    wish: Wish,
+    now_us: int,
+    measures: tuple[str, ...] = MEASURES,
+    most: int | None = None,
+) -> Spent:
+    """Raises `Unclear` where it can't be asked so. Of all that can be counted only `measures` are; no more
+    than `most` rows need be told."""
     try:
         question = asked(wish.by or "agent", wish.since, wish.until, wish.where, now_us)
         earlier = before(question, now_us) if wish.compare else None
         if connection is None:
             return Spent(Answer(question, (), Sums()), None if earlier is None else {})
-        told = answer(connection, question)
+        told = answer(connection, question, measures, most if earlier is None else None)
         if earlier is None:
             return Spent(told)
-        then = answer(connection, earlier)
+        then = answer(connection, earlier, measures)
     except BadQuestion as error:
         raise Unclear(str(error)) from None
     return Spent(told, {row.key: row.sums for row in then.rows}, then.total)
@@ -106,7 +113,7 @@ def spend_shown(found: Spent, limit: int | None) -> SpendShown:
         rows=[_row(found, row) for row in kept],
         total=_figures(question, found.told.total)
         | (_compared(found.told.total, found.total_before) if found.before is not None else {}),
-        left_out=len(rows) - len(kept),
+        left_out=len(rows) - len(kept) + found.told.left_out,
     )
 
 
@@ -143,6 +150,28 @@ def focus_csv(connection: Connection | None, wish: Wish, account: str, now_us: i
     if question.by_run:
         raise Unclear("A charge is a day's, not a run's: leave out --run, or take another format.")
     return focus(connection, question, account, wish.limit)
+
+
+def focus_sent(engine: Engine, wish: Wish, account: str, now_us: int) -> Generator[bytes]:
+    """The same to be sent: it holds a connection until it's closed. Raises `Unclear` at once."""
+    connection = engine.connect()
+    try:
+        charges = focus_csv(connection, wish, account, now_us)
+    except BaseException:
+        connection.close()
+        raise
+    return _closing(connection, charges)
+
+
+def _closing(connection: Connection, charges: Iterator[str]) -> Generator[bytes]:
+    with connection:
+        for charge in charges:
+            yield charge.encode()
+
+
+def csv_sent(found: Spent, limit: int | None) -> Generator[bytes]:
+    """A spend listing's CSV to be sent."""
+    return (line.encode() for line in spend_csv(found, limit))
 
 
 def _row(found: Spent, row: Row) -> dict[str, Cell]:

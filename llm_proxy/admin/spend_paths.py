@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from threading import Lock
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import Query, Response
-from fastapi.responses import StreamingResponse
 
 from llm_proxy.admin import budgets, reconciling, spend
 from llm_proxy.admin.changes import Add
@@ -15,6 +14,8 @@ from llm_proxy.admin.door import READERS
 from llm_proxy.admin.endpoints import Filter, Limit, answer
 from llm_proxy.admin.errors import Unclear
 from llm_proxy.admin.spend import SpendFormat
+from llm_proxy.admin.streamed import Streamed
+from llm_proxy.audit.source import one_moment
 from llm_proxy.spend.question import Filters
 from llm_proxy.worker import Worker
 
@@ -61,11 +62,12 @@ class SpendPaths:
         )
         wish = spend.Wish(by=by, since=since, until=until, where=where, compare=compare, limit=limit)
         if format is SpendFormat.FOCUS:
-            return self._focus(wish)
-        with reconciling.one_moment(self._worker.engine) as connection:
+            account = self._worker.config.server.environment
+            return _csv(spend.focus_sent(self._worker.engine, wish, account, self._now()))
+        with one_moment(self._worker.engine) as connection:
             found = spend.spent(connection, wish, self._now())
         if format is SpendFormat.CSV:
-            return _csv(spend.spend_csv(found, limit))
+            return _csv(spend.csv_sent(found, limit))
         return answer(spend.spend_shown(found, limit))
 
     def budgets(
@@ -82,30 +84,14 @@ class SpendPaths:
         if not self._reconciling.acquire(blocking=False):
             raise Unclear("A reconciliation is under way in this process: ask again when it's done.")
         try:
-            with reconciling.one_moment(self._worker.engine) as connection:
+            with one_moment(self._worker.engine) as connection:
                 return answer(reconciling.reconciled(connection, since, self._now()))
         finally:
             self._reconciling.release()
-
-    def _focus(self, wish: spend.Wish) -> Response:
-        connection = self._worker.engine.connect()
-        try:
-            account = self._worker.config.server.environment
-            charges = spend.focus_csv(connection, wish, account, self._now())
-        except BaseException:
-            connection.close()
-            raise
-
-        def read() -> Iterator[str]:
-            with connection:
-                yield from charges
-
-        return _csv(read())
 
     def _now(self) -> int:
         return self._worker.services.now_us()
 
 
-def _csv(lines: Iterator[str]) -> Response:
-    headers: dict[str, Any] = {"cache-control": "no-store"}
-    return StreamingResponse(lines, headers=headers, media_type=_CSV)
+def _csv(lines: Generator[bytes]) -> Response:
+    return Streamed(lines, {"cache-control": "no-store"}, _CSV)

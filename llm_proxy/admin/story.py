@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from hashlib import blake2b
 
 import msgspec
 
@@ -13,6 +13,8 @@ from llm_proxy.records.view import CallView
 from llm_proxy.wire.dialect import Dialect
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.request import MessageFacts
+
+_DIGEST = 64
 
 
 class NewMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,7 +45,7 @@ class Story:
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
         self._tools: dict[str, str] = {}
-        self._said: set[str] = set()
+        self._said: set[bytes] = set()
 
     def tell(self, call: CallView) -> Step:
         dialect = DIALECTS[call.dialect]
@@ -60,8 +62,10 @@ class Story:
             messages = dialect.parse(body).messages
         except ProxyError:
             return (NewMessage(role="unreadable", text=body.decode("utf-8", "replace")),)
-        new = [self._read(dialect, raw) for raw in messages if raw not in self._seen]
-        self._seen.update(messages)
+        marks = list(map(_mark, messages))
+        pairs = zip(messages, marks, strict=True)
+        new = [self._read(dialect, raw) for raw, mark in pairs if mark not in self._seen]
+        self._seen.update(marks)
         return tuple(message for read in new for message in read)
 
     def _read(self, dialect: Dialect, raw: bytes) -> list[NewMessage]:
@@ -87,19 +91,20 @@ class Story:
     def _repeats(self, facts: MessageFacts) -> bool:
         if facts.proposed:
             return all(call.id in self._tools for call in facts.proposed)
-        return any(text.strip() in self._said for text in facts.texts)
+        return any(_mark(text.strip()) in self._said for text in facts.texts)
 
     def _remember(self, *replies: Reply | None) -> None:
         for reply in replies:
             for choice in reply.choices if reply else ():
-                self._said.update(text for text in (choice.text.strip(), choice.refusal.strip()) if text)
+                said = (choice.text.strip(), choice.refusal.strip())
+                self._said.update(_mark(text) for text in said if text)
                 self._tools |= {call.id: call.name for call in choice.calls if call.id}
 
 
-def story(calls: Iterable[CallView]) -> list[Step]:
-    """The steps of one run; `calls` are the oldest first, with content."""
-    told = Story()
-    return [told.tell(call) for call in calls]
+def _mark(text: bytes | str) -> bytes:
+    """Stands for a text, so that a long run's need not all be in memory."""
+    raw = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return raw if len(raw) < _DIGEST else blake2b(raw, digest_size=_DIGEST).digest()
 
 
 def received_reply(call: CallView) -> Reply | None:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine
 
 from llm_proxy.admin.errors import NotFound, Unclear
 from llm_proxy.admin.shown import maybe_iso
+from llm_proxy.admin.when import when
 from llm_proxy.archive.run_facts import RunTrees
 from llm_proxy.archive.told import items_of
 from llm_proxy.archive.unsent import (
@@ -25,7 +26,6 @@ from llm_proxy.archive.unsent import (
 from llm_proxy.config import Config
 from llm_proxy.exporting import span_settings, transport
 from llm_proxy.records.times import iso
-from llm_proxy.spend.question import BadQuestion, moment
 from llm_proxy.telemetry.items import Item
 from llm_proxy.telemetry.resend import Resender, Resent
 
@@ -135,11 +135,8 @@ def chosen(wish: ReplayWish, now_us: int) -> Chosen:
     """Raises `Unclear`."""
     if wish.run is None and wish.since is None and not wish.dead_letters:
         raise Unclear("Say what to send again: a run, since when, or the dead letters.")
-    try:
-        since = moment(wish.since, now_us) if wish.since is not None else None
-    except BadQuestion as error:
-        raise Unclear(str(error)) from None
-    return Chosen(run=wish.run, agent=wish.agent, since_us=since, dead_letters=wish.dead_letters)
+    since_us = when(wish.since, now_us)
+    return Chosen(run=wish.run, agent=wish.agent, since_us=since_us, dead_letters=wish.dead_letters)
 
 
 def replay(

@@ -14,6 +14,7 @@ from llm_proxy.records.approvals import ApprovalStatus
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.policy_rows import ApprovalRow, VoteRow
 from llm_proxy.records.policy_tables import approvals, links, votes
+from llm_proxy.records.prepared import select_in
 from llm_proxy.records.tables import records
 
 _AT_ONCE = 500
@@ -53,6 +54,16 @@ def votes_of(connection: Connection, ids: Sequence[str]) -> dict[str, list[VoteR
         for row in connection.execute(query):
             found[row.approval_id].append(VoteRow(*row))
     return found
+
+
+def uses_of(connection: Connection, calls: Sequence[str]) -> list[tuple[int, str]]:
+    """When (Unix µs) a grant let an action of one of the calls through, and the approval's id."""
+    used, found = RecordKind.APPROVAL_USED.value, list[tuple[int, str]]()
+    for start in range(0, len(calls), _AT_ONCE):
+        some = calls[start : start + _AT_ONCE]
+        rows = select_in(connection, "kind, at_us, body", "records", "call_id", some)
+        found += [(at_us, bodies.read_used(bytes(body)).id) for kind, at_us, body in rows if kind == used]
+    return sorted(found)
 
 
 class LinkView(msgspec.Struct, frozen=True):

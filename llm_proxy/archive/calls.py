@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from msgspec import structs
 from sqlalchemy import Connection
@@ -14,10 +15,11 @@ from llm_proxy.chat.reply import Reply
 from llm_proxy.journal import NOTHING_RELEASED
 from llm_proxy.records import approval_bodies, bodies
 from llm_proxy.records.arguments import addresses_of, with_arguments
-from llm_proxy.records.blobs import Codec, fetch
+from llm_proxy.records.blobs import fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.folding import unfolded
 from llm_proxy.records.prepared import select_in
+from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.view import CallView, CostLabel, Decision, Piece, ProviderUse, Status
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.spans import splice
@@ -42,6 +44,10 @@ class _Evidence:
     """Addresses of blocks of its messages' addresses."""
     provider_tools: list[ProviderUse] = field(default_factory=list[ProviderUse])
 
+    @property
+    def run(self) -> RunKey:
+        return RunKey(self.agent_id, self.run_id)
+
 
 def call_views(connection: Connection, ids: Iterable[str], *, content: bool = True) -> list[CallView]:
     """Those of `ids` that are recorded, in the order given; without `content`, no body and no reply."""
@@ -49,8 +55,19 @@ def call_views(connection: Connection, ids: Iterable[str], *, content: bool = Tr
     found = _evidence(connection, wanted)
     if content:
         _unfold(connection, found.values())
-    blobs = fetch(connection, _needed(found.values()), Codec()) if content else {}
-    return [_view(found[id_], blobs, content=content) for id_ in wanted if id_ in found]
+    needed = {id_: _needed([each]) if content else set[bytes]() for id_, each in found.items()}
+    blobs = fetch(connection, set[bytes]().union(*needed.values()))
+    return [
+        _view(found[id_], blobs, content=content, kept=needed[id_] <= blobs.keys())
+        for id_ in wanted
+        if id_ in found
+    ]
+
+
+def each_view(connection: Connection, ids: Sequence[str], at_once: int = 20) -> Iterator[CallView]:
+    """The same, one by one: of `at_once` calls at most the content is in memory together."""
+    for start in range(0, len(ids), at_once):
+        yield from call_views(connection, ids[start : start + at_once])
 
 
 def addresses_of_calls(connection: Connection, ids: list[str]) -> set[bytes]:
@@ -58,6 +75,99 @@ def addresses_of_calls(connection: Connection, ids: list[str]) -> set[bytes]:
     found = _read(connection, ids)
     _unfold(connection, found.values())
     return _needed(found.values())
+
+
+class NewOfCall(NamedTuple):
+    """A call without those of its messages that are known already."""
+
+    view: CallView
+    ids: frozenset[bytes]
+    """Addresses that needn't be read again: what the view holds, and what is too large for any."""
+
+
+def new_of_calls(
+    connection: Connection, ids: list[str], most: int, known: Callable[[RunKey, int], Collection[bytes]]
+) -> Iterator[NewOfCall]:
+    """What each call that is recorded brought, as received.
+
+    No more than `most` bytes of content, unpacked, are in memory at once: of a call that brought more there
+    are the newest messages that fit beside the reply, or the reply alone.
+    """
+    found = _evidence(connection, ids)
+    folded = {id_: evidence.opened for id_, evidence in found.items()}
+    whose = {id_: known(evidence.run, evidence.at_us) for id_, evidence in found.items()}
+    for id_, evidence in found.items():
+        if evidence.closed is not None:
+            evidence.closed = structs.replace(evidence.closed, sent=None)
+        _unfold(connection, [evidence], whose[id_])
+    needed = {id_: _needed([evidence]) for id_, evidence in found.items()}
+    sizes = _sizes(connection, set[bytes]().union(*needed.values()))
+    together = sum(sizes.values()) <= most
+    blobs = fetch(connection, sizes) if together else {}
+    for id_, evidence in found.items():
+        wanted = needed[id_]
+        if not together:
+            wanted = _fitted(connection, evidence, folded[id_], whose[id_], sizes, most)
+            blobs = fetch(connection, wanted)
+        view = _view(evidence, blobs, content=True, kept=wanted <= blobs.keys())
+        yield NewOfCall(view, _done_with(evidence, wanted, needed[id_], sizes, most))
+
+
+def _fitted(
+    connection: Connection,
+    evidence: _Evidence,
+    folded: bodies.Opened | None,
+    known: Collection[bytes],
+    sizes: Mapping[bytes, int],
+    most: int,
+) -> set[bytes]:
+    """What is needed of the call once what doesn't fit is left out: old messages, the request, all."""
+
+    def size(ids: set[bytes]) -> int:
+        return sum(sizes.get(each, 0) for each in ids)
+
+    wanted = _needed([evidence])
+    if left_out := _too_much(evidence, wanted, sizes, most):
+        evidence.opened = folded
+        _unfold(connection, [evidence], {*known, *left_out})
+        wanted = _needed([evidence])
+    if size(wanted) > most and evidence.opened is not None:
+        evidence.opened = structs.replace(evidence.opened, content=None)
+        wanted = _needed([evidence])
+    return wanted if size(wanted) <= most else set[bytes]()
+
+
+def _done_with(
+    evidence: _Evidence, wanted: set[bytes], needed: set[bytes], sizes: Mapping[bytes, int], most: int
+) -> frozenset[bytes]:
+    """What was read of a call, and what never fits. A block of messages, only where none was left out."""
+    if wanted == needed:
+        return frozenset(needed)
+    return frozenset((wanted - evidence.blocks) | {id_ for id_ in needed if sizes.get(id_, 0) > most})
+
+
+def _too_much(evidence: _Evidence, needed: set[bytes], sizes: Mapping[bytes, int], most: int) -> set[bytes]:
+    """Messages, the oldest first, without which the call's content is within `most` bytes."""
+    content = evidence.opened.content if evidence.opened is not None else None
+    messages = [bytes.fromhex(id_) for _, id_ in content.cuts] if content is not None else []
+    room = most - sum(sizes.get(id_, 0) for id_ in needed.difference(messages))
+    left_out: set[bytes] = set()
+    for id_ in reversed(messages):
+        size = sizes.get(id_, 0)
+        if size > room:
+            left_out.add(id_)
+        else:
+            room -= size
+    return left_out
+
+
+def _sizes(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, int]:
+    """Bytes of content, unpacked, by address; it isn't read."""
+    wanted, found = list(ids), dict[bytes, int]()
+    for start in range(0, len(wanted), 500):
+        rows = select_in(connection, "id, size", "blobs", "id", wanted[start : start + 500])
+        found.update((bytes(id_), size) for id_, size in rows)
+    return found
 
 
 def call_view(connection: Connection, id_: str) -> CallView | None:
@@ -82,19 +192,23 @@ def _read(connection: Connection, ids: list[str]) -> dict[str, _Evidence]:
     return found
 
 
-def _unfold(connection: Connection, found: Iterable[_Evidence]) -> None:
-    """Unfolds requests, as far as their blocks are kept. Blocks that calls share are read once."""
-    codec = Codec()
-    known: dict[bytes, bytes] = {}
+def _unfold(
+    connection: Connection, found: Iterable[_Evidence], known: Container[bytes] = frozenset()
+) -> None:
+    """Unfolds requests, as far as their blocks are kept, without `known` messages.
+
+    Blocks that calls share are read once.
+    """
+    there: dict[bytes, bytes] = {}
 
     def blocks(ids: set[bytes]) -> dict[bytes, bytes]:
-        known.update(fetch(connection, ids - known.keys(), codec))
-        return known
+        there.update(fetch(connection, ids - there.keys()))
+        return there
 
     for each in found:
         opened, closed = each.opened, each.closed
         if opened is not None and opened.content is not None and opened.content.fold:
-            content = unfolded(opened.content, blocks, each.blocks) or opened.content
+            content = unfolded(opened.content, blocks, each.blocks, known) or opened.content
             each.opened = structs.replace(opened, content=content)
         if closed is not None and closed.sent is not None and closed.sent.fold:
             sent = unfolded(closed.sent, blocks, each.blocks) or closed.sent
@@ -142,7 +256,7 @@ def _needed(found: Iterable[_Evidence]) -> set[bytes]:
     return needed
 
 
-def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> CallView:
+def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool, kept: bool) -> CallView:
     opened, closed = evidence.opened, evidence.closed or bodies.Closed(status=Status.OPEN)
     assert opened is not None
     body = rebuild(opened.content, blobs) if content else None
@@ -200,7 +314,7 @@ def _view(evidence: _Evidence, blobs: dict[bytes, bytes], *, content: bool) -> C
         rounds=rounds,
         released=_released(closed, emitted, blobs) if content else None,
         masked=_masked(evidence),
-        kept=not content or _needed([evidence]) <= blobs.keys(),
+        kept=kept,
         reply=_reply(pieces, rounds, last, stream=opened.stream),
     )
 

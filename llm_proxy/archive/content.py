@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from llm_proxy.chat.events import ReasoningKind, Unreadable
 from llm_proxy.chat.reply import Assembly, ChoiceReply, ReasoningPart, Reply
 from llm_proxy.chat.thinking import split_inline
-from llm_proxy.records.blobs import Codec, fetch
+from llm_proxy.records.blobs import fetch
 from llm_proxy.records.bodies import Content, Edit
 from llm_proxy.records.folding import unfolded
 from llm_proxy.wire.dialect import Dialect
@@ -54,10 +54,9 @@ def rebuild(content: Content | None, blobs: Blobs) -> bytes | None:
 
 def read_body(connection: Connection, content: Content | None) -> bytes | None:
     """The same, with what it needs read from the store."""
-    codec = Codec()
     if content is not None:
-        content = unfolded(content, lambda ids: fetch(connection, ids, codec), set())
-    return rebuild(content, fetch(connection, addresses(content), codec))
+        content = unfolded(content, lambda ids: fetch(connection, ids), set())
+    return rebuild(content, fetch(connection, addresses(content)))
 
 
 def _by_lengths(content: Content, blobs: Blobs) -> bytes | None:

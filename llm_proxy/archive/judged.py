@@ -17,7 +17,7 @@ from llm_proxy.policy.context import AgentFacts, UserFacts
 from llm_proxy.policy.past import Came, Event, Judged, RunId, Start, key
 from llm_proxy.records import bodies
 from llm_proxy.records.arguments import addresses_of, with_arguments
-from llm_proxy.records.blobs import Codec, fetch
+from llm_proxy.records.blobs import fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
 from llm_proxy.records.tables import calls, records, runs
@@ -144,7 +144,7 @@ class StoredPast:
         """Those of the verdicts among the rows."""
         bodies_ = [bodies.read_verdicts(bytes(row[5])) for row in rows if row[0] == RecordKind.VERDICTS]
         wanted = {address for verdicts in bodies_ for address in addresses_of(verdicts)}
-        return fetch(self._connection, wanted, Codec()) if wanted else {}
+        return fetch(self._connection, wanted) if wanted else {}
 
     def _judged(
         self, at_us: int, seq: int, run: RunId, call_id: str, verdicts: bodies.Verdicts, about: _Opened

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
 from sqlalchemy import Connection
 
-from llm_proxy.archive.calls import call_views
+from llm_proxy.archive.calls import each_view
 from llm_proxy.archive.judged import Wanted, pages
 from llm_proxy.errors import ProxyError
 from llm_proxy.policy.canonical import Json
@@ -17,7 +17,7 @@ from llm_proxy.policy.learn import Learning
 from llm_proxy.policy.past import proposed
 from llm_proxy.records import bodies
 from llm_proxy.records.arguments import addresses_of, with_arguments
-from llm_proxy.records.blobs import Codec, fetch
+from llm_proxy.records.blobs import fetch
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.prepared import select_in
 from llm_proxy.records.view import CallView
@@ -74,7 +74,7 @@ def _page(connection: Connection, ids: list[str]) -> _Page:
         elif kind == RecordKind.CALL_CLOSED and _closed(bytes(body)).tools:
             named.append(call_id)
     wanted = {address for _, each in verdicts for address in addresses_of(each)}
-    blobs = fetch(connection, wanted, Codec())
+    blobs = fetch(connection, wanted)
     for call_id, each in verdicts:
         judged.setdefault(call_id, []).extend(with_arguments(each, blobs))
     return _Page(judged, [id_ for id_ in named if id_ not in judged], runs)
@@ -87,7 +87,7 @@ def _learn_page(connection: Connection, page: _Page, into: Learning) -> None:
             into.called(call.name, call.arguments, *page.runs[call_id])
             if into.declaration_wanted(call.name):
                 declaring[call_id] = None
-    for view in _views(connection, page.unjudged):
+    for view in each_view(connection, page.unjudged):
         for choice in view.reply.choices if view.reply else ():
             for call in choice.calls:
                 text = call.arguments
@@ -95,13 +95,8 @@ def _learn_page(connection: Connection, page: _Page, into: Learning) -> None:
                     text = msgspec.json.encode({"input": text}).decode()
                 into.called(call.name, text, view.agent_id, view.run_id)
         _declare(view, into)
-    for view in _views(connection, list(declaring)[:_AT_ONCE]):
+    for view in each_view(connection, list(declaring)[:_AT_ONCE]):
         _declare(view, into)
-
-
-def _views(connection: Connection, ids: list[str]) -> Iterator[CallView]:
-    for start in range(0, len(ids), _AT_ONCE):
-        yield from call_views(connection, ids[start : start + _AT_ONCE])
 
 
 def _declare(view: CallView, into: Learning) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, Row, case, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, case, func, or_, select
 
-from llm_proxy.records.tables import calls, keys, refusals, runs
+from llm_proxy.records.blobs import DAY_US
+from llm_proxy.records.runstate import RunKey
+from llm_proxy.records.tables import calls, keys, refusals, runs, spend
 from llm_proxy.runs.rows import StoredRun, stored_run
 
 
@@ -92,14 +95,15 @@ def list_calls(
     run: str | None = None,
     status: str | None = None,
     oldest_first: bool = False,
+    offset: int = 0,
 ) -> list[CallRow]:
-    """Calls that match, newest first unless told otherwise."""
+    """Calls that match behind the first `offset`, newest first unless told otherwise."""
     wanted = ((calls.c.agent_id, agent), (calls.c.run_id, run), (calls.c.status, status))
     conditions = [column == value for column, value in wanted if value is not None]
     order = (
         (calls.c.started_us, calls.c.id) if oldest_first else (calls.c.started_us.desc(), calls.c.id.desc())
     )
-    query = select(calls).where(*conditions).order_by(*order).limit(limit)
+    query = select(calls).where(*conditions).order_by(*order).limit(limit).offset(offset)
     return [
         CallRow(
             id=row.id,
@@ -121,6 +125,17 @@ def list_calls(
         )
         for row in connection.execute(query)
     ]
+
+
+def calls_before(connection: Connection, run: RunKey, call_id: str) -> int | None:
+    """How many calls of the run began before that one; None where it isn't one of them."""
+    c = calls.c
+    of_run = c.agent_id == run.agent_id, c.run_id == run.run_id
+    began = connection.execute(select(c.started_us).where(*of_run, c.id == call_id)).scalar()
+    if began is None:
+        return None
+    before = or_(c.started_us < began, and_(c.started_us == began, c.id < call_id))
+    return connection.execute(select(func.count()).select_from(calls).where(*of_run, before)).scalar() or 0
 
 
 def list_runs(
@@ -198,11 +213,19 @@ def list_keys(connection: Connection, *, limit: int, agent: str | None = None) -
     return [_key(row) for row in connection.execute(query)]
 
 
-def count_keys(connection: Connection, now_us: int) -> dict[str, int]:
-    """How many issued keys each agent has that are good now."""
+def count_keys(connection: Connection, now_us: int, agent: str | None = None) -> Counter[str]:
+    """How many issued keys each agent has that are good now, or this one."""
     good = keys.c.revoked_us.is_(None), or_(keys.c.expires_us.is_(None), keys.c.expires_us > now_us)
     query = select(keys.c.agent_id, func.count()).where(*good).group_by(keys.c.agent_id)
-    return {agent: int(count) for agent, count in connection.execute(query)}
+    if agent is not None:
+        query = query.where(keys.c.agent_id == agent)
+    return Counter({id_: int(count) for id_, count in connection.execute(query)})
+
+
+def all_keys(connection: Connection, agent: str) -> int:
+    """How many keys were ever issued to it."""
+    query = select(func.count()).select_from(keys).where(keys.c.agent_id == agent)
+    return connection.execute(query).scalar() or 0
 
 
 def _key(row: Row[Any]) -> KeyView:
@@ -226,24 +249,49 @@ def knows_key(connection: Connection, sha256: str) -> bool:
     return connection.execute(select(keys.c.id).where(keys.c.sha256 == sha256)).first() is not None
 
 
-def sum_agents(connection: Connection) -> dict[str, AgentSums]:
-    """What every recorded agent did so far, by its id."""
+def sum_agents(connection: Connection, agent: str | None = None) -> dict[str, AgentSums]:
+    """What every recorded agent did so far, or this one, by its id.
+
+    By the daily sums, and the calls that are still open: a million calls are too many to be counted anew.
+    """
+    c = spend.c
     query = select(
-        calls.c.agent_id,
-        func.count().label("calls"),
-        _counted("refused").label("refused"),
-        func.coalesce(func.sum(calls.c.micro_usd), 0).label("cost"),
-        func.max(calls.c.started_us).label("last"),
-    ).group_by(calls.c.agent_id)
-    return {
-        row.agent_id: AgentSums(
-            calls=int(row.calls),
-            refused=int(row.refused),
-            cost_micro_usd=int(row.cost),
-            last_us=int(row.last),
+        c.agent_id,
+        func.sum(c.requests).label("calls"),
+        func.sum(c.refused).label("refused"),
+        func.sum(c.micro_usd).label("cost"),
+        func.max(c.day).label("day"),
+    ).group_by(c.agent_id)
+    if agent is not None:
+        query = query.where(c.agent_id == agent)
+    ended = {row.agent_id: row for row in connection.execute(query)}
+    # Read after the sums: a call that ends in between is missed for a moment, and never counted twice.
+    ongoing = {row.agent_id: row for row in connection.execute(_open_calls(agent))}
+    found: dict[str, AgentSums] = {}
+    for id_ in sorted({*ended, *ongoing}):
+        sums, now = ended.get(id_), ongoing.get(id_)
+        found[id_] = AgentSums(
+            calls=(int(sums.calls) if sums else 0) + (int(now.calls) if now else 0),
+            refused=int(sums.refused) if sums else 0,
+            cost_micro_usd=int(sums.cost) if sums else 0,
+            last_us=max(_last_us(connection, id_, sums.day) if sums else 0, int(now.last) if now else 0),
         )
-        for row in connection.execute(query)
-    }
+    return found
+
+
+def _open_calls(agent: str | None) -> Select[str, int, int]:
+    c = calls.c
+    query = select(c.agent_id, func.count().label("calls"), func.max(c.started_us).label("last"))
+    query = query.where(c.status == "open").group_by(c.agent_id)
+    return query if agent is None else query.where(c.agent_id == agent)
+
+
+def _last_us(connection: Connection, agent: str, day: int) -> int:
+    """When the agent's newest call of its last day began: not far behind the day's end, seen from there."""
+    c = calls.c
+    query = select(c.started_us).where(c.agent_id == agent, c.started_us < (day + 1) * DAY_US)
+    newest = query.where(c.started_us >= day * DAY_US).order_by(c.started_us.desc()).limit(1)
+    return connection.execute(newest).scalar() or day * DAY_US
 
 
 def list_refusals(connection: Connection, *, limit: int) -> list[RefusalRow]:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Engine, case, select
 from llm_proxy.archive.run_facts import RunTrees
 from llm_proxy.archive.told import COLUMNS, TOLD, Record, items_of
 from llm_proxy.archive.unsent import LEASE, backlog
-from llm_proxy.records.evidence import column
+from llm_proxy.records.columns import column
 from llm_proxy.records.leases import Lease
 from llm_proxy.records.prepared import upsert
 from llm_proxy.records.tables import dead_letters, records, writers

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import msgspec
+import structlog
+import zstandard
 from sqlalchemy import Connection
 
 from llm_proxy.archive.calls import call_view
@@ -12,8 +14,12 @@ from llm_proxy.records.responses import find_response
 from llm_proxy.records.view import CallView
 from llm_proxy.wire.openai_responses.continued import input_items, output_items, previous
 
+log = structlog.get_logger("llm_proxy.reads")
+
 _LONGEST = 1_000
 """Responses in one conversation."""
+_DAMAGE = (LookupError, TypeError, ValueError, msgspec.DecodeError, zstandard.ZstdError)
+"""What reading raises where a row isn't as it was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +31,7 @@ class Recalled:
 
 
 def recall(connection: Connection, agent_id: str, response: str) -> Recalled | None:
-    """The conversation up to `response`, if this agent had it here and all of it is still kept."""
+    """The conversation up to `response`, if this agent had it here and all of it is still kept, and whole."""
     turns: list[list[bytes]] = []
     tokens = 0
     while response:
@@ -46,4 +52,10 @@ def recall(connection: Connection, agent_id: str, response: str) -> Recalled | N
 
 def _call(connection: Connection, agent_id: str, response: str) -> CallView | None:
     found = find_response(connection, agent_id, response)
-    return call_view(connection, found.call_id) if found else None
+    if found is None:
+        return None
+    try:
+        return call_view(connection, found.call_id)
+    except _DAMAGE as error:
+        log.warning("a call can't be read whole", call_id=found.call_id, error=type(error).__name__)
+        return None

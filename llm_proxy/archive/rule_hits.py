@@ -1,20 +1,16 @@
-"""How often each rule of a policy spoke, over time: from the verdicts on record."""
+"""How often each rule of a policy spoke, over time: from the sums that are kept with the verdicts."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import msgspec
-from sqlalchemy import Connection
+from sqlalchemy import Connection, func, select
 
-from llm_proxy.archive.judged import Wanted, pages
-from llm_proxy.records.evidence import RecordKind
-from llm_proxy.records.prepared import select_in
+from llm_proxy.records.policy_tables import rule_hits as hits
+from llm_proxy.records.rule_hits import ALSO, HOUR_US
 
-MOST_CALLS = 200_000
-"""Calls that are looked at, the oldest first."""
 _MOST_SPANS = 1_000
 
 
@@ -40,71 +36,39 @@ class RuleHits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Hits(msgspec.Struct, frozen=True, kw_only=True):
-    """`complete` is false where there were more calls than are looked at."""
-
     rules: tuple[RuleHits, ...]
     judged: int
-    complete: bool
-
-
-class _Decision(msgspec.Struct, frozen=True):
-    decision: str
-    rule: str = ""
-    hits: tuple[str, ...] = ()
-
-
-class _Verdicts(msgspec.Struct, frozen=True):
-    decisions: tuple[_Decision, ...]
-
-
-_verdicts = msgspec.json.Decoder(_Verdicts).decode
 
 
 @dataclass(slots=True)
 class _Rule:
-    decided: Counter[str] = field(default_factory=Counter[str])
-    also: int = 0
+    said: Counter[str] = field(default_factory=Counter[str])
     last_us: int = 0
     spans: Counter[int] = field(default_factory=Counter[int])
 
 
-def rule_hits(connection: Connection, wanted: Wanted, width_us: int, most_calls: int = MOST_CALLS) -> Hits:
-    """What each rule did to calls that are `wanted`, those that spoke most first; spans are `width_us` long.
+def rule_hits(connection: Connection, since_us: int, until_us: int, width_us: int) -> Hits:
+    """What each rule did in the hours that this time touches, those that spoke most first; spans are
+    `width_us` long, which is hours.
 
     Raises ValueError where the time asked for has more spans than can be shown.
     """
-    if wanted.since_us is not None and wanted.until_us is not None:
-        spans = (wanted.until_us - wanted.since_us) // width_us
-        if spans > _MOST_SPANS:
-            raise ValueError(f"that are {spans} spans of time; at most {_MOST_SPANS} can be shown")
+    spans = (until_us - since_us) // width_us
+    if spans > _MOST_SPANS:
+        raise ValueError(f"that are {spans} spans of time; at most {_MOST_SPANS} can be shown")
+    span = hits.c.hour // (width_us // HOUR_US)
+    query = select(
+        hits.c.rule, hits.c.said, span.label("span"), func.sum(hits.c.hits), func.max(hits.c.last_us)
+    ).where(hits.c.hour >= since_us // HOUR_US, hits.c.hour <= until_us // HOUR_US)
     found: dict[str, _Rule] = {}
-    judged = read = 0
-    for ids, _ in pages(connection, wanted):
-        if read + len(ids) > most_calls:
-            return Hits(rules=_shown(found, width_us), judged=judged, complete=False)
-        read += len(ids)
-        for at_us, decision in _decisions(connection, ids):
-            judged += 1
-            for n, rule in enumerate(dict.fromkeys((decision.rule, *decision.hits))):
-                _count(found.setdefault(rule, _Rule()), decision, at_us, width_us, decided=n == 0)
+    for name, said, at, number, last_us in connection.execute(query.group_by(hits.c.rule, hits.c.said, span)):
+        rule = found.setdefault(name, _Rule())
+        rule.said[said] += int(number)
+        rule.spans[at] += int(number)
+        rule.last_us = max(rule.last_us, last_us)
+    judged = sum(rule.said.total() - rule.said[ALSO] for rule in found.values())
     found.pop("", None)
-    return Hits(rules=_shown(found, width_us), judged=judged, complete=True)
-
-
-def _decisions(connection: Connection, ids: list[str]) -> Iterator[tuple[int, _Decision]]:
-    for kind, at_us, body in select_in(connection, "kind, at_us, body", "records", "call_id", ids):
-        if kind == RecordKind.VERDICTS:
-            for decision in _verdicts(bytes(body)).decisions:
-                yield at_us, decision
-
-
-def _count(rule: _Rule, decision: _Decision, at_us: int, width_us: int, *, decided: bool) -> None:
-    if decided:
-        rule.decided[decision.decision] += 1
-    else:
-        rule.also += 1
-    rule.last_us = max(rule.last_us, at_us)
-    rule.spans[at_us // width_us] += 1
+    return Hits(rules=_shown(found, width_us), judged=judged)
 
 
 def _shown(found: dict[str, _Rule], width_us: int) -> tuple[RuleHits, ...]:
@@ -112,12 +76,12 @@ def _shown(found: dict[str, _Rule], width_us: int) -> tuple[RuleHits, ...]:
     return tuple(
         RuleHits(
             rule=name,
-            allowed=rule.decided["allow"],
-            asked=rule.decided["ask"],
-            denied=rule.decided["deny"],
-            also=rule.also,
+            allowed=rule.said["allow"],
+            asked=rule.said["ask"],
+            denied=rule.said["deny"],
+            also=rule.said[ALSO],
             last_us=rule.last_us,
-            over_time=tuple(Span(at * width_us, hits) for at, hits in sorted(rule.spans.items())),
+            over_time=tuple(Span(at * width_us, number) for at, number in sorted(rule.spans.items())),
         )
         for name, rule in ordered
     )

@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 import msgspec
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, tuple_
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
-from llm_proxy.archive.search import SearchWish, asked_of
-from llm_proxy.archive.search_index import open_index
-from llm_proxy.archive.search_query import Query
-from llm_proxy.archive.search_sqlite import NoIndex
-from llm_proxy.archive.search_store import OutOfTime
 from llm_proxy.records.tables import agents, calls, runs, tool_calls
 
 ASK = "ask"
-MOST_RUNS = 2_000
-"""Runs in which a rule spoke, the newest of them, among which a listing looks."""
-RULE_S = 5.0
 
 
 class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,11 +27,13 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     ended: bool = False
     frozen: bool = False
     """Of agents that are frozen now."""
+    words: str | None = None
+    """In one text of one of its calls, as a search takes them."""
     before: tuple[int, str] | None = None
 
 
-def conditions(connection: Connection, wanted: RunFilter) -> list[ColumnElement[bool]]:
-    """What rows of `state_runs` must fulfil."""
+def conditions(wanted: RunFilter) -> list[ColumnElement[bool]]:
+    """What rows of `state_runs` must fulfil; words, rules and asks are looked up by `run_words`."""
     c = runs.c
     found: list[ColumnElement[bool]] = [
         column == value
@@ -59,7 +53,7 @@ def conditions(connection: Connection, wanted: RunFilter) -> list[ColumnElement[
     if wanted.frozen:
         frozen = select(agents.c.agent_id).where(agents.c.frozen_us.is_not(None))
         found.append(c.agent_id.in_(frozen))
-    return [*found, *_by_calls(wanted), *_by_verdicts(wanted), *_by_rule(connection, wanted)]
+    return [*found, *_by_calls(wanted), *_by_verdicts(wanted)]
 
 
 def _by_calls(wanted: RunFilter) -> list[ColumnElement[bool]]:
@@ -84,24 +78,3 @@ def _by_verdicts(wanted: RunFilter) -> list[ColumnElement[bool]]:
     if wanted.decision not in (None, ASK):
         return [judged.where(t.decision == wanted.decision).exists()]
     return [judged.exists()] if tool else []
-
-
-def _by_rule(connection: Connection, wanted: RunFilter) -> list[ColumnElement[bool]]:
-    """By the search index, which knows the rules of every call, and where a person was asked."""
-    if wanted.rule is None and wanted.decision != ASK:
-        return []
-    ask = ASK if wanted.decision == ASK else None
-    asked = asked_of(SearchWish(text="x", agent=wanted.agent, run=wanted.run, rule=wanted.rule, decision=ask))
-    asked = asked._replace(query=Query(()), since_us=wanted.since_us)
-    keys: dict[tuple[str, str], None] = {}
-    try:
-        with open_index(connection) as index:
-            days = index.days()
-            for span in index.spans(*days) if days else ():
-                rows = index.find(asked, span, MOST_RUNS, RULE_S)
-                keys |= dict.fromkeys([(row.agent_id, row.run_id) for row in rows])
-                if len(keys) >= MOST_RUNS:
-                    break
-    except (NoIndex, OutOfTime):
-        pass
-    return [tuple_(runs.c.agent_id, runs.c.run_id).in_(list(keys))]

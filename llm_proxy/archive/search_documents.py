@@ -13,7 +13,7 @@ import msgspec
 from llm_proxy.chat.reply import OPAQUE, ChoiceReply
 from llm_proxy.errors import ProxyError
 from llm_proxy.records.blobs import epoch_of
-from llm_proxy.records.evidence import column
+from llm_proxy.records.columns import column
 from llm_proxy.records.view import CallView, Decision
 from llm_proxy.wire.dialects import DIALECTS
 from llm_proxy.wire.request import MessageFacts

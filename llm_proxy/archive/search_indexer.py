@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy import Connection, Engine, func, select
 from sqlalchemy.exc import DataError, SQLAlchemyError
 
-from llm_proxy.archive.calls import call_views
+from llm_proxy.archive.calls import NewOfCall, new_of_calls
 from llm_proxy.archive.search_documents import Document, documents
 from llm_proxy.archive.search_index import (
     Behind,
@@ -30,6 +30,7 @@ from llm_proxy.archive.search_postgres import PostgresIndex
 from llm_proxy.archive.search_sqlite import NoIndex, SqliteIndex
 from llm_proxy.archive.search_store import Move, TextIndex
 from llm_proxy.records.audit_tables import legal_holds, purged
+from llm_proxy.records.blobs import epoch_of
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.leases import Lease
 from llm_proxy.records.runstate import RunKey
@@ -41,10 +42,16 @@ log = structlog.get_logger("llm_proxy.search")
 _TERMINAL = (RecordKind.CALL_CLOSED.value, RecordKind.CALL_REFUSED.value)
 SCAN = 1_000
 """Rows of the record that one step looks at."""
+MOST_BYTES = 8 << 20
+"""Of a call's content, that are read at once: in memory it takes many times as much. Of one with more the
+newest messages are indexed that fit beside the reply."""
 AT_ONCE = 32
 """Calls that one step indexes."""
+TOGETHER = 8
+"""Calls that are read together."""
 REMEMBERED = 50_000
-SHARE, HURRIED_SHARE, HURRY_AFTER_S = 0.05, 0.25, 30.0
+"""Keys of texts, and addresses of messages."""
+SHARE, HURRIED_SHARE, HURRY_AFTER_S = 0.05, 0.1, 30.0
 """Of one core, and once the oldest call that waits is that old."""
 IDLE_S = 0.4
 FAILED_S = 5.0
@@ -87,6 +94,41 @@ class _Remembered:
             self._keys.popitem(last=False)
 
 
+class _Handled:
+    """By run and day, the addresses of messages that were indexed: a history that is resent isn't read again.
+
+    The day is that of the call, under which its texts are found.
+    """
+
+    def __init__(self) -> None:
+        self._runs: OrderedDict[tuple[RunKey, int], set[bytes]] = OrderedDict()
+        self._count = 0
+        self._fresh: list[tuple[tuple[RunKey, int], frozenset[bytes]]] = []
+
+    def known(self, run: RunKey, at_us: int) -> Collection[bytes]:
+        key = run, epoch_of(at_us)
+        if key in self._runs:
+            self._runs.move_to_end(key)
+        return self._runs.get(key, set[bytes]())
+
+    def read(self, new: NewOfCall) -> None:
+        """By the batch at hand, which may yet fail."""
+        run = RunKey(new.view.agent_id, new.view.run_id)
+        self._fresh.append(((run, epoch_of(new.view.started_us)), new.ids))
+
+    def over(self, *, added: bool) -> None:
+        for key, ids in self._fresh if added else ():
+            if not ids:  # a call without content, which would stand here for ever
+                continue
+            there = self._runs.setdefault(key, set())
+            before = len(there)
+            there |= ids
+            self._count += len(there) - before
+        self._fresh.clear()
+        while self._count > REMEMBERED:
+            self._count -= len(self._runs.popitem(last=False)[1])
+
+
 class Indexer:
     """One per worker: a thread of its own between `start` and `stop`. `told` hears how far it's behind."""
 
@@ -105,6 +147,7 @@ class Indexer:
         self._held = held or _named_by_holds
         self._lease = Lease(engine, "search", holder, now_us)
         self._remembered = _Remembered()
+        self._handled = _Handled()
         self._sqlite: SqliteIndex | None = None
         self._turn = ""
         self._failing = ""
@@ -136,6 +179,7 @@ class Indexer:
                     time.sleep(0.1)
             return self.behind()
         finally:
+            self._over(added=False)
             self._close()
 
     def behind(self) -> Behind:
@@ -172,7 +216,7 @@ class Indexer:
             if not self._failing:
                 log.warning("texts wait to be indexed for search", error=type(error).__name__)
             self._failing = type(error).__name__
-            self._remembered.over(added=False)
+            self._over(added=False)
             self._shut()
             return False
         self._failing = ""
@@ -193,8 +237,9 @@ class Indexer:
             writer, after, head = next_up
             chosen = _terminal(connection, writer, after)
             found: list[Document] = []
-            for _, call_id in chosen:
-                found += self._documents(connection, call_id)
+            for start in range(0, len(chosen), TOGETHER):
+                some = [call_id for _, call_id in chosen[start : start + TOGETHER]]
+                found += self._documents(connection, some)
                 if self._pace is not None:
                     self._pace.breathe()
         full = len(chosen) == AT_ONCE
@@ -206,7 +251,7 @@ class Indexer:
             return PostgresIndex(connection)
         if self._sqlite is None:
             self._sqlite = SqliteIndex.open(file_of(connection), identity_of(connection))
-            self._remembered = _Remembered()
+            self._remembered, self._handled = _Remembered(), _Handled()
         return self._sqlite
 
     def _behind(self, connection: Connection, cursors: Mapping[str, int]) -> tuple[str, int, int] | None:
@@ -232,17 +277,28 @@ class Indexer:
         if self._pace is not None:
             self._pace.share = HURRIED_SHARE if age > HURRY_AFTER_S else SHARE
 
-    def _documents(self, connection: Connection, call_id: str) -> list[Document]:
+    def _documents(self, connection: Connection, call_ids: list[str]) -> list[Document]:
         """None of a record that can't be read: it must not hold up all the others."""
+        found: list[Document] = []
         try:
-            views = call_views(connection, [call_id])
-            found = [one for view in views for one in documents(view, self._remembered)]
+            for new in new_of_calls(connection, call_ids, MOST_BYTES, self._handled.known):
+                found += self._texts(new)
         except (SQLAlchemyError, sqlite3.Error, OSError):
             raise
         except Exception as error:  # noqa: BLE001  whatever is odd about it
-            log.warning("a call can't be indexed for search", call_id=call_id, error=type(error).__name__)
-            return []
+            if len(call_ids) == 1:
+                why = type(error).__name__
+                log.warning("a call can't be indexed for search", call_id=call_ids[0], error=why)
+                return []
+            known = {one.call_id for one in found}
+            others = [call_id for call_id in call_ids if call_id not in known]
+            found += [one for call_id in others for one in self._documents(connection, [call_id])]
+        return found
+
+    def _texts(self, new: NewOfCall) -> list[Document]:
+        found = documents(new.view, self._remembered)
         self._remembered.told(found)
+        self._handled.read(new)
         return found
 
     def _add(self, found: Sequence[Document], move: Move) -> None:
@@ -254,7 +310,11 @@ class Indexer:
                     PostgresIndex(connection).add(found, move)
             except DataError:
                 self._add_singly(found, move)
-        self._remembered.over(added=True)
+        self._over(added=True)
+
+    def _over(self, *, added: bool) -> None:
+        self._remembered.over(added=added)
+        self._handled.over(added=added)
 
     def _add_singly(self, found: Sequence[Document], move: Move) -> None:
         """Leaves out what PostgreSQL won't take: it must not hold up all the others."""

@@ -135,6 +135,7 @@ class PostgresIndex:
                 indexed = self._newest(query, bound, limit)
             else:
                 indexed = self._rows(sorted(found, reverse=True)[:limit])
+            self._connection.exec_driver_sql("SET LOCAL statement_timeout TO DEFAULT")
             return waiting.newest(indexed, there, limit)
         except OperationalError as error:
             if getattr(error.orig, "sqlstate", "") != _CANCELED:

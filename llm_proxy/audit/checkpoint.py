@@ -6,17 +6,13 @@ that it can be checked from the record alone.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Mapping
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from llm_proxy.records.started import Place
 from llm_proxy.signing import SigningKey
-from llm_proxy.signing.key import b64
+from llm_proxy.signing.key import b64, signed_by
 
 SIGNED = b"llm-proxy checkpoint 1\n"
 """What a signature begins with: a key that signs receipts too never signs one for the other."""
@@ -53,12 +49,8 @@ def problem_of(checkpoint: Checkpoint, keys: Mapping[str, bytes]) -> str:
     public = keys.get(checkpoint.key)
     if public is None:
         return f"it is signed by key {checkpoint.key[:64]}, which was not given"
-    try:
-        signature = base64.urlsafe_b64decode(checkpoint.signature + "==")
-        Ed25519PublicKey.from_public_bytes(public).verify(signature, _message(checkpoint))
-    except (InvalidSignature, binascii.Error, ValueError):
-        return "its signature is wrong"
-    return ""
+    good = signed_by(public, checkpoint.signature, _message(checkpoint))
+    return "" if good else "its signature is wrong"
 
 
 def _message(checkpoint: Checkpoint) -> bytes:

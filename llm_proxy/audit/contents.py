@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby, islice
@@ -13,10 +12,12 @@ from typing import Any, NamedTuple
 import zstandard
 
 from llm_proxy.audit.findings import Findings, RecordRow, Wrong
-from llm_proxy.records.blobs import Codec
+from llm_proxy.records.blobs import Codec, keyed
 from llm_proxy.records.stored import named_in, row_digest
 
 _AT_ONCE = 4_000
+_OLDER = 32
+"""Bytes of an address in stores of the versions that named no content."""
 _MOST_OF_A_DAY = 20
 """Findings of one day that wait until it's known whether its salt is at fault."""
 
@@ -144,7 +145,8 @@ class Contents:
 
     def _unnamed(self, row: tuple[Any, ...]) -> None:
         id_, epoch = row[0], row[1]
-        if self._older is None or not isinstance(epoch, int) or epoch > self._older:
+        old = self._older is not None and isinstance(epoch, int) and epoch <= self._older
+        if not old or len(id_) != _OLDER:
             self._findings.note("blobs", id_.hex(), Wrong.INSERTED, "no record stored it")
         elif self._fits_address(row):
             self.checked += 1
@@ -155,12 +157,13 @@ class Contents:
         """Whether the address is that of the content: not where it was masked before it was stored."""
         id_, epoch, codec, size, data = row
         salt = self._salts.get(epoch)
+        if not isinstance(salt, bytes):
+            return False
         try:
-            content = self._codec.unpack(codec, data, size)
-            address = _keyed(content, salt)
+            address = keyed(self._codec.unpack(codec, data, size), salt)
         except (zstandard.ZstdError, TypeError, ValueError):
             return False
-        return id_ == address or id_[6:] == address[:26]
+        return id_ == address or id_[6:] == address[: _OLDER - 6]
 
     def _put_by(self, epoch: int, id_: bytes, what: Wrong, why: str) -> None:
         bad = self._bad.setdefault(epoch, [])
@@ -177,11 +180,6 @@ class Contents:
                 self._findings.note("state_salts", str(epoch), Wrong.EDITED, what)
             for id_, what, why in bad:
                 self._findings.note("blobs", id_, what, why)
-
-
-def _keyed(content: bytes, salt: Any) -> bytes:
-    """The address of content under a day's salt (see `records.blobs.Addresser`)."""
-    return hashlib.blake2b(content, digest_size=32, key=salt).digest()
 
 
 def _digest(salt: bytes, row: tuple[Any, ...]) -> bytes | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
+import zstandard
 
 from llm_proxy.audit import lines
 from llm_proxy.audit.chains import Chain, Suspects
@@ -16,8 +17,11 @@ from llm_proxy.audit.checkpoint import read_checkpoint
 from llm_proxy.audit.findings import Findings, RecordRow
 from llm_proxy.audit.lines import Filter
 from llm_proxy.audit.source import Source
+from llm_proxy.records.blobs import Codec
+from llm_proxy.records.bodies import Closed, Content, Opened
 from llm_proxy.records.content_reads import Place as Door
 from llm_proxy.records.evidence import Draft, RecordKind
+from llm_proxy.records.folding import DEEPEST, inside, parts_of
 from llm_proxy.records.started import Place
 from llm_proxy.records.times import iso
 from llm_proxy.signing import SigningKey
@@ -25,7 +29,7 @@ from llm_proxy.signing.key import b64
 from llm_proxy.version import VERSION
 
 _PROOF = frozenset({RecordKind.WRITER_STARTED, RecordKind.CHECKPOINT, RecordKind.CONTENT_DELETED})
-_ADDRESS = re.compile(rb'"([0-9a-f]{64})"')
+_ADDRESS = re.compile(rb'"([0-9a-f]{64}|[0-9a-f]{32})"')
 _AT_ONCE = 500
 
 
@@ -131,7 +135,7 @@ class _Export:
             if self._is_in(row):
                 yield from _omitted(left_out)
                 left_out = []
-                if self._order.content:
+                if self._order.content and not self._order.whole:
                     wanted.take(row)
                 self._records += 1
                 yield _checked(row)
@@ -170,6 +174,8 @@ class _Export:
 
     def _content(self, wanted: _Wanted) -> Iterator[bytes]:
         salts, told = self._source.salts(), set[int]()
+        if not self._order.whole:
+            wanted.open_blocks(self._source)
         pages = iter([None]) if self._order.whole else wanted.pages()
         for page in pages:
             for row in self._source.blobs(page):
@@ -181,9 +187,7 @@ class _Export:
                 try:
                     yield lines.blob_line(row)
                 except (TypeError, ValueError):
-                    raise CannotExport(
-                        f"The row {row[0].hex()} of blobs was changed: verify first."
-                    ) from None
+                    raise _changed_content(row[0]) from None
 
     def _end(self) -> bytes:
         digest, key = self._sha256.digest(), self._order.key
@@ -201,12 +205,27 @@ class _Export:
         )
 
 
+class _Begun(msgspec.Struct, frozen=True):
+    """A `call.opened` or `call.closed`, or the `call.refused` that has both in it."""
+
+    content: Content | None = None
+    sent: Content | None = None
+    opened: Opened | None = None
+    closed: Closed | None = None
+
+
+_read_begun = msgspec.json.Decoder(_Begun).decode
+
+
 class _Wanted:
     """Addresses of content that records name, each once, in a temporary file that goes with it."""
 
     def __init__(self) -> None:
         self._file = sqlite3.connect("", isolation_level=None)
         self._file.execute("CREATE TABLE wanted (id BLOB PRIMARY KEY) WITHOUT ROWID")
+        self._file.execute(
+            "CREATE TABLE blocks (level INTEGER, id BLOB, PRIMARY KEY (level, id)) WITHOUT ROWID"
+        )
         self._file.execute("BEGIN")
 
     def __enter__(self) -> _Wanted:
@@ -216,8 +235,40 @@ class _Wanted:
         self._file.close()
 
     def take(self, row: RecordRow) -> None:
-        found = [(bytes.fromhex(id_.decode()),) for id_ in _ADDRESS.findall(row.body)]
-        self._file.executemany("INSERT OR IGNORE INTO wanted VALUES (?)", found)
+        """Raises `CannotExport`."""
+        self._add((0, bytes.fromhex(id_.decode())) for id_ in _ADDRESS.findall(row.body))
+        if b'"fold":' not in row.body:
+            return
+        try:
+            told = _read_begun(row.body)
+            inner = told.opened.content if told.opened else None, told.closed.sent if told.closed else None
+            contents = [told.content, told.sent, *inner]
+            self._add(part for one in contents if one and one.fold for part in parts_of(one.fold))
+        except ValueError:
+            raise _changed(row) from None
+
+    def open_blocks(self, source: Source) -> None:
+        """Adds what the blocks of addresses hold, and the blocks themselves, from the highest level down."""
+        codec = Codec()
+        query = f"SELECT id FROM blocks WHERE level = ? AND id > ? ORDER BY id LIMIT {_AT_ONCE}"  # noqa: S608
+        for level in range(DEEPEST, 0, -1):
+            last = b""
+            while page := [id_ for (id_,) in self._file.execute(query, (level, last))]:
+                last = page[-1]
+                self._add((0, id_) for id_ in page)
+                for id_, _, name, size, data in source.blobs(page):
+                    try:
+                        block = codec.unpack(name, bytes(data), size)
+                    except (zstandard.ZstdError, TypeError, ValueError):
+                        raise _changed_content(id_) from None
+                    self._add((level - 1, each) for each in inside(block, len(id_)))
+
+    def _add(self, found: Iterable[tuple[int, bytes]]) -> None:
+        for level, id_ in found:
+            if level:
+                self._file.execute("INSERT OR IGNORE INTO blocks VALUES (?, ?)", (level, id_))
+            else:
+                self._file.execute("INSERT OR IGNORE INTO wanted VALUES (?)", (id_,))
 
     def pages(self) -> Iterator[list[bytes]]:
         last = b""
@@ -238,6 +289,10 @@ def _checked(row: RecordRow) -> bytes:
         return lines.record_line(row)
     except (TypeError, ValueError, AttributeError, msgspec.ValidationError):
         raise _changed(row) from None
+
+
+def _changed_content(id_: bytes) -> CannotExport:
+    return CannotExport(f"The row {id_.hex()} of blobs was changed: verify first.")
 
 
 def _changed(row: RecordRow) -> CannotExport:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import tempfile
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
@@ -12,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from sqlalchemy import Connection, Table, create_engine
 from sqlalchemy.pool import StaticPool
 
@@ -26,6 +22,7 @@ from llm_proxy.audit.source import Source
 from llm_proxy.audit.verify import Progress, Scope, verify
 from llm_proxy.records import audit_tables, tables
 from llm_proxy.records.evidence import RecordKind
+from llm_proxy.signing.key import signed_by
 
 MOST_BYTES = 256 << 20
 """Of one line: content of the largest body, as base64, has a quarter of it."""
@@ -125,12 +122,10 @@ class _Reading:
         if public is None:
             return f"its end is signed by key {self.end.key[:64]}, which was not given"
         try:
-            signature = base64.urlsafe_b64decode(self.end.signature + "==")
-            digest = bytes.fromhex(self.end.sha256)
-            Ed25519PublicKey.from_public_bytes(public).verify(signature, lines.END + digest)
-        except (InvalidSignature, binascii.Error, ValueError):
-            return "the signature of its end is wrong"
-        return ""
+            good = signed_by(public, self.end.signature, lines.END + bytes.fromhex(self.end.sha256))
+        except ValueError:
+            good = False
+        return "" if good else "the signature of its end is wrong"
 
 
 def verify_export(path: Path, keys: Mapping[str, bytes] | None, limit: int, progress: Progress) -> Report:

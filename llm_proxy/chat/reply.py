@@ -199,6 +199,11 @@ class Assembly:
         """What comes is not all that was said."""
         self._cut = True
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether `reply` has to read the whole reply once more."""
+        return self._cut
+
     def _finish(self, event: Finished) -> None:
         self._choice(event.choice).finish = event.reason
         self._all_finished = all(choice.finish for choice in self._choices.values())

@@ -13,7 +13,7 @@ from llm_proxy.admin.reading import AgentLine, AgentShown, agent_lines, agent_sh
 from llm_proxy.cli.change import changing
 from llm_proxy.cli.gutter import Gutter
 from llm_proxy.cli.keys import key_rows
-from llm_proxy.cli.options import ConfigOption, JsonOption, LimitOption, UrlOption
+from llm_proxy.cli.options import ConfigOption, JsonOption, LimitOption, ReasonOption, UrlOption
 from llm_proxy.cli.output import Column, console, print_json, print_table
 from llm_proxy.cli.store import load, reading
 from llm_proxy.cli.text import line, moment, money
@@ -95,7 +95,7 @@ def freeze(
 @app.command()
 def thaw(
     agent: Annotated[str, typer.Argument(metavar="AGENT")],
-    reason: Annotated[str, typer.Option(help="Why, for the record.", show_default=False)] = "",
+    reason: ReasonOption = "",
     url: UrlOption = None,
     config: ConfigOption = None,
     *,

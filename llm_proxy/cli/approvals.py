@@ -23,7 +23,15 @@ from llm_proxy.archive.approvals import ApprovalFilter
 from llm_proxy.cli.change import changing
 from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.gutter import Gutter
-from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, UrlOption
+from llm_proxy.cli.options import (
+    AgentOption,
+    ConfigOption,
+    JsonOption,
+    LimitOption,
+    ReasonOption,
+    RunOption,
+    UrlOption,
+)
 from llm_proxy.cli.output import Column, console, print_json, print_table
 from llm_proxy.cli.store import load, reading
 from llm_proxy.cli.text import clean, count, duration, line, moment
@@ -45,23 +53,20 @@ _COLUMNS = (
     Column("asked"),
     Column("expires"),
 )
-_STYLE = {
+STYLES = {
     ApprovalStatus.PENDING: "yellow",
     ApprovalStatus.APPROVED: "green",
     ApprovalStatus.DENIED: "red",
     ApprovalStatus.EXPIRED: "dim",
 }
 ApprovalArgument = Annotated[str, typer.Argument(metavar="APPROVAL")]
-ReasonOption = Annotated[str, typer.Option(help="Why, for the record.", show_default=False)]
 
 
 @app.command("list")
 def list_(
     status: Annotated[Wanted, typer.Option(help="Only these, or all.")] = Wanted.PENDING,
     agent: AgentOption = None,
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="Of this run only.", show_default=False)
-    ] = None,
+    run: RunOption = None,
     config: ConfigOption = None,
     *,
     limit: LimitOption = 50,
@@ -153,7 +158,7 @@ def _tell(shown: ApprovalShown, word: Word, *, as_json: bool) -> None:
 def _row(one: ApprovalLine) -> list[str | Text]:
     return [
         one.id,
-        Text(one.status, _STYLE[one.status]),
+        Text(one.status, STYLES[one.status]),
         one.agent_id,
         one.tool,
         one.effect,

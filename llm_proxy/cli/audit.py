@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -23,13 +22,15 @@ from llm_proxy.audit.export import CannotExport, Order, export
 from llm_proxy.audit.exported import BadExport, verify_export
 from llm_proxy.audit.findings import Report
 from llm_proxy.audit.listing import CheckpointLine, checkpoint_lines
+from llm_proxy.audit.readings import ReadingLine, reading_lines
 from llm_proxy.audit.source import Source
 from llm_proxy.audit.verify import Progress
 from llm_proxy.cli.committing import note_reading
-from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption
+from llm_proxy.cli.newfile import new_file
+from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, RunOption
 from llm_proxy.cli.output import NOT_FOUND, Column, complain, print_json, print_table, stop
 from llm_proxy.cli.store import NO_RECORDS, load, reading
-from llm_proxy.cli.text import line, moment
+from llm_proxy.cli.text import count, line, moment
 from llm_proxy.config import Config
 from llm_proxy.records.content_reads import Place, at_command_line
 from llm_proxy.records.ids import now_us
@@ -42,6 +43,15 @@ _CHECKPOINTS = (
     Column("chains", right=True),
     Column("key"),
     Column("hash", whole=True),
+)
+_READINGS = (
+    Column("reading", "bold", whole=True),
+    Column("when"),
+    Column("who"),
+    Column("by"),
+    Column("what"),
+    Column("of"),
+    Column("calls", right=True),
 )
 _FINDINGS = (Column("what", "bold red"), Column("table"), Column("row", whole=True), Column("why"))
 KeyOption = Annotated[
@@ -114,6 +124,29 @@ def checkpoints_(
         print_table(_CHECKPOINTS, map(_checkpoint, found), "No checkpoints yet.")
 
 
+@app.command("readings")
+def readings_(
+    before: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="Those before this one, of an earlier listing.", show_default=False),
+    ] = None,
+    config: ConfigOption = None,
+    *,
+    limit: LimitOption = 50,
+    as_json: JsonOption = False,
+) -> None:
+    """Who was shown prompts, replies or arguments, the newest first."""
+    with reading(load(config)) as connection:
+        try:
+            found = reading_lines(connection, limit, before) if connection is not None else []
+        except ValueError as error:
+            stop(str(error))
+    if as_json:
+        print_json(found)
+    else:
+        print_table(_READINGS, map(_reading, found), "Nobody was shown content yet.")
+
+
 @app.command("export")
 def export_(
     output: Annotated[
@@ -126,9 +159,7 @@ def export_(
         str | None, typer.Option(metavar="TIME", help="Records before.", show_default=False)
     ] = None,
     agent: AgentOption = None,
-    run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="Of this run only.", show_default=False)
-    ] = None,
+    run: RunOption = None,
     config: ConfigOption = None,
     *,
     content: Annotated[bool, typer.Option("--content", help="With what was said; that is recorded.")] = False,
@@ -138,8 +169,6 @@ def export_(
 ) -> None:
     """Write records as JSON Lines, with what it takes to verify them without the store."""
     loaded = load(config)
-    if output.exists():
-        stop(f"{output}: exists already, and nothing is overwritten: name another file, or move it")
     with reading(loaded) as connection:
         if connection is None:
             stop(NO_RECORDS, NOT_FOUND)
@@ -150,25 +179,19 @@ def export_(
 
 
 def _write(config: Config, connection: Connection, order: Order, output: Path) -> None:
-    """Recorded first; a file that couldn't be written whole is taken away again."""
+    """Recorded first, but not where the file can't be made."""
     source = Source(connection)
-    note_reading(config, *audits.told(order, Place.CLI, source.count()))
-    handle = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     number = 0
     try:
-        with open(handle, "wb") as file, _progress() as told:
+        with new_file(output) as file, _progress() as told:
+            note_reading(config, *audits.told(order, Place.CLI, source.count()))
             for raw in export(source, order):
                 number += 1
                 file.write(raw)
                 if number % 500 == 0:
                     told("lines", number, 0)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException as error:
-        output.unlink(missing_ok=True)
-        if isinstance(error, CannotExport):
-            stop(error, NOT_FOUND)
-        raise
+    except CannotExport as error:
+        stop(error, NOT_FOUND)
     typer.echo(f"{number:,} lines are in {output}. `llm-proxy audit verify --file {output}` verifies them.")
     if order.key is None:
         complain("There is no signing key, so the export isn't signed.")
@@ -219,31 +242,33 @@ def _print(report: Report) -> None:
         complain(f"and {report.found - len(report.findings):,} more: --limit shows them.")
     for note_ in report.notes:
         complain(f"Note: {note_}.")
-    state = "Intact" if report.intact else f"NOT INTACT, {_count(report.found, 'finding')}"
+    state = "Intact" if report.intact else f"NOT INTACT, {count(report.found, 'finding')}"
     parts = [
-        _count(report.writers, "chain"),
-        _count(report.records, "record"),
-        _count(report.contents, "content"),
+        count(report.writers, "chain"),
+        count(report.records, "record"),
+        count(report.contents, "content"),
         *([f"{report.deleted:,} deleted by retention"] if report.deleted else []),
-        _count(report.checkpoints, "checkpoint"),
+        count(report.checkpoints, "checkpoint"),
     ]
     typer.echo(f"{state}: {', '.join(parts)}; {_signed(report)}")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 def _signed(report: Report) -> str:
     if report.newest_checkpoint_us is None:
         return "nothing is signed."
-    after = _count(report.unsigned, "record")
+    after = count(report.unsigned, "record")
     return f"the last of them {moment(report.newest_checkpoint_us)}, and {after} behind what is signed."
 
 
 def _why(kind: str, call_id: str, message: str) -> str:
     about = ", ".join(filter(None, [line(kind), f"call {line(call_id)}" if call_id else ""]))
     return f"{about}: {message}" if about else message
+
+
+def _reading(found: ReadingLine) -> list[str | Text]:
+    what = f"{found.what}: {found.words}" if found.words else found.what
+    of = f"run {found.run_id}" if found.run_id else found.approval
+    return [found.id, moment(found.at_us), found.by, found.place, what, of, f"{found.call_count:,}"]
 
 
 def _checkpoint(found: CheckpointLine) -> list[str | Text]:

@@ -10,15 +10,8 @@ from rich.text import Text
 from llm_proxy.admin.approval_lines import ApprovalLine
 from llm_proxy.admin.run_told import RunTold
 from llm_proxy.admin.shapes import ChildRun
+from llm_proxy.cli.approvals import STYLES
 from llm_proxy.cli.text import count, line, moment, money
-from llm_proxy.records.approvals import ApprovalStatus
-
-_STYLE = {
-    ApprovalStatus.PENDING: "yellow",
-    ApprovalStatus.APPROVED: "green",
-    ApprovalStatus.DENIED: "red",
-    ApprovalStatus.EXPIRED: "dim",
-}
 
 
 class Beside(NamedTuple):
@@ -29,6 +22,12 @@ class Beside(NamedTuple):
 def happened_beside(told: RunTold) -> Iterator[Beside]:
     """In no order."""
     yield from [Beside(child.started_us, _child(child)) for child in told.children]
+    if told.more_children:
+        text = f"only the first {len(told.children):,} runs that it started are told"
+        yield Beside(told.children[-1].started_us, Text(text, "yellow"))
+    if told.more_approvals:
+        text = f"only the last {len(told.approvals):,} approvals are told"
+        yield Beside(told.approvals[0].requested_us, Text(text, "yellow"))
     yield from [Beside(one.requested_us, _approval(one)) for one in told.approvals]
     for event in told.events:
         text = Text.assemble(("event     ", "dim"), (line(event.event), "bold"), f" by {line(event.by)}")
@@ -48,7 +47,7 @@ def _child(child: ChildRun) -> Text:
 
 def _approval(one: ApprovalLine) -> Text:
     text = Text.assemble(("approval  ", "dim"), (line(one.tool), "bold"), f" by rule {line(one.rule)}: ")
-    text.append(one.status.value, _STYLE[one.status])
+    text.append(one.status.value, STYLES[one.status])
     if one.approved_by:
         text.append(f" by {line(', '.join(one.approved_by))}")
     if one.decided_us is not None:

@@ -17,7 +17,7 @@ from llm_proxy.archive.listings import CallRow, list_calls
 from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.entry import WHOLE, call_entry
 from llm_proxy.cli.gutter import Gutter
-from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption
+from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, RunOption
 from llm_proxy.cli.output import NOT_FOUND, Column, console, print_json, print_table, stop
 from llm_proxy.cli.search import search
 from llm_proxy.cli.store import NO_RECORDS, load, reading
@@ -41,7 +41,7 @@ _COLUMNS = (
 @app.command("list")
 def list_(
     agent: AgentOption = None,
-    run: Annotated[str | None, typer.Option(metavar="RUN", help="Of this run only.")] = None,
+    run: RunOption = None,
     status: Annotated[Status | None, typer.Option(help="With this status only.")] = None,
     config: ConfigOption = None,
     *,

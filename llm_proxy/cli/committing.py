@@ -1,10 +1,11 @@
-"""Commits one job from the command line: a short-lived writer, with a chain of its own."""
+"""Commits from the command line: a short-lived writer, with a chain of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Generator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import structlog
@@ -21,33 +22,107 @@ from llm_proxy.records.batch import Job
 from llm_proxy.records.content_reads import Place, at_command_line, read_draft, read_job
 from llm_proxy.records.engine import open_engine
 from llm_proxy.records.evidence import Draft
-from llm_proxy.records.ids import now_us, uuid7
+from llm_proxy.records.ids import now_us, writer_id
 from llm_proxy.records.runstate import RunKey
 from llm_proxy.records.writer import Writer
 
 
 def commit(config: Config, engine: Engine, job: Job) -> Any:
     """The job's value, once it's committed. Raises what the database raises."""
-    # What goes wrong is raised and said once; the writer's log would say it again on standard output.
+    announcer = Announcer(wiring.webhooks(config))
+
+    async def write() -> Any:
+        async with short_lived(engine, announcer) as writer:
+            return await writer.submit(job)
+
+    with unlogged():
+        return asyncio.run(write())
+
+
+@contextmanager
+def unlogged() -> Generator[None]:
+    """For work whose failure is raised, and said once: the log would say it again on standard output."""
     before = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     try:
-        return asyncio.run(_write(engine, job, Announcer(wiring.webhooks(config))))
+        yield
     finally:
         structlog.configure(**before)
 
 
-def note_reading(config: Config, *drafts: Draft) -> None:
-    """Records that content is read, before it's shown; ends the command where that can't be recorded."""
-    engine = open_engine(config.store.get_secret_value())
+@asynccontextmanager
+async def short_lived(engine: Engine, announcer: Announcer | None = None) -> AsyncGenerator[Writer]:
+    """A writer that runs; what it was given is committed, or failed, at the end."""
+    writer = Writer(engine, writer_id(now_us()), now_us, announce=announcer)
+    await writer.start()
     try:
-        commit(config, engine, read_job(*drafts))
-    except (SQLAlchemyError, OSError) as error:
-        stop(f"{_UNSHOWN}: the store {place(config)} can't be written: {reason(error)}")
-    except ProxyError:
-        stop(f"{_UNSHOWN}: the store {place(config)} can't be written")
+        yield writer
     finally:
-        engine.dispose()
+        await writer.stop()
+
+
+class Readings:
+    """What one command reads of content, recorded before it's shown: all of it in one chain, begun with the
+    first. To be used in `with`."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._runner = asyncio.Runner()
+        self._stack = AsyncExitStack()
+        self._writer: Writer | None = None
+
+    def __enter__(self) -> Readings:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with unlogged(), self._runner as runner:
+            runner.run(self._stack.aclose())
+
+    def note(self, *drafts: Draft) -> None:
+        """Ends the command where they can't be recorded."""
+        try:
+            with unlogged():
+                self._runner.run(self._submit(read_job(*drafts)))
+        except (SQLAlchemyError, OSError) as error:
+            stop(f"{_UNSHOWN}: the store {place(self._config)} can't be written: {reason(error)}")
+        except ProxyError:
+            stop(f"{_UNSHOWN}: the store {place(self._config)} can't be written")
+
+    def shown(
+        self,
+        what: str,
+        *,
+        calls: Sequence[str] = (),
+        run: RunKey | None = None,
+        words: str = "",
+        approval: str = "",
+    ) -> None:
+        """The same for what the command `what` is about to print."""
+        draft = read_draft(
+            by=at_command_line(),
+            place=Place.CLI,
+            what=what,
+            at_us=now_us(),
+            calls=calls,
+            run=run,
+            words=words,
+            approval=approval,
+        )
+        self.note(draft)
+
+    async def _submit(self, job: Job) -> None:
+        if self._writer is None:
+            engine = open_engine(self._config.store.get_secret_value())
+            self._stack.callback(engine.dispose)
+            announcer = Announcer(wiring.webhooks(self._config))
+            self._writer = await self._stack.enter_async_context(short_lived(engine, announcer))
+        await self._writer.submit(job)
+
+
+def note_reading(config: Config, *drafts: Draft) -> None:
+    """Records that content is read, for a command that does so once."""
+    with Readings(config) as readings:
+        readings.note(*drafts)
 
 
 def note_shown(
@@ -60,27 +135,8 @@ def note_shown(
     approval: str = "",
 ) -> None:
     """The same for what a command is about to print: `what` is its name."""
-    draft = read_draft(
-        by=at_command_line(),
-        place=Place.CLI,
-        what=what,
-        at_us=now_us(),
-        calls=calls,
-        run=run,
-        words=words,
-        approval=approval,
-    )
-    note_reading(config, draft)
+    with Readings(config) as readings:
+        readings.shown(what, calls=calls, run=run, words=words, approval=approval)
 
 
 _UNSHOWN = "Content is only shown where the reading of it can be recorded, and it can't be"
-
-
-async def _write(engine: Engine, job: Job, announcer: Announcer) -> Any:
-    """The job's value."""
-    writer = Writer(engine, uuid7(now_us()), now_us, announce=announcer)
-    await writer.start()
-    try:
-        return await writer.submit(job)
-    finally:
-        await writer.stop()

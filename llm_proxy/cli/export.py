@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -14,14 +13,15 @@ import typer
 from llm_proxy.admin.reading import find_run
 from llm_proxy.admin.run_export import calls_of, export_lines, run_tree
 from llm_proxy.cli.committing import note_shown
-from llm_proxy.cli.options import AgentOption, ConfigOption
+from llm_proxy.cli.newfile import new_file
+from llm_proxy.cli.options import AgentOption, ConfigOption, RunArgument
 from llm_proxy.cli.output import NOT_FOUND, complain, stop
 from llm_proxy.cli.store import NO_RECORDS, load, reading
 from llm_proxy.records.ids import now_us
 
 
 def export(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
+    run: RunArgument,
     agent: AgentOption = None,
     out: Annotated[
         Path | None,
@@ -50,27 +50,9 @@ def export(
         lines = export_lines(lambda: nullcontext(connection), loaded, tree, now_us(), content=content)
         if out is None:
             _write(sys.stdout.buffer, lines)
-        else:
-            _to_file(out, lines)
-
-
-def _to_file(out: Path, lines: Iterator[bytes]) -> None:
-    """Never over a file, and for its owner alone; what couldn't be written whole is not left behind."""
-    try:
-        handle = os.open(out, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        stop(f"{out}: exists already, and nothing is overwritten: name another file, or move it")
-    except OSError as error:
-        stop(f"{out}: can't be written: {error.strerror or error}")
-    try:
-        with open(handle, "wb") as file:
+            return
+        with new_file(out) as file:
             count = _write(file, lines)
-    except OSError as error:
-        out.unlink(missing_ok=True)
-        stop(f"{out}: can't be written: {error.strerror or error}")
-    except BaseException:
-        out.unlink(missing_ok=True)
-        raise
     complain(f"{count:,} lines are in {out}.")
 
 

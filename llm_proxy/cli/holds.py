@@ -6,9 +6,17 @@ from typing import Annotated
 
 import typer
 
-from llm_proxy.admin.retention import HoldLine, HoldShown, HoldWish, hold_lines
+from llm_proxy.admin.legal_holds import HoldLine, HoldShown, HoldWish, hold_lines
 from llm_proxy.cli.change import changing
-from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, UrlOption
+from llm_proxy.cli.options import (
+    AgentOption,
+    ConfigOption,
+    JsonOption,
+    LimitOption,
+    ReasonOption,
+    RunArgument,
+    UrlOption,
+)
 from llm_proxy.cli.output import Column, print_json, print_table
 from llm_proxy.cli.store import load, reading
 from llm_proxy.cli.text import line, moment
@@ -23,8 +31,6 @@ _HOLDS = (
     Column("released"),
     Column("reason"),
 )
-RunArgument = Annotated[str, typer.Argument(metavar="RUN")]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)]
 
 
 @app.command("list")

@@ -97,7 +97,7 @@ app.command()(scripted)
 
 
 def main() -> None:
-    """The entry point of the console script."""
+    """Runs the command that was given."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             # A terminal or a pipe that can't show a character must not end the command.

@@ -9,7 +9,17 @@ from typing import Any
 
 from sqlalchemy import Engine
 
-from llm_proxy.admin import agents, approvals, keys, reading, retention, run_events, runs, webhooks
+from llm_proxy.admin import (
+    agents,
+    approvals,
+    keys,
+    legal_holds,
+    reading,
+    retention,
+    run_events,
+    runs,
+    webhooks,
+)
 from llm_proxy.admin.shapes import RunLine
 from llm_proxy.approving import Word
 from llm_proxy.cli.committing import commit
@@ -119,20 +129,22 @@ class Offline:
             self._commit(engine, job)
         return shown
 
-    def place_hold(self, run_id: str, wish: retention.HoldWish) -> retention.HoldShown:
-        return self._hold(run_id, wish, retention.placing)
+    def place_hold(self, run_id: str, wish: legal_holds.HoldWish) -> legal_holds.HoldShown:
+        return self._hold(run_id, wish, legal_holds.placing)
 
-    def release_hold(self, run_id: str, wish: retention.HoldWish) -> retention.HoldShown:
-        return self._hold(run_id, wish, retention.releasing)
+    def release_hold(self, run_id: str, wish: legal_holds.HoldWish) -> legal_holds.HoldShown:
+        return self._hold(run_id, wish, legal_holds.releasing)
 
-    def _hold(self, run_id: str, wish: retention.HoldWish, change: Callable[..., Job]) -> retention.HoldShown:
+    def _hold(
+        self, run_id: str, wish: legal_holds.HoldWish, change: Callable[..., Job]
+    ) -> legal_holds.HoldShown:
         with self._engine() as engine:
             with engine.connect() as connection:
-                key = retention.meant(connection, run_id, wish)
+                key = legal_holds.meant(connection, run_id, wish)
             job = change(key, wish, now_us(), by=ADMIN_TOKEN, via=Via.CLI_OFFLINE)
             outcome = self._commit(engine, job)
             with engine.connect() as connection:
-                return retention.hold_shown(connection, key, outcome)
+                return legal_holds.hold_shown(connection, key, outcome)
 
     def run_retention(self) -> retention.RetentionDone:
         with self._engine() as engine:

@@ -21,9 +21,19 @@ LimitOption = Annotated[int, typer.Option("--limit", min=1, max=100_000, metavar
 AgentOption = Annotated[
     str | None, typer.Option("--agent", metavar="AGENT", help="Of this agent only.", show_default=False)
 ]
+RunOption = Annotated[
+    str | None, typer.Option("--run", metavar="RUN", help="Of this run only.", show_default=False)
+]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="Why, for the record.", show_default=False)]
 UrlOption = Annotated[
     str | None,
     typer.Option(
         "--url", help="The running proxy; else server.host and server.port of the config.", show_default=False
     ),
 ]
+
+
+def only(name: str, metavar: str, of: str) -> typer.models.OptionInfo:
+    """An option that narrows a listing down."""
+    return typer.Option(name, metavar=metavar, help=of, show_default=False)

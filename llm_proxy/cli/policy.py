@@ -14,11 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from llm_proxy.admin import policy as policies
 from llm_proxy.admin import policy_shown
+from llm_proxy.admin.policy_tools import tool_lines
 from llm_proxy.cli import policy_text
 from llm_proxy.cli.check import approver_groups
 from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.newfile import write_new
-from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption
+from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, RunOption
 from llm_proxy.cli.output import NOT_FOUND, complain, print_json, stop
 from llm_proxy.cli.store import NO_RECORDS, load, reading
 from llm_proxy.config import Config
@@ -49,9 +50,6 @@ SinceOption = Annotated[
 ]
 UntilOption = Annotated[
     str | None, typer.Option(metavar="TIME", help="Calls before then.", show_default=False)
-]
-RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="RUN", help="Of this run only.", show_default=False)
 ]
 
 
@@ -95,6 +93,22 @@ def show(
         print_json(shown)
     else:
         policy_text.print_policy(shown, limit)
+
+
+@app.command()
+def tools(
+    config: ConfigOption = None,
+    *,
+    limit: LimitOption = 1_000,
+    as_json: JsonOption = False,
+) -> None:
+    """The tools that the policy knows: tier, effect, risk, who may use them, how arguments are checked."""
+    loaded = load(config)
+    found = tool_lines(_policy(_path(loaded), loaded))[:limit]
+    if as_json:
+        print_json(found)
+    else:
+        policy_text.print_tools(found)
 
 
 @app.command()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from rich.text import Text
 
 from llm_proxy.admin.policy import CallExplanation, CallWhy, Simulated
 from llm_proxy.admin.policy_shown import PolicyShown, RuleLine
+from llm_proxy.admin.policy_tools import ToolLine
 from llm_proxy.cli.output import Column, complain, console, print_table
 from llm_proxy.cli.text import clip, count, line, moment
 from llm_proxy.policy.explain import CallExplained, RunThen
@@ -57,8 +58,7 @@ def print_policy(found: PolicyShown, limit: int) -> None:
     )
     _say(
         Text(
-            f"{count(found.judged, 'verdict')} since {found.since_at}."
-            f"{'' if found.complete else ' There are more calls than were looked at.'}",
+            f"{count(found.judged, 'verdict')} since {found.since_at}.",
             "dim",
         )
     )
@@ -72,6 +72,22 @@ def _rule(rule: RuleLine) -> list[str | Text]:
         name,
         *(f"{n:,}" for n in (rule.allowed, rule.asked, rule.denied, rule.also)),
         moment(rule.last_us),
+    ]
+
+
+def print_tools(found: Sequence[ToolLine]) -> None:
+    columns = [Column(name) for name in ("tier", "effect", "risk", "roles", "approval", "owner", "arguments")]
+    empty = "The registry is empty: llm-proxy policy learn proposes one from recorded traffic."
+    print_table([Column("tool", "bold"), *columns], map(_tool, found), empty)
+
+
+def _tool(tool: ToolLine) -> list[str | Text]:
+    checked = ["a schema"] if tool.schema else []
+    checked += [f"{argument}: {where}" for argument, where in tool.destinations.items()]
+    roles = ", ".join(tool.roles) or "any"
+    return [
+        *map(line, (tool.tool, tool.tier, tool.effect, tool.risk, roles, tool.approval, tool.owner)),
+        line(", ".join(checked) or "any"),
     ]
 
 

@@ -13,8 +13,9 @@ from llm_proxy.admin.agents import AgentStanding, Reason
 from llm_proxy.admin.approvals import ApprovalShown, ApprovalWord
 from llm_proxy.admin.errors import ErrorBody
 from llm_proxy.admin.keys import KeyIssued, KeyRotated, KeyRotation, KeyWish
+from llm_proxy.admin.legal_holds import HoldShown, HoldWish
 from llm_proxy.admin.reading import KeyLine
-from llm_proxy.admin.retention import HoldShown, HoldWish, RetentionDone
+from llm_proxy.admin.retention import RetentionDone
 from llm_proxy.admin.run_events import RunEventShown, RunEventWish
 from llm_proxy.admin.runs import RunEnding
 from llm_proxy.admin.shapes import RunLine

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from llm_proxy.admin.reading import find_run
 from llm_proxy.archive.agent_keys import active_key_hashes
-from llm_proxy.archive.calls import call_views
+from llm_proxy.archive.calls import each_view
 from llm_proxy.archive.listings import RunRow, list_calls
 from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption
@@ -115,8 +115,7 @@ def _recorded(config: Config, run_id: str, agent: str | None) -> tuple[Run, list
 
 def _views(connection: Connection, run: RunRow) -> Iterator[CallView]:
     rows = list_calls(connection, limit=MOST_CALLS + 1, agent=run.agent_id, run=run.run_id, oldest_first=True)
-    for start in range(0, len(rows), 20):
-        yield from call_views(connection, [row.id for row in rows[start : start + 20]])
+    return each_view(connection, [row.id for row in rows])
 
 
 def _serve(run: Run, rules: Rules, host: str, port: int, key: str) -> Report:

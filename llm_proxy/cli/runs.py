@@ -16,7 +16,15 @@ from llm_proxy.approving import CHECKPOINT
 from llm_proxy.cli.change import changing
 from llm_proxy.cli.committing import note_shown
 from llm_proxy.cli.export import export
-from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, LimitOption, UrlOption
+from llm_proxy.cli.options import (
+    AgentOption,
+    ConfigOption,
+    JsonOption,
+    LimitOption,
+    RunArgument,
+    UrlOption,
+    only,
+)
 from llm_proxy.cli.output import NOT_FOUND, Column, complain, console, print_json, print_table, stop
 from llm_proxy.cli.run_stands import STYLES
 from llm_proxy.cli.search import catch_up
@@ -44,23 +52,19 @@ _COLUMNS = (
 )
 
 
-def _only(name: str, metavar: str, of: str) -> typer.models.OptionInfo:
-    return typer.Option(name, metavar=metavar, help=of, show_default=False)
-
-
 @app.command("list")
 def list_(
     agent: AgentOption = None,
-    user: Annotated[str | None, _only("--user", "USER", "On behalf of this user.")] = None,
-    model: Annotated[str | None, _only("--model", "MODEL", "With a call for this model.")] = None,
-    tool: Annotated[str | None, _only("--tool", "TOOL", "With a judged call of this tool.")] = None,
+    user: Annotated[str | None, only("--user", "USER", "On behalf of this user.")] = None,
+    model: Annotated[str | None, only("--model", "MODEL", "With a call for this model.")] = None,
+    tool: Annotated[str | None, only("--tool", "TOOL", "With a judged call of this tool.")] = None,
     decision: Annotated[
-        str | None, _only("--decision", "allow|deny|ask", "With such a verdict; ask: a person was asked.")
+        str | None, only("--decision", "allow|deny|ask", "With such a verdict; ask: a person was asked.")
     ] = None,
-    rule: Annotated[str | None, _only("--rule", "RULE", "In which this rule of the policy spoke.")] = None,
-    error: Annotated[str | None, _only("--error", "KIND", "With a call that ended in this error.")] = None,
-    since: Annotated[str | None, _only("--since", "TIME", "Begun since: 24h, 7d, a date.")] = None,
-    until: Annotated[str | None, _only("--until", "TIME", "Begun before.")] = None,
+    rule: Annotated[str | None, only("--rule", "RULE", "In which this rule of the policy spoke.")] = None,
+    error: Annotated[str | None, only("--error", "KIND", "With a call that ended in this error.")] = None,
+    since: Annotated[str | None, only("--since", "TIME", "Begun since: 24h, 7d, a date.")] = None,
+    until: Annotated[str | None, only("--until", "TIME", "Begun before.")] = None,
     min_cost: Annotated[
         float | None,
         typer.Option("--min-cost", metavar="USD", min=0, help="That cost so much.", show_default=False),
@@ -68,7 +72,10 @@ def list_(
     ended: Annotated[bool, typer.Option("--ended", help="That were ended.")] = False,
     frozen: Annotated[bool, typer.Option("--frozen", help="Of frozen agents.")] = False,
     before: Annotated[
-        str | None, _only("--before", "US,RUN", "Go on behind a run: its started_us, and its id.")
+        str | None, only("--before", "US,RUN", "Go on behind a run: its started_us, and its id.")
+    ] = None,
+    words: Annotated[
+        str | None, only("--words", "WORDS", "In which this was said, as calls search takes it; recorded.")
     ] = None,
     config: ConfigOption = None,
     *,
@@ -91,13 +98,16 @@ def list_(
         ended=ended,
         frozen=frozen,
         before=before,
+        words=words,
     )
-    if rule is not None or decision is not None:
-        catch_up(loaded)  # both are asked of the search index
+    if (rule, decision, words) != (None, None, None):
+        catch_up(loaded)  # all three are asked of the search index
     with reading(loaded) as connection:
         lines: list[RunLine] = []
         if connection is not None:
             lines = run_lines(loaded, connection, now_us(), limit, wish)
+    if words and connection is not None:
+        note_shown(loaded, "runs list", words=words)
     if as_json:
         print_json(lines)
         return
@@ -109,7 +119,7 @@ def list_(
 
 @app.command()
 def show(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
+    run: RunArgument,
     agent: AgentOption = None,
     config: ConfigOption = None,
     *,
@@ -132,7 +142,7 @@ def show(
 
 @app.command()
 def end(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
+    run: RunArgument,
     why: Annotated[str, typer.Option(help="Why; callers are told.", show_default=False)],
     agent: AgentOption = None,
     url: UrlOption = None,
@@ -154,7 +164,7 @@ def end(
 
 @app.command()
 def checkpoint(
-    run: Annotated[str, typer.Argument(metavar="RUN")],
+    run: RunArgument,
     reason: Annotated[str, typer.Option(help="What was looked at, for the record.", show_default=False)],
     agent: AgentOption = None,
     event: Annotated[

@@ -9,11 +9,12 @@ from rich.console import Group
 from rich.text import Text
 from sqlalchemy.exc import SQLAlchemyError
 
-from llm_proxy.admin.searched import SearchHit, SearchShown, moments, no_records, searched
+from llm_proxy.admin.searched import SearchHit, SearchShown, no_records, parts, searched
+from llm_proxy.admin.when import when
 from llm_proxy.archive.search import SearchWish
 from llm_proxy.archive.search_indexer import Indexer
 from llm_proxy.cli.committing import note_shown
-from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption
+from llm_proxy.cli.options import AgentOption, ConfigOption, JsonOption, RunOption, only
 from llm_proxy.cli.output import complain, console, print_json
 from llm_proxy.cli.store import load, reading
 from llm_proxy.cli.text import clean, line, moment
@@ -25,29 +26,25 @@ CATCH_UP_S = 5.0
 SECONDS = 20.0
 
 
-def _only(name: str, metavar: str, of: str) -> typer.models.OptionInfo:
-    return typer.Option(name, metavar=metavar, help=of, show_default=False)
-
-
 def search(
     text: Annotated[
         str, typer.Argument(metavar="TEXT", help='Words, "an exact phrase", a beginning*, -word.')
     ],
     agent: AgentOption = None,
-    run: Annotated[str | None, _only("--run", "RUN", "Of this run only.")] = None,
-    tool: Annotated[str | None, _only("--tool", "TOOL", "Calls with this tool; tool calls of it.")] = None,
+    run: RunOption = None,
+    tool: Annotated[str | None, only("--tool", "TOOL", "Calls with this tool; tool calls of it.")] = None,
     decision: Annotated[
-        str | None, _only("--decision", "allow|deny|ask", "Where a verdict was that; ask: a person.")
+        str | None, only("--decision", "allow|deny|ask", "Where a verdict was that; ask: a person.")
     ] = None,
-    rule: Annotated[str | None, _only("--rule", "RULE", "Where this rule of the policy spoke.")] = None,
-    user: Annotated[str | None, _only("--user", "USER", "On behalf of this user.")] = None,
-    model: Annotated[str | None, _only("--model", "MODEL", "Where this model was asked for.")] = None,
-    since: Annotated[str | None, _only("--since", "TIME", "Calls that began since: 24h, 7d, a date.")] = None,
-    until: Annotated[str | None, _only("--until", "TIME", "Calls that began before.")] = None,
+    rule: Annotated[str | None, only("--rule", "RULE", "Where this rule of the policy spoke.")] = None,
+    user: Annotated[str | None, only("--user", "USER", "On behalf of this user.")] = None,
+    model: Annotated[str | None, only("--model", "MODEL", "Where this model was asked for.")] = None,
+    since: Annotated[str | None, only("--since", "TIME", "Calls that began since: 24h, 7d, a date.")] = None,
+    until: Annotated[str | None, only("--until", "TIME", "Calls that began before.")] = None,
     within: Annotated[
-        str, _only("--in", "KINDS", "Only in these, by commas: prompt, reply, reasoning, tool.")
+        str, only("--in", "KINDS", "Only in these, by commas: prompt, reply, reasoning, tool.")
     ] = "",
-    before: Annotated[int | None, _only("--before", "N", "Go on behind an earlier answer.")] = None,
+    before: Annotated[int | None, only("--before", "N", "Go on behind an earlier answer.")] = None,
     config: ConfigOption = None,
     *,
     limit: Annotated[
@@ -73,11 +70,12 @@ def search(
                 tool=tool,
                 decision=decision,
                 rule=rule,
-                within=tuple([name.strip() for name in within.split(",") if name.strip()]),
+                within=parts(within),
+                since_us=when(since, now_us()),
+                until_us=when(until, now_us()),
                 before=before,
                 limit=limit,
                 seconds=SECONDS,
-                **moments({"since_us": since, "until_us": until}, now_us()),
             )
             found, calls = searched(connection, wish)
     if connection is not None:

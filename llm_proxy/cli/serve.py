@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 from contextlib import suppress
@@ -39,6 +40,8 @@ def serve(
     _allow_connections()
     if workers > 1:
         _migrate(loaded.store.get_secret_value())
+    if workers == 1:  # else the application stands in processes of its own
+        gc.disable()  # until it does: see `llm_proxy.app`
     uvicorn.run(
         "llm_proxy.app:create",
         factory=True,

@@ -14,7 +14,7 @@ from rich.text import Text
 from llm_proxy.admin.story import Story
 from llm_proxy.archive.calls import call_views
 from llm_proxy.archive.tail import Happening, Position, follow, now_position
-from llm_proxy.cli.committing import note_shown
+from llm_proxy.cli.committing import Readings
 from llm_proxy.cli.entry import call_entry
 from llm_proxy.cli.options import AgentOption, ConfigOption
 from llm_proxy.cli.output import console
@@ -59,25 +59,28 @@ def tail(
     position: Position | None = None
     left = limit if limit is not None else sys.maxsize
     try:
-        while left > 0:
-            found: list[Happening] = []
-            with reading(loaded) as connection:
-                if connection is not None and position is None:
-                    position = now_position(connection, now_us())
-                elif connection is not None and position is not None:
-                    found, position = follow(connection, position, now_us(), run=run, agent=agent)
-                elif position is None:
-                    position = Position(now_us(), {})
-            _print(loaded, found[:left], content=content, as_json=as_json)
-            left -= len(found)
-            if left > 0:
-                time.sleep(EVERY_S)
+        with Readings(loaded) as readings:
+            while left > 0:
+                found: list[Happening] = []
+                with reading(loaded) as connection:
+                    if connection is not None and position is None:
+                        position = now_position(connection, now_us())
+                    elif connection is not None and position is not None:
+                        found, position = follow(connection, position, now_us(), run=run, agent=agent)
+                    elif position is None:
+                        position = Position(now_us(), {})
+                _print(loaded, found[:left], readings if content else None, as_json=as_json)
+                left -= len(found)
+                if left > 0:
+                    time.sleep(EVERY_S)
     except KeyboardInterrupt:
         raise typer.Exit(0) from None
 
 
-def _print(loaded: Config, found: Sequence[Happening], *, content: bool, as_json: bool) -> None:
-    views = _views(loaded, [one.call_id for one in found if one.kind in _ENDED]) if content else {}
+def _print(loaded: Config, found: Sequence[Happening], readings: Readings | None, *, as_json: bool) -> None:
+    """With content where `readings` record it."""
+    ended = [one.call_id for one in found if one.kind in _ENDED]
+    views = _views(loaded, ended, readings) if readings is not None else {}
     out = console()
     for one in found:
         view = views.get(one.call_id) if one.kind in _ENDED else None
@@ -93,12 +96,12 @@ def _print(loaded: Config, found: Sequence[Happening], *, content: bool, as_json
     sys.stdout.flush()
 
 
-def _views(loaded: Config, ids: list[str]) -> dict[str, CallView]:
+def _views(loaded: Config, ids: list[str], readings: Readings) -> dict[str, CallView]:
     if not ids:
         return {}
     with reading(loaded) as connection:
         views = call_views(connection, ids) if connection is not None else []
-    note_shown(loaded, "runs tail", calls=[view.id for view in views])
+    readings.shown("runs tail", calls=[view.id for view in views])
     return {view.id: view for view in views}
 
 

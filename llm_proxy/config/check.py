@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from llm_proxy.config.credentials import KeyDigest
 from llm_proxy.config.downgrades import downgrade_errors
 from llm_proxy.config.names import nearest, resolves
+from llm_proxy.config.oidc import oidc_errors
 from llm_proxy.config.places import LoadContext
 from llm_proxy.config.schema import (
     AgentConfig,
@@ -81,6 +82,7 @@ def errors_between(entries: Entries, document: Document) -> Iterator[Issue]:
     yield from _twice(document, _ids(data, "operators"), "keep one entry")
     yield from _twice(document, _ids(data, "webhooks"), "rename one webhook")
     yield from _links(document, data)
+    yield from oidc_errors(document, data)
     yield from _shared_keys(document, entries)
     names = tuple(name for name, _ in models)
     default = data.get("default_model")

@@ -24,7 +24,8 @@ from llm_proxy.config.choices import (
     Unpriced,
 )
 from llm_proxy.config.credentials import ApiKey, Key, OptionalKey, Secret, read_secret
-from llm_proxy.config.issuers import IdentityConfig
+from llm_proxy.config.issuers import ClaimPath, IdentityConfig
+from llm_proxy.config.oidc import OidcConfig
 from llm_proxy.config.places import Address, ExistingFile, Folder, KeyFile, PublicUrl, StoreUrl
 from llm_proxy.config.providers import LITELLM, check_provider
 from llm_proxy.config.shapes import (
@@ -214,6 +215,8 @@ class OperatorConfig(Section):
     groups: Items[Text] = ()
     roles: Items[Role] = ()
     token: OptionalKey = None
+    oidc: ClaimPath | None = None
+    """What the provider's claim says of this person; absent, it's the id."""
 
 
 class ConfigFile(Section):
@@ -237,6 +240,8 @@ class ConfigFile(Section):
     agents: Table[Name, AgentConfig] = Field(default_factory=dict[str, AgentConfig])
     budgets: Items[BudgetConfig] = ()
     operators: Items[OperatorConfig] = ()
+    oidc: OidcConfig = OidcConfig()
+    """By which operators may sign in to the console in place of tokens."""
     policy: ExistingFile = None
 
 

@@ -62,8 +62,13 @@ def _number(value: object) -> object:
     return value
 
 
+def is_name(value: str) -> bool:
+    """Whether it may be the id of an agent, target, budget or operator."""
+    return _NAME.fullmatch(value) is not None
+
+
 def _name(value: str) -> str:
-    if not _NAME.fullmatch(value):
+    if not is_name(value):
         raise ValueError("must be 1 to 128 letters, digits or ._:@/+- and start with a letter or digit")
     return value
 

@@ -27,6 +27,10 @@ def warnings(config: ConfigFile, document: Document, price_of: PriceOf | None = 
         yield document.issue(
             ("policy",), "no policy: tool calls are recorded and none is judged; name a policy file"
         )
+    if config.oidc.on and not any(one.roles for one in config.operators) and not config.oidc.roles:
+        yield document.issue(
+            ("oidc",), "lets nobody in: list people with roles under operators, or groups under oidc.roles"
+        )
     yield from _agents(config, document)
     yield from budget_warnings(config, document, prices)
     yield from routing_warnings(config, document, prices)

@@ -8,9 +8,10 @@ from fastapi import Response
 from sqlalchemy import Connection
 
 from llm_proxy.admin import approvals
+from llm_proxy.admin.approval_paths import seen
 from llm_proxy.admin.approvals import ApprovalShown, ApprovalWord, Wanted
 from llm_proxy.admin.arguments import caution
-from llm_proxy.admin.content_read import ContentReads, Seen
+from llm_proxy.admin.content_read import ContentReads
 from llm_proxy.admin.deciding import Deciding
 from llm_proxy.admin.door import APPROVAL_READERS, APPROVERS, CONTENT_READERS
 from llm_proxy.approving import Word
@@ -21,7 +22,6 @@ from llm_proxy.console.sessions import Sessions
 from llm_proxy.console.visit import Refused, Visit, go
 from llm_proxy.identity.issuing import Via
 from llm_proxy.records.content_reads import Place
-from llm_proxy.records.runstate import RunKey
 from llm_proxy.worker import Worker
 
 PATH = "/console/approvals"
@@ -56,9 +56,10 @@ class ApprovalPages:
             "status": status,
             "statuses": list(Wanted),
             "further": lines[SHOWN - 1].id if len(lines) > SHOWN else "",
+            "now": now,
             "live": f"{PATH}/live" if status == Wanted.PENDING and before is None else "",
         }
-        return visit.page("approvals.html", PATH, **told)
+        return await visit.page("approvals.html", PATH, **told)
 
     async def live(self, visit: Visit) -> Response:
         """Says when the queue is another than it was."""
@@ -77,16 +78,17 @@ class ApprovalPages:
     async def show(self, visit: Visit) -> Response:
         id_, now = visit.named("approval_id"), self._store.now_us()
 
-        def read(connection: Connection) -> ApprovalShown:
-            return approvals.approval_shown(self._store.config, connection, now, id_)
+        def read(connection: Connection) -> tuple[ApprovalShown, str]:
+            shown = approvals.approval_shown(self._store.config, connection, now, id_)
+            return shown, caution(shown.arguments)
 
-        shown = await self._store.read(read)
-        await self._reads.note(visit.operator.id, Place.CONSOLE, "approvals show", _seen(shown))
-        return visit.page(
+        shown, warning = await self._store.read(read)
+        await self._reads.note(visit.operator.id, Place.CONSOLE, "approvals show", seen(shown))
+        return await visit.page(
             "approval.html",
             PATH,
             approval=shown,
-            caution=caution(shown.arguments),
+            caution=warning,
             may_decide=bool(visit.operator.roles & APPROVERS),
             may_read=bool(visit.operator.roles & CONTENT_READERS),
             now=now,
@@ -98,10 +100,6 @@ class ApprovalPages:
             raise Refused(400, "Nothing was decided", "Say approve or deny, with the page's own buttons.")
         id_ = visit.named("approval_id")
         approval = await self._store.read(lambda connection: approvals.find(connection, id_))
-        wish = ApprovalWord(reason=visit.form.get("reason", ""))
+        wish = ApprovalWord(reason=approvals.one_line(visit.form.get("reason", "")))
         await self._deciding.decide(approval, decision, wish, by=visit.operator.id, via=Via.CONSOLE)
         return go(f"{PATH}/{id_}")
-
-
-def _seen(shown: ApprovalShown) -> Seen:
-    return Seen(None, [shown.call_id], RunKey(shown.agent_id, shown.run_id), approval=shown.id)

@@ -6,13 +6,15 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote as quoted
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
+from llm_proxy.admin import arguments
 from llm_proxy.admin.arguments import readable, visible
 from llm_proxy.admin.door import APPROVAL_READERS, CONTENT_READERS, READERS
 from llm_proxy.admin.searched import SearchHit
@@ -62,7 +64,7 @@ class Pages:
         )
         names: dict[str, Any] = {"asset": assets.address, "version": VERSION, "query": query}
         filters: dict[str, Any] = {"time": time, "usd": usd, "n": number, "laid_out": readable, "path": path}
-        filters["pieces"] = pieces
+        filters |= {"pieces": pieces, "word": quoted, "said": said, "amount": amount}
         names["plots_id"] = lambda: assets.plots_id
         self._environment.globals.update(names)
         self._environment.filters.update(filters)
@@ -85,6 +87,11 @@ def _shown(value: object) -> object:
     return visible(value) if type(value) is str and not _PLAIN.fullmatch(value) else value
 
 
+def said(text: str) -> Markup:
+    """What somebody said, for the templates to put out as it is."""
+    return escape(text if _PLAIN.fullmatch(text) else arguments.said(text))
+
+
 def time(us: int | None) -> Markup:
     """A moment (Unix µs), which the page's script tells in the viewer's own zone."""
     if us is None:
@@ -98,6 +105,11 @@ def usd(micro: int) -> str:
     """Dollars of micro-dollars: to the cent, and further where there is something."""
     whole, part = divmod(abs(micro), 1_000_000)
     return f"{'-' if micro < 0 else ''}${whole:,}.{f'{part:06}'.rstrip('0').ljust(2, '0')}"
+
+
+def amount(value: float, unit: str) -> str:
+    """What a limit counts: dollars, or a number of something."""
+    return usd(round(value * 1_000_000)) if unit == "usd" else number(value)
 
 
 def number(value: float | None) -> str:
@@ -116,8 +128,13 @@ def pieces(hit: SearchHit) -> list[tuple[str, bool]]:
 
 
 def path(value: str) -> str:
-    """One segment of an address: an id may hold anything."""
-    return quote(value, safe="")
+    """One segment of an address: an id may hold anything. Dots alone would lead elsewhere."""
+    return f"{value}%20" if value in (".", "..") else quote(value, safe="")
+
+
+def unpathed(value: str) -> str:
+    """What `path` was made of, as the server reads it."""
+    return value.removesuffix(" ") if value in (". ", ".. ") else value
 
 
 def query(**given: str | int | None) -> str:

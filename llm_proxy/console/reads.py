@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from sqlalchemy import Connection
 
 from llm_proxy.config.choices import Role
+from llm_proxy.console.aside import aside
 from llm_proxy.console.visit import Page
 from llm_proxy.worker import Worker
 
@@ -33,11 +33,11 @@ class Store:
             with self.worker.engine.connect() as connection:
                 return what(connection)
 
-        return await asyncio.to_thread(within)
+        return await aside(within)
 
     async def within(self, what: Callable[[], T]) -> T:
         """In a thread, for what opens its own connection."""
-        return await asyncio.to_thread(what)
+        return await aside(what)
 
     def now_us(self) -> int:
         return self.worker.services.now_us()

@@ -47,4 +47,7 @@ def from_here(request: Request) -> bool:
     if site is not None:
         return site == "same-origin"
     origin = request.headers.get("origin", "")
-    return bool(origin) and urlsplit(origin).netloc == request.headers.get("host", "")
+    try:
+        return bool(origin) and urlsplit(origin).netloc == request.headers.get("host", "")
+    except ValueError:  # an address of no host
+        return False

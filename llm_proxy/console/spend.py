@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 from urllib.parse import urlencode
 
 from fastapi import Response
-from fastapi.responses import StreamingResponse
 from sqlalchemy import Connection
 
-from llm_proxy.admin import reconciling, spend
+from llm_proxy.admin import spend
 from llm_proxy.admin.door import READERS
 from llm_proxy.admin.errors import Unclear
+from llm_proxy.admin.streamed import Streamed
+from llm_proxy.audit.source import one_moment
 from llm_proxy.console import plots
+from llm_proxy.console.later import Later
 from llm_proxy.console.reads import Add, Store
 from llm_proxy.console.security import HEADERS
 from llm_proxy.console.visit import Visit
@@ -23,81 +24,71 @@ from llm_proxy.worker import Worker
 
 PATH = "/console/spend"
 SHOWN = 200
-MOST_DAYS = 400
-"""A plot of more is no plot."""
 _FILTERS = tuple(COLUMNS)
 _BY, _SINCE = "agent", "30d"
 
 
 class SpendPages:
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, later: Later) -> None:
         self._store = Store(worker)
+        self._later = later
 
     def add_to(self, add: Add) -> None:
-        add("GET", PATH, self.show, READERS)
+        add("GET", PATH, self._later.soon(self.show), READERS)
         add("GET", PATH + "/download", self.download, READERS)
 
     async def show(self, visit: Visit) -> Response:
         wish, asked = _wish(visit)
-        found, plot = await asyncio.to_thread(self._read, wish)
+        found, plot = await self._store.within(lambda: self._read(wish))
         told: dict[str, Any] = {
-            "found": spend.spend_shown(found, SHOWN),
+            "found": found,
             "plot": plot,
             "asked": asked,
             "groups": (*COLUMNS, TOOL, *TIMES),
             "filters": _FILTERS,
             "download": PATH + "/download?" + urlencode({k: v for k, v in asked.items() if v}),
         }
-        return visit.page("spend.html", PATH, **told)
+        return await visit.page("spend.html", PATH, **told)
 
     async def download(self, visit: Visit) -> Response:
         """The very lines of `llm-proxy spend --format csv` and `focus`."""
         wish, _ = _wish(visit)
         focus = visit.asked("format") == "focus"
-        lines = await asyncio.to_thread(self._lines, wish, focus=focus)
+        lines = await self._store.within(lambda: self._lines(wish, focus=focus))
         name = "spend-focus.csv" if focus else "spend.csv"
         told = HEADERS | {"content-disposition": f'attachment; filename="{name}"'}
-        return StreamingResponse(lines, headers=told, media_type="text/csv; charset=utf-8")
+        return Streamed(lines, told, "text/csv; charset=utf-8")
 
-    def _lines(self, wish: spend.Wish, *, focus: bool) -> Iterator[str]:
-        connection = self._store.worker.engine.connect()
-        try:
-            if focus:
-                account = self._store.config.server.environment
-                wish = spend.Wish(since=wish.since, until=wish.until, where=wish.where)
-                lines = spend.focus_csv(connection, wish, account, self._store.now_us())
-            else:
-                lines = spend.spend_csv(spend.spent(connection, wish, self._store.now_us()), None)
-        except BaseException:
-            connection.close()
-            raise
+    def _lines(self, wish: spend.Wish, *, focus: bool) -> Generator[bytes]:
+        engine, now = self._store.worker.engine, self._store.now_us()
+        if focus:
+            wish = spend.Wish(since=wish.since, until=wish.until, where=wish.where)
+            return spend.focus_sent(engine, wish, self._store.config.server.environment, now)
+        with one_moment(engine) as connection:
+            return spend.csv_sent(spend.spent(connection, wish, now), None)
 
-        def read() -> Iterator[str]:
-            with connection:
-                yield from lines
-
-        return read()
-
-    def _read(self, wish: spend.Wish) -> tuple[spend.Spent, str]:
+    def _read(self, wish: spend.Wish) -> tuple[spend.SpendShown, str]:
         now = self._store.now_us()
-        with reconciling.one_moment(self._store.worker.engine) as moment:
-            return spend.spent(moment, wish, now), self._plot(moment, wish, now)
+        with one_moment(self._store.worker.engine) as moment:
+            found = spend.spend_shown(spend.spent(moment, wish, now, most=SHOWN), SHOWN)
+            return found, self._plot(moment, wish, now)
 
     def _plot(self, connection: Connection, wish: spend.Wish, now_us: int) -> str:
-        """By day and the first group that is no time; empty where that is too many days, or nothing."""
-        groups = [group for group in (wish.by or _BY).split(",") if group not in TIMES]
+        """By day and the first group that is neither time nor run (of which there are too many to be told
+        apart); empty where that is too many days, or nothing."""
+        groups = [group for group in (wish.by or _BY).split(",") if group not in (*TIMES, "run")]
         series = groups[0] if groups else _BY
         daily = spend.Wish(by=f"day,{series}", since=wish.since, until=wish.until, where=wish.where)
         try:
-            found = spend.spent(connection, daily, now_us)
+            found = spend.spent(connection, daily, now_us, ("micro_usd",))
         except Unclear:
-            return ""  # such as runs by day: the table tells it all the same
+            return ""  # too many groups: the table tells it all the same
         question = found.told.question
         since = question.since_us
         if since is None or not found.told.rows:
             return ""
         days = plots.days_between(since, min(question.until_us or now_us, now_us))
-        if len(days) > MOST_DAYS:
+        if not days:
             return ""
         values = [
             (str(row.key[0]), str(row.key[1] or "–"), row.sums["micro_usd"] / 1e6) for row in found.told.rows

@@ -23,8 +23,11 @@ class TargetPages:
 
     async def show(self, visit: Visit) -> Response:
         routes, now = self._store.worker.services.routes, self._store.now_us()
-        model = visit.asked("model").strip()
-        lines = await self._store.read(lambda c: fleet.target_lines(routes, c, now, SHOWN))
+        model = visit.asked("model")
+        lines = await self._store.read(lambda c: fleet.target_lines(routes, c, now, SHOWN + 1))
         asked = fleet.Asked(model=model)
         route = await self._store.read(lambda c: fleet.route_shown(routes, c, now, asked)) if model else None
-        return visit.page("routes.html", PATH, targets=lines, model=model, route=route)
+        more = len(lines) > SHOWN
+        return await visit.page(
+            "routes.html", PATH, targets=lines[:SHOWN], more=more, model=model, route=route
+        )

@@ -14,8 +14,10 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from sqlalchemy.exc import SQLAlchemyError
 
 from llm_proxy.admin.door import Operator
+from llm_proxy.admin.endpoints import MAX_TEXT
 from llm_proxy.admin.errors import Conflict, NotFound, Unclear
 from llm_proxy.config.choices import Role
+from llm_proxy.console.aside import aside
 from llm_proxy.console.pages import Pages
 from llm_proxy.console.security import HEADERS, from_here
 from llm_proxy.console.sessions import Session, Sessions
@@ -27,6 +29,7 @@ MAX_FORM = 1 << 20
 """A policy that is to be tried may be pasted into one."""
 COOKIE = "llm_proxy_session"
 SIGN_IN = "/console/signin"
+_DIGITS = 18
 
 
 class Refused(Exception):
@@ -50,19 +53,50 @@ class Visit:
     def operator(self) -> Operator:
         return self.session.operator
 
-    def asked(self, name: str) -> str:
-        """A parameter of the address; empty where it's missing."""
-        return self.request.query_params.get(name, "")
+    def asked(self, name: str, most: int = MAX_TEXT) -> str:
+        """A parameter of the address, stripped; empty where it's missing. Raises `Unclear`."""
+        return plain(name, self.request.query_params.get(name, "").strip(), most)
+
+    def words(self, name: str) -> str:
+        """Words to search for, stripped: the search itself says what it takes."""
+        return self.request.query_params.get(name, "").strip()
+
+    def number(self, name: str) -> int | None:
+        """A parameter that is a whole number, None where it's missing. Raises `Unclear`."""
+        text = self.asked(name)
+        if text and not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
+            raise Unclear(f"{name}: that is no place in this listing.")
+        return int(text) if text else None
 
     def named(self, name: str) -> str:
-        """A part of the path."""
-        return str(self.request.path_params[name])
+        """A part of the path. Raises `Unclear`."""
+        return plain(name, str(self.request.path_params[name]))
 
-    def page(self, template: str, at: str, **told: Any) -> HTMLResponse:
-        return self._pages.show(template, self.session, at=at, **told)
+    async def page(self, template: str, at: str, **told: Any) -> HTMLResponse:
+        """Made in a thread: a long one must not hold up calls."""
+        return await aside(lambda: self._pages.show(template, self.session, at=at, **told))
+
+    def word(self, template: str, code: int) -> HTMLResponse:
+        """A page of some words, made at once: where all threads are at work too."""
+        return self._pages.show(template, self.session, code=code)
 
 
 Page = Callable[[Visit], Awaitable[Response]]
+
+
+def plain(name: str, text: str, most: int = MAX_TEXT) -> str:
+    """`text`, where `/admin` would take it too. Raises `Unclear`."""
+    if len(text) > most:
+        raise Unclear(f"{name}: that is over {most} characters.")
+    if not text.isprintable():
+        raise Unclear(f"{name}: that holds characters that don't print.")
+    return text
+
+
+def address(request: Request) -> str:
+    """Path and query, as they were sent."""
+    path, query = request.scope["raw_path"].decode("latin-1"), request.url.query
+    return f"{path}?{query}" if query else path
 
 
 def go(address: str) -> Response:
@@ -111,8 +145,7 @@ class Guard:
             raise Refused(401, "You are signed out", "Sign in, and send it again.")
         if request.headers.get("sec-fetch-site") == "cross-site":
             return self._pages.show("again.html", None)
-        back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-        return go(f"{SIGN_IN}?to={quote(back, safe='')}")
+        return go(f"{SIGN_IN}?to={quote(address(request), safe='')}")
 
 
 async def _form(request: Request, session: Session) -> dict[str, str]:
@@ -147,7 +180,7 @@ async def read_form(request: Request) -> dict[str, str]:
 _TITLES = {
     NotFound: (404, "Not found"),
     Unclear: (400, "That can't be answered"),
-    Conflict: (409, "It can't be done any more"),
+    Conflict: (409, "It can't be done now"),
 }
 
 

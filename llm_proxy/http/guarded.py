@@ -33,6 +33,8 @@ class GuardedProtocol(HttpToolsProtocol):
     """One connection. `most` is how many the process takes; further ones are closed as they come."""
 
     most: ClassVar[int] = 10_000
+    stopping: ClassVar[bool] = False
+    """Whether the server waits for its last answers: those that would go on by themselves end then."""
     _said: ClassVar[float] = float("-inf")
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -59,6 +61,10 @@ class GuardedProtocol(HttpToolsProtocol):
         if self._check is not None:
             self._check.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        GuardedProtocol.stopping = True
+        super().shutdown()
 
     def data_received(self, data: bytes) -> None:
         self._moved = False

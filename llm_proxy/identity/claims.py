@@ -90,7 +90,7 @@ def issuer_of(claims: Claims) -> str:
 
 def identify(claims: Claims, issuer: Issuer, now_s: float) -> Identity:
     """Who it is. `claims` are those of a token that `issuer` signed. Raises `TokenFault`."""
-    until_s = _checked_times(claims, issuer.leeway_s, now_s)
+    until_s = checked_times(claims, issuer.leeway_s, now_s)
     _check_audience(claims.get("aud"), issuer.audiences)
     subject = _text(claims, "sub", required=False)
     if issuer.is_trust_domain:
@@ -138,7 +138,7 @@ def claim(claims: Claims, path: str) -> object:
     return None
 
 
-def _checked_times(claims: Claims, leeway_s: float, now_s: float) -> float:
+def checked_times(claims: Claims, leeway_s: float, now_s: float) -> float:
     """When the token ends, leeway included."""
     expires, begins, issued = (_time(claims, name) for name in ("exp", "nbf", "iat"))
     if expires is None:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from llm_proxy.exchange import Exchange
 from llm_proxy.judge import denial_note, released
 from llm_proxy.records import bodies
-from llm_proxy.records.evidence import CallClose, CallOpen, ResponseRow, RunOpen, column
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import CallClose, CallOpen, ResponseRow, RunOpen
 from llm_proxy.records.responses import DeniedCall
 from llm_proxy.records.view import Status
 from llm_proxy.rounds import STRIDE

@@ -12,7 +12,8 @@ from llm_proxy.policy.engine import PolicyEngine
 from llm_proxy.policy.past import Came, Event, Judged, Start, proposed
 from llm_proxy.policy.verdict import Verdict
 from llm_proxy.policy.vocabulary import Decision, Effect
-from llm_proxy.records.evidence import column, tool_call_key
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import tool_call_key
 
 
 class RunReplay:

@@ -7,15 +7,17 @@ from collections.abc import Iterator
 
 from llm_proxy.config.approvers import who_may_approve
 from llm_proxy.policy.globs import matches
-from llm_proxy.policy.schema import Ban, Mode, PolicyFile, Tool
+from llm_proxy.policy.schema import Ban, Mode, PolicyFile, Prerequisite, Tool
 from llm_proxy.policy.vocabulary import Decision, Effect, Sink, Tier
 from llm_proxy.posture.answers import Answer, Check, Found, Note, answered, names, not_applicable, share
 from llm_proxy.posture.facts import Facts
-from llm_proxy.posture.who import EVERYTHING, NO_POLICY
+from llm_proxy.posture.who import NO_POLICY, everything
 
 _ASKING = (Tier.HUMAN_APPROVAL, Tier.PRE_APPROVED)
 _OTHERS = re.compile(r"""!=\s*(["'])[^"']*\1""")
 """In a condition: what something is not."""
+_UNENFORCED = ("no policy", "the policy is in shadow")
+"""How the checks begin that make the answer no, whatever else holds."""
 
 
 def tools(facts: Facts) -> Answer:
@@ -23,26 +25,23 @@ def tools(facts: Facts) -> Answer:
         "tools",
         "Are tools scoped by role, risk and environment?",
         _tools(facts),
-        vital=("no policy", "the policy is in shadow"),
+        vital=_UNENFORCED,
     )
 
 
 def _tools(facts: Facts) -> Iterator[Found]:
     file = facts.policy
+    yield from _unenforced(file, "every tool call passes", "every tool call passes")
     if file is None:
-        yield Check(False, "no policy is in force: every tool call passes", NO_POLICY)
         return
-    if file.policy.mode is Mode.SHADOW:
-        yield Check(False, "the policy is in shadow: every tool call passes", "Set `policy.mode: enforce`.")
     yield Check(
         bool(file.tools),
         f"{len(file.tools)} tools are registered" if file.tools else "no tool is registered",
         "Register the tools that agents have under `tools` of the policy.",
     )
-    told = f"a tool that is not registered: {file.posture.fallback.value}"
-    yield Check(file.posture.fallback is not Decision.ALLOW, told, "Set `posture.fallback: deny`.")
+    yield _unregistered(file)
     open_ = [name for name, tool in file.tools.items() if tool.roles is None and tool.tier != Tier.PROHIBITED]
-    anyone = [id_ for id_, agent in facts.config.agents.items() if EVERYTHING in agent.tools]
+    anyone = [id_ for id_, agent in facts.config.agents.items() if everything(agent.tools)]
     loose = open_ if anyone else []
     yield Check(
         not loose,
@@ -79,18 +78,14 @@ def approvals(facts: Facts) -> Answer:
     file = facts.policy
     if file is not None and not _high_impact(file):
         return not_applicable("approvals", question, "no registered tool is of high risk or irreversible")
-    return answered("approvals", question, _approvals(facts), vital=("no policy", "the policy is in shadow"))
+    return answered("approvals", question, _approvals(facts), vital=_UNENFORCED)
 
 
 def _approvals(facts: Facts) -> Iterator[Found]:
     file = facts.policy
+    yield from _unenforced(file, "nothing asks a person", "nothing waits for a person")
     if file is None:
-        yield Check(False, "no policy is in force: nothing asks a person", NO_POLICY)
         return
-    if file.policy.mode is Mode.SHADOW:
-        yield Check(
-            False, "the policy is in shadow: nothing waits for a person", "Set `policy.mode: enforce`."
-        )
     impact = _high_impact(file)
     free = [name for name, tool in impact.items() if not _held_back(file, name, tool)]
     told = f"run without anybody asked: {names(free)}" if free else f"asked for or denied: {names(impact)}"
@@ -107,7 +102,8 @@ def _approvers(facts: Facts, file: PolicyFile) -> Iterator[Found]:
         asked |= {tool.approval or "default" for tool in file.tools.values() if tool.tier != Tier.PROHIBITED}
     if file.posture.default is Decision.ASK:
         asked |= {tool.approval or "default" for tool in file.tools.values() if tool.tier is None}
-    reach = {operator.id for operator in facts.config.operators if operator.token is not None}
+    oidc = facts.config.oidc.on
+    reach = {operator.id for operator in facts.config.operators if oidc or operator.token is not None}
     for name in sorted(asked):
         entry = file.approvals.get(name)
         if entry is None:
@@ -131,7 +127,11 @@ def _high_impact(file: PolicyFile) -> dict[str, Tool]:
 
 
 def _held_back(file: PolicyFile, name: str, tool: Tool) -> bool:
-    """Whether something in the policy asks for it or denies it: its tier, or a rule that speaks of it."""
+    """Whether something in the policy asks for it or denies it: its tier, or a rule that speaks of it.
+
+    What only says when it may not run any more (a ban after something else, a sum that is used up) lets it
+    run before that with nobody asked. A sum that asks past its bound, or leaves no room at all, does count.
+    """
     if tool.tier in (*_ASKING, Tier.PROHIBITED):
         return True
     spoken_for = any(rule.then is Decision.ALLOW and _may_allow(rule.when, name, tool) for rule in file.rules)
@@ -139,15 +139,23 @@ def _held_back(file: PolicyFile, name: str, tool: Tool) -> bool:
         return True
     if any(rule.then is not Decision.ALLOW and _speaks_of(rule.when, name, tool) for rule in file.rules):
         return True
-    if any(matches(total.tool, name) for total in file.caps.sums):
+    if any(
+        matches(total.tool, name) and (total.then is Decision.ASK or not total.max)
+        for total in file.caps.sums
+    ):
         return True
     if tool.effect is Effect.READ and tool.roles is not None:
         return True  # a read of high risk goes no further than its roles
-    return any(
-        isinstance(step, Ban)
-        and (step.forbid.tool is None or matches(step.forbid.tool, name))
-        and step.forbid.effect in (None, tool.effect)
-        for step in file.sequence
+    return any(_waits_for_a_person(step, name, tool) for step in file.sequence)
+
+
+def _waits_for_a_person(step: Ban | Prerequisite, name: str, tool: Tool) -> bool:
+    """Whether it runs only once somebody said that they looked at the run: only people report events."""
+    return (
+        isinstance(step, Prerequisite)
+        and step.require.event is not None
+        and (step.before.tool is None or matches(step.before.tool, name))
+        and step.before.effect in (None, tool.effect)
     )
 
 
@@ -171,7 +179,7 @@ def judgement(facts: Facts) -> Answer:
         "judgement",
         "Are sensitive actions judged before they run?",
         _judgement(facts),
-        vital=("no policy", "the policy is in shadow"),
+        vital=_UNENFORCED,
     )
 
 
@@ -191,8 +199,7 @@ def _judgement(facts: Facts) -> Iterator[Found]:
         f"a tool that no tier and no rule speaks for: {default.value}",
         "Set `posture.default: deny` or ask.",
     )
-    told = f"a tool that is not registered: {file.posture.fallback.value}"
-    yield Check(file.posture.fallback is not Decision.ALLOW, told, "Set `posture.fallback: deny`.")
+    yield _unregistered(file)
     loose = [
         name
         for name, tool in file.tools.items()
@@ -223,17 +230,15 @@ def inspection(facts: Facts) -> Answer:
         "inspection",
         "Is data inspected before the model sees it?",
         _inspection(facts),
-        vital=("no policy", "the policy is in shadow"),
+        vital=_UNENFORCED,
     )
 
 
 def _inspection(facts: Facts) -> Iterator[Found]:
     file = facts.policy
+    yield from _unenforced(file, "what tools return reaches the model as it is", "nothing is held back")
     if file is None:
-        yield Check(False, "no policy is in force: what tools return reaches the model as it is", NO_POLICY)
         return
-    if file.policy.mode is Mode.SHADOW:
-        yield Check(False, "the policy is in shadow: nothing is held back", "Set `policy.mode: enforce`.")
     silent = [
         name
         for name, tool in file.tools.items()
@@ -255,3 +260,17 @@ def _inspection(facts: Facts) -> Iterator[Found]:
     masks = facts.config.records.mask_secrets
     told = "secrets are masked in records" if masks else "secrets are kept in records as they came"
     yield Check(masks, told, "Set records.mask_secrets: true.")
+
+
+def _unenforced(file: PolicyFile | None, without: str, in_shadow: str) -> Iterator[Check]:
+    """What goes on `without` a policy, and under one that only watches."""
+    if file is None:
+        yield Check(False, f"no policy is in force: {without}", NO_POLICY)
+    elif file.policy.mode is Mode.SHADOW:
+        yield Check(False, f"the policy is in shadow: {in_shadow}", "Set `policy.mode: enforce`.")
+
+
+def _unregistered(file: PolicyFile) -> Check:
+    fallback = file.posture.fallback
+    told = f"a tool that is not registered: {fallback.value}"
+    return Check(fallback is not Decision.ALLOW, told, "Set `posture.fallback: deny`.")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, and_, case, exists, func, or_, select
 
-from llm_proxy.archive.calls import call_views
+from llm_proxy.archive.calls import each_view
 from llm_proxy.archive.unsent import backlog, count_letters
 from llm_proxy.posture.facts import Cut, KeysOf, Records, Signed, ToolCalls, Users
 from llm_proxy.records.audit_tables import checkpoints, covered
+from llm_proxy.records.blobs import DAY_US
 from llm_proxy.records.evidence import RecordKind
 from llm_proxy.records.policy_tables import effects
 from llm_proxy.records.runstate import PROVIDER_PLACES
@@ -18,7 +19,7 @@ MOST_READ = 60
 """Calls whose verdicts are read in full, the newest."""
 _CUT_WITHIN_US = 60_000_000
 """What ended longer after a freeze didn't end by it."""
-_LONGEST_US = 86_400_000_000
+_LONGEST_US = DAY_US
 """So long before a freeze may a call that was open then have begun."""
 _FREEZES = 50
 _CHANGES = ("write", "irreversible")
@@ -104,11 +105,7 @@ def _tools(connection: Connection, since_us: int) -> ToolCalls:
 
 
 def _decisions(connection: Connection, ids: list[str]) -> list[Decision]:
-    found: list[Decision] = []
-    for start in range(0, len(ids), 10):
-        for view in call_views(connection, ids[start : start + 10]):
-            found += view.decisions
-    return found
+    return [decision for view in each_view(connection, ids) for decision in view.decisions]
 
 
 def _cut(connection: Connection, since_us: int) -> Cut | None:

@@ -15,11 +15,11 @@ from llm_proxy.policy.load import load_policy
 from llm_proxy.posture.facts import Cut, Facts, KeyFile
 from llm_proxy.posture.figures import figures
 from llm_proxy.posture.rebuilding import rebuilt
+from llm_proxy.records.blobs import DAY_US
 from llm_proxy.signing import open_to_others
 from llm_proxy.yamlpos import DocumentErrors, KeyPath, Yaml, dotted, load_yaml
 
-DAY_US = 86_400_000_000
-_SECRETS = frozenset({"token", "admin_token", "api_key", "api_keys", "secret"})
+_SECRETS = frozenset({"token", "admin_token", "api_key", "api_keys", "secret", "client_secret"})
 _ELSEWHERE = re.compile(r"(sha256:|file:|\$\{[^}:]+(:-)?\}$)")
 """What a secret begins with that doesn't stand in the config itself."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from llm_proxy.config.budgeting import BudgetConfig
 from llm_proxy.config.choices import Role
@@ -12,7 +12,12 @@ from llm_proxy.policy.vocabulary import Decision
 from llm_proxy.posture.answers import Answer, Check, Found, Note, answered, names, share
 from llm_proxy.posture.facts import Facts
 
-EVERYTHING = "*"
+_ANY = "*"
+
+
+def everything(entries: Iterable[str]) -> bool:
+    """Whether one of an agent's globs fits whatever name there is: `*`, `**`, `?*`."""
+    return any(_ANY in entry and not entry.strip("*?") for entry in entries)
 
 
 def identity(facts: Facts) -> Answer:
@@ -79,11 +84,11 @@ def _permissions(facts: Facts) -> Iterator[Found]:
     if not agents:
         yield Check(False, "no agent is configured", "Name each agent under `agents`, with what it may do.")
         return
-    models = [id_ for id_, agent in agents.items() if EVERYTHING in agent.models]
+    models = [id_ for id_, agent in agents.items() if everything(agent.models)]
     told = f"may use every model: {names(models)}" if models else "every agent's models are listed"
     yield Check(not models, told, "List the models that each agent needs in its `models`.")
     bounded = _tools_have_roles(facts)
-    tools = [id_ for id_, agent in agents.items() if EVERYTHING in agent.tools and not bounded]
+    tools = [id_ for id_, agent in agents.items() if everything(agent.tools) and not bounded]
     told = f"may be given every tool: {names(tools)}" if tools else "every agent's tools are bounded"
     yield Check(
         not tools, told, "List each agent's `tools`, or the `roles` of every tool in the policy's registry."
@@ -147,29 +152,31 @@ def operators(facts: Facts) -> Answer:
 def _operators(facts: Facts) -> Iterator[Found]:
     config = facts.config
     admin = config.server.admin_token
-    people = [operator for operator in config.operators if operator.token is not None]
+    oidc = config.oidc
+    people = [one for one in config.operators if one.token is not None or (oidc.on and one.roles)]
+    by_group = [role for roles in oidc.roles.values() for role in roles]
+    may = admin is not None or Role.ADMIN in by_group or any(Role.ADMIN in one.roles for one in people)
     yield Check(
-        admin is not None or any(Role.ADMIN in person.roles for person in people),
-        "somebody may administer"
-        if admin or people
-        else "nobody may administer: no admin token, no operator",
+        may,
+        "somebody may administer" if may else "nobody may administer: no admin token, no operator",
         "Set server.admin_token, or give an operator role admin and a token.",
     )
+    by = "with a token of their own" + (", or by OIDC" if oidc.on else "")
     yield Check(
-        bool(people),
-        f"{_count(len(people), 'operator')} with a token of their own: {names(p.id for p in people)}"
-        if people
+        bool(people or by_group),
+        f"{_count(len(people), 'operator')} {by}: {names(p.id for p in people) or 'by their groups'}"
+        if people or by_group
         else "no operator has a token: records say `admin_token` for whoever acts",
-        "Name people under `operators`, each with an id, roles and a token.",
+        "Name people under `operators`, each with an id, roles and a token; or set `oidc`.",
     )
     short = [person.id for person in people if person.token is not None and person.token.short]
     if admin is not None and admin.short:
         short.append("server.admin_token")
     told = f"tokens are short enough to guess: {names(short)}" if short else "no token is known to be short"
     yield Check(not short, told, "Use 32 random characters or more: `openssl rand -base64 32`.")
-    plain = [key for key in facts.plain if key.startswith(("operators", "server."))]
+    plain = [key for key in facts.plain if key.startswith(("operators", "server.", "oidc."))]
     told = (
-        f"tokens stand in the config in plain text: {names(plain)}" if plain else "no token is in plain text"
+        f"secrets stand in the config in plain text: {names(plain)}" if plain else "no token is in plain text"
     )
     yield Check(not plain, told, "Put sha256:HEX, ${VAR} or file:PATH in their place.")
 
@@ -194,7 +201,7 @@ def _bounds(budget: BudgetConfig, agent_id: str, agent: AgentConfig) -> bool:
         return False
     if budget.user or budget.key or budget.model or budget.tag:
         return False
-    return budget.agent in (None, EVERYTHING, agent_id) and budget.team in (None, EVERYTHING, agent.team)
+    return budget.agent in (None, _ANY, agent_id) and budget.team in (None, _ANY, agent.team)
 
 
 NO_POLICY = "Name a policy file: `policy: policy.yaml`; `llm-proxy init` writes one to start from."

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from llm_proxy.pricing.price import Price
 from llm_proxy.pricing.row import written
-from llm_proxy.records.evidence import PriceRow, column
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import PriceRow
 
 _MOST = 10_000
 """Where callers choose models there is no end to versions; one told twice is ignored by the store."""

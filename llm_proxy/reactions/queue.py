@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, insert, select, update
 
 from llm_proxy.records.evidence import DeliveryRow
 from llm_proxy.records.tables import deliveries
@@ -109,10 +109,3 @@ class Queue:
 
     def _writing(self) -> Connection:
         return self.engine.connect().execution_options(writes=True)
-
-
-def waiting(connection: Connection) -> dict[str, int]:
-    """How many deliveries each webhook still has to get."""
-    d = deliveries.c
-    query = select(d.webhook, func.count()).where(d.next_us.is_not(None)).group_by(d.webhook)
-    return {row[0]: row[1] for row in connection.execute(query)}

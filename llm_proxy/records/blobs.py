@@ -1,6 +1,8 @@
 """Content, each piece stored once a day: addressed by a salted hash, compressed with zstd.
 
-The address is keyed BLAKE2b-256 under the salt of the day (UTC) on which the content was first stored.
+The address is keyed BLAKE2b, cut to 128 bits, under the salt of the day (UTC) on which the content was first
+stored: whoever doesn't know the salt can't make two contents meet. What proves content is the digest of its
+row, which isn't cut (see `stored.py`). Earlier versions had addresses of 256 bits.
 Retention deletes a day's content together with its salt; after that the hashes in the evidence say
 nothing about what they covered, and the chain still verifies.
 """
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -23,6 +26,8 @@ from llm_proxy.records.prepared import select_in, upsert
 from llm_proxy.records.tables import salts
 
 DAY_US = 86_400_000_000
+ADDRESS = 16
+"""Bytes of an address."""
 KEPT = 2**31 - 1
 """The `epoch` of a salt of no day, never deleted: it makes the keys of redaction's tokens and hashes."""
 _SAMPLE = 1 << 18
@@ -36,6 +41,11 @@ CODEC = "zstd-1"
 def epoch_of(at_us: int) -> int:
     """Day number since 1970-01-01 UTC."""
     return at_us // DAY_US
+
+
+def keyed(content: bytes, salt: bytes) -> bytes:
+    """The salted hash of content, 32 bytes, of which addresses are made."""
+    return hashlib.blake2b(content, digest_size=32, key=salt).digest()
 
 
 def ensure_salt(connection: Connection, epoch: int) -> bytes:
@@ -76,7 +86,7 @@ class Addresser:
         self._stored.clear()
 
     def address(self, content: bytes) -> bytes:
-        return hashlib.blake2b(content, digest_size=32, key=self._salt).digest()
+        return keyed(content, self._salt)[:ADDRESS]
 
     def addressed(self, contents: Iterable[bytes]) -> Addressed:
         return Addressed(self.epoch, tuple([self.address(content) for content in contents]))
@@ -101,7 +111,7 @@ class Addresser:
         What is stored is `masked`, where that is given. The address begins with the time, so that the index
         grows at one end; the rest is the salted hash.
         """
-        id_ = (at_us // 1000).to_bytes(6, "big") + self.address(content)[:26]
+        id_ = (at_us // 1000).to_bytes(6, "big") + keyed(content, self._salt)[: ADDRESS - 6]
         into.append(BlobDraft(id_, self.epoch, content if masked is None else masked, masked is not None))
         return id_
 
@@ -154,6 +164,18 @@ class Codec:
         return self._unpack[codec].decompress(data, max_output_size=size)
 
 
+_of_threads = threading.local()
+
+
+def thread_codec() -> Codec:
+    """The calling thread's: one with its dictionary takes longer to make than a call's content to unpack."""
+    try:
+        return _of_threads.codec
+    except AttributeError:
+        _of_threads.codec = Codec()
+        return _of_threads.codec
+
+
 def _smaller(packed: Any, content: bytes) -> tuple[str, Any]:
     """The compressed bytes where they are fewer; of large content without a copy."""
     if len(packed) >= len(content):
@@ -161,8 +183,9 @@ def _smaller(packed: Any, content: bytes) -> tuple[str, Any]:
     return CODEC, packed.tobytes() if len(content) < LARGE else memoryview(packed)
 
 
-def fetch(connection: Connection, ids: set[bytes], codec: Codec) -> dict[bytes, bytes]:
+def fetch(connection: Connection, ids: Iterable[bytes]) -> dict[bytes, bytes]:
     """The contents of those `ids` that the store still holds."""
+    codec = thread_codec()
     found: dict[bytes, bytes] = {}
     wanted = list(ids)
     for start in range(0, len(wanted), 500):

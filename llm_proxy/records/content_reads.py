@@ -14,7 +14,8 @@ from enum import StrEnum
 import msgspec
 
 from llm_proxy.records.batch import Job, Wrote
-from llm_proxy.records.evidence import Draft, Evidence, RecordKind, column
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import Draft, Evidence, RecordKind
 from llm_proxy.records.runstate import RunKey
 
 MOST_CALLS = 100

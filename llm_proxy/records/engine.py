@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event
@@ -13,6 +15,8 @@ BUSY_MS = 5_000
 """How long a transaction waits for another's lock, before the store counts as down."""
 ANSWER_S = 10.0
 """How long a call waits for PostgreSQL's answer. Over `BUSY_MS`, so that a held lock is told as one."""
+_SHORTLY_MS = 8
+"""SQLite looks after 1, 2 and 5 ms."""
 _IDLE_MS = 15_000
 _GUARDS = (
     f"SET lock_timeout = {BUSY_MS}",
@@ -130,10 +134,35 @@ def _sqlite(url: URL) -> Engine:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
-    def on_begin(connection: Any) -> None:
-        mode = "IMMEDIATE" if connection.get_execution_options().get("writes") else "DEFERRED"
-        connection.exec_driver_sql(f"BEGIN {mode}")
+    def on_begin(connection: Connection) -> None:
+        if connection.get_execution_options().get("writes"):
+            _begin_writing(connection)
+        else:
+            connection.exec_driver_sql("BEGIN DEFERRED")
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
     return engine
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Takes SQLite's write lock, within `BUSY_MS`, or what the option `busy_ms` of the connection says.
+
+    SQLite looks for it less and less often, up to every 100 ms, and would hardly ever meet the moment between
+    two transactions of another that writes without pause. So it waits shortly, and again from the start.
+    """
+    if not connection.info.get("shortly"):
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={_SHORTLY_MS}")
+        connection.info["shortly"] = True
+    raw: Any = connection.connection.driver_connection
+    busy_ms = connection.get_execution_options().get("busy_ms", BUSY_MS)
+    until = time.monotonic() + (busy_ms - _SHORTLY_MS) / 1000
+    while time.monotonic() < until:
+        try:
+            raw.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF != sqlite3.SQLITE_BUSY:
+                break
+        else:
+            return
+    connection.exec_driver_sql("BEGIN IMMEDIATE")  # so that what went wrong is told like any other failure

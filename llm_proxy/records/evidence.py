@@ -21,13 +21,9 @@ from llm_proxy.records.policy_rows import (
     UnseenRow,
     VoteRow,
 )
+from llm_proxy.records.rule_hits import RuleHitRow
 
 TOOL_CALL_ID_CHARS = 256
-
-
-def column(text: str, most: int = 256) -> str:
-    """`text` as a text column holds it: at most `most` characters, and no NUL, which PostgreSQL refuses."""
-    return text[:most].replace("\0", "\ufffd")
 
 
 def tool_call_key(id_: str) -> str:
@@ -354,6 +350,7 @@ class Evidence(msgspec.Struct, frozen=True):
     purged: tuple[PurgedRow, ...] = ()
     prefixes: tuple[PrefixRow, ...] = ()
     traces: tuple[TraceRow, ...] = ()
+    rule_hits: tuple[RuleHitRow, ...] = ()
 
 
 NOTHING = Evidence()

@@ -8,7 +8,7 @@ grows with the logarithm of the list.
 from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from msgspec import structs
 
@@ -17,9 +17,8 @@ from llm_proxy.records.bodies import Content, Fold
 from llm_proxy.records.evidence import BlobDraft
 
 WIDTH = 8
-_DEEPEST = 12
+DEEPEST = 12
 """Levels that a reader follows; a body can't hold more messages than eight of them do."""
-_ADDRESS = 32
 
 Blobs = Mapping[bytes, bytes]
 
@@ -89,16 +88,25 @@ def _first(content: Content, messages: Sequence[bytes]) -> int | None:
     return first if last < len(ids) and ids[last] == messages[-1].hex() else None
 
 
-def unfolded(content: Content, fetch: Callable[[set[bytes]], Blobs], used: set[bytes]) -> Content | None:
+def unfolded(
+    content: Content,
+    fetch: Callable[[set[bytes]], Blobs],
+    used: set[bytes],
+    known: Container[bytes] = frozenset(),
+) -> Content | None:
     """The content with a cut for each message; None where a block is not kept.
 
-    `fetch` is asked once for each level; the addresses of all blocks are added to `used`.
+    `fetch` is asked once for each level; the addresses of all blocks are added to `used`. Messages that are
+    `known`, and blocks of them, are left out, but for the last; none is where what stands between isn't
+    always the same.
     """
     fold = content.fold
     if fold is None:
         return content
-    ids = [(level, _read(id_)) for level, id_ in fold.parts]
-    for _ in range(_DEEPEST):
+    ids = parts_of(fold)
+    for _ in range(DEEPEST):
+        if fold.between:
+            ids = [*(part for part in ids[:-1] if part[1] not in known), ids[-1]]
         blocks = {id_ for level, id_ in ids if level}
         if not blocks:
             break
@@ -107,7 +115,11 @@ def unfolded(content: Content, fetch: Callable[[set[bytes]], Blobs], used: set[b
         if not blocks <= found.keys():
             return None
         ids = [
-            each for level, id_ in ids for each in ([(0, id_)] if not level else _inside(level, found[id_]))
+            each
+            for level, id_ in ids
+            for each in (
+                [(0, id_)] if not level else [(level - 1, each) for each in inside(found[id_], len(id_))]
+            )
         ]
     content = _opened_up(content, fold, len(ids))
     cuts = [(fold.start + n * fold.step, id_.hex()) for n, (_, id_) in enumerate(ids)]
@@ -115,13 +127,19 @@ def unfolded(content: Content, fetch: Callable[[set[bytes]], Blobs], used: set[b
     return structs.replace(content, cuts=ordered, fold=None)
 
 
-def _inside(level: int, block: bytes) -> list[tuple[int, bytes]]:
-    return [(level - 1, block[at : at + _ADDRESS]) for at in range(0, len(block), _ADDRESS)]
+def parts_of(fold: Fold) -> list[tuple[int, bytes]]:
+    """Level and address of each part, in order."""
+    return [(level, _read(id_)) for level, id_ in fold.parts]
+
+
+def inside(block: bytes, wide: int) -> list[bytes]:
+    """The addresses that a block holds, of `wide` bytes each."""
+    return [block[at : at + wide] for at in range(0, len(block), wide)]
 
 
 def _told(id_: bytes) -> str:
-    return urlsafe_b64encode(id_)[:-1].decode()
+    return urlsafe_b64encode(id_).rstrip(b"=").decode()
 
 
 def _read(told: str) -> bytes:
-    return urlsafe_b64decode(told + "=")
+    return urlsafe_b64decode(told + "=" * (-len(told) % 4))

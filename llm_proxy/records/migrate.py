@@ -14,6 +14,8 @@ from llm_proxy.records.engine import unhurried
 
 _LOCK = 0x6C6C6D70726F7879
 """PostgreSQL advisory lock (the bytes of `llmproxy`) that one migrating process holds."""
+_WAIT_MS = 600_000
+"""For another process that migrates a SQLite store: it may read every record."""
 
 
 class NewerStore(Exception):
@@ -25,7 +27,8 @@ def upgrade(engine: Engine) -> str:
 
     Raises `NewerStore` where the store's revision isn't one that this version knows.
     """
-    with unhurried(engine.connect()).execution_options(writes=True) as connection, connection.begin():
+    waits = {"writes": True, "busy_ms": _WAIT_MS}  # PostgreSQL's lock has no end
+    with unhurried(engine.connect()).execution_options(**waits) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL lock_timeout = 0"))  # another's migration may take long
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})

@@ -18,6 +18,18 @@ counts = Table(
 `subject` whose it is (an agent, a user, or an agent's run), `day` the caller's budget day (since 1970; 0 for
 a whole run). `used` is in millionths for a sum."""
 
+rule_hits = Table(
+    "state_rule_hits",
+    METADATA,
+    Column("hour", Integer, primary_key=True, autoincrement=False),
+    Column("rule", String(256), primary_key=True),
+    Column("said", String(16), primary_key=True),
+    Column("hits", BigInteger, nullable=False),
+    Column("last_us", BigInteger, nullable=False),
+)
+"""How often a rule spoke in an hour (since 1970, UTC): `said` is what it decided, or `also` where another
+did. What no rule decided stands under an empty one."""
+
 approvals = Table(
     "state_approvals",
     METADATA,

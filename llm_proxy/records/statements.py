@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Table, and_, bindparam, or_
+from sqlalchemy import Connection, Table, and_, bindparam, case, or_
 from sqlalchemy.engine import Dialect
 from sqlalchemy.sql.dml import Insert, Update
 
@@ -16,6 +16,7 @@ from llm_proxy.records import policy_rows as p
 from llm_proxy.records import policy_tables as pt
 from llm_proxy.records import tables as t
 from llm_proxy.records.prepared import Prepared, upsert
+from llm_proxy.records.rule_hits import RuleHitRow, added_hits
 
 _RECORD = ("writer", "seq", "kind", "at_us", "call_id", "run_id", "agent_id", "body", "hash")
 _BLOB = ("id", "epoch", "codec", "size", "data")
@@ -53,6 +54,7 @@ class Statements:
         self.others_expire = self._others_expire()
         self.delivery = self._insert(t.deliveries, e.DeliveryRow._fields)
         self.counted = self._counting()
+        self.rule_hit = self._hitting()
         self.approval = self._insert(pt.approvals, p.ApprovalRow._fields)
         self.approval_change = self._update(pt.approvals, p.ApprovalChange._fields, keys=("id",))
         self.vote = self._insert(pt.votes, p.VoteRow._fields, ignore=True)
@@ -114,6 +116,7 @@ class Statements:
         """What verdicts and approvals leave beside their records."""
         return (
             (self.counted, _added([row for piece in pieces for row in piece.counted])),
+            (self.rule_hit, added_hits([row for piece in pieces for row in piece.rule_hits])),
             (self.approval, [row for piece in pieces for row in piece.approvals]),
             (
                 self.approval_change,
@@ -225,6 +228,16 @@ class Statements:
         used = {"used": pt.counts.c.used + statement.excluded.used}
         conflict = statement.on_conflict_do_update(index_elements=["cap", "subject", "day"], set_=used)
         return self._prepare(conflict, p.Counted._fields)
+
+    def _hitting(self) -> Prepared:
+        """Adds to what a rule did in an hour, or begins it."""
+        table, names = pt.rule_hits, RuleHitRow._fields
+        statement = upsert(table, self._dialect).values({name: bindparam(name) for name in names})
+        new = statement.excluded
+        later = case((new.last_us > table.c.last_us, new.last_us), else_=table.c.last_us)
+        told = {"hits": table.c.hits + new.hits, "last_us": later}
+        keys = ["hour", "rule", "said"]
+        return self._prepare(statement.on_conflict_do_update(index_elements=keys, set_=told), names)
 
     def _replacing(self, table: Table, row: type[_Replacing], keys: tuple[str, ...]) -> Prepared:
         """Inserts, or takes the place of what stands under these keys."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from llm_proxy.records.blobs import ADDRESS
 from llm_proxy.records.evidence import Draft, RecordKind
 
 BlobRow = tuple[bytes, int, str, int, Any]
@@ -22,11 +23,15 @@ BlobRow = tuple[bytes, int, str, int, Any]
 SIZE = 32
 
 
-class Day(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one day's rows: `rows` is the base64 of their ids and digests, 32 and 32 bytes each, by turns."""
+class Day(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Of one day's rows: `named` is the base64 of their ids and digests, 16 and 32 bytes each, by turns.
+
+    Earlier versions had ids of 32 bytes, and wrote them to `rows`.
+    """
 
     epoch: int
-    rows: str
+    named: str = ""
+    rows: str = ""
 
 
 class Stored(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,7 +61,7 @@ def stored_draft(rows: Sequence[BlobRow], salt_of: Callable[[int], bytes], now_u
         epoch = row[1]
         days.setdefault(epoch, []).append(row[0] + row_digest(salts[epoch], *row))
     told = tuple(
-        Day(epoch=epoch, rows=base64.b64encode(b"".join(found)).decode()) for epoch, found in days.items()
+        Day(epoch=epoch, named=base64.b64encode(b"".join(found)).decode()) for epoch, found in days.items()
     )
     return Draft(RecordKind.CONTENT_STORED, now_us, None, None, None, _encode(Stored(days=told)))
 
@@ -66,10 +71,11 @@ def named_in(body: bytes) -> Iterator[tuple[int, bytes, bytes]]:
     try:
         days: Iterable[Day] = _read(body).days
         for day in days:
-            raw = base64.b64decode(day.rows, validate=True)
-            if len(raw) % (2 * SIZE):
-                raise ValueError("it ends within a row")
-            for at in range(0, len(raw), 2 * SIZE):
-                yield day.epoch, raw[at : at + SIZE], raw[at + SIZE : at + 2 * SIZE]
+            for told, wide in ((day.named, ADDRESS), (day.rows, 32)):
+                raw = base64.b64decode(told, validate=True)
+                if len(raw) % (wide + SIZE):
+                    raise ValueError("it ends within a row")
+                for at in range(0, len(raw), wide + SIZE):
+                    yield day.epoch, raw[at : at + wide], raw[at + wide : at + wide + SIZE]
     except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from error

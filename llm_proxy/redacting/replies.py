@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from msgspec import structs
 
@@ -11,8 +10,6 @@ from llm_proxy.chat.events import CallDelta, Ended, Event, Finished, Reasoning, 
 from llm_proxy.chat.reply import OPAQUE
 from llm_proxy.redacting.masking import Guard, TextMask
 from llm_proxy.wire.dialect import About, Renderer
-
-T = TypeVar("T")
 
 _ReasoningKey = tuple[int, int, ReasoningKind]
 

@@ -61,14 +61,6 @@ class Redaction:
         places = (self.results, self.records, self.fields, self.detectors)
         return tuple({rule.id: rule for place in places for rule in place}.values())
 
-    @property
-    def reads_results(self) -> bool:
-        return bool(self.results or self.fields)
-
-    @property
-    def guards_replies(self) -> bool:
-        return bool(self.fields or self.detectors)
-
 
 def redaction_of(file: PolicyFile, secret: bytes) -> Redaction:
     """The rules of a policy; `secret` is the store's, from which the policy's own key is made."""

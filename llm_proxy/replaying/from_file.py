@@ -9,12 +9,11 @@ from pathlib import Path
 
 import msgspec
 
+from llm_proxy.admin.run_export import FORMAT, VERSION
 from llm_proxy.records.view import CallView, Problem, Status
 from llm_proxy.replaying.recorded import NotReplayable, Run, run_of
 from llm_proxy.wire.dialects import DIALECTS
 
-FORMAT = "llm-proxy run export"
-VERSION = 1
 MOST_LINE = 256 << 20
 
 

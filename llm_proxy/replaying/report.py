@@ -26,6 +26,12 @@ class Divergence(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     differences: tuple[Difference, ...] = ()
 
+    @property
+    def place(self) -> str:
+        """As `call 3, message 2`."""
+        at = f"call {self.call}" if self.call else "a call behind the last"
+        return f"{at}, message {self.message}" if self.message else at
+
 
 class Unasked(msgspec.Struct, frozen=True):
     """A recorded call that the agent never asked for."""
@@ -115,9 +121,7 @@ class Log:
 
 def told(divergence: Divergence) -> list[str]:
     """Lines for a person. Recorded and live text stands in them as it is: clean it before a terminal."""
-    at = f"at call {divergence.call}" if divergence.call else "behind the last call"
-    place = f", message {divergence.message}" if divergence.message else ""
-    lines = [f"Request {divergence.request} diverged {at}{place}: {divergence.why}."]
+    lines = [f"Request {divergence.request} diverged at {divergence.place}: {divergence.why}."]
     for each in divergence.differences:
         lines += [
             f"  {each.path}",
@@ -135,9 +139,7 @@ def summary(report: Report) -> list[str]:
     lines = [f"The agent did not follow run {report.run_id}: {calls}, {report.diverged} diverged."]
     if report.divergences:
         first = report.divergences[0]
-        place = f", message {first.message}" if first.message else ""
-        at = f"call {first.call}{place}" if first.call else "a call behind the last"
-        lines.append(f"It first diverged at {at}: {first.why}.")
+        lines.append(f"It first diverged at {first.place}: {first.why}.")
     if report.never_asked:
         numbers = ", ".join(str(each.call) for each in report.never_asked[:_LISTED])
         more = ", …" if len(report.never_asked) > _LISTED else ""

@@ -154,12 +154,11 @@ class Replay:
         if divergence is None or not self._rules.strict or not divergence.call:
             return
         self.end()
-        at = f"call {divergence.call}" + (f", message {divergence.message}" if divergence.message else "")
         first = divergence.differences[0].path if divergence.differences else ""
         raise ProxyError(
             Kind.INVALID_REQUEST,
-            f"The request diverges from the recorded run at {at}: {divergence.why}{first and f' ({first})'}. "
-            "The replay is strict, and ends here.",
+            f"The request diverges from the recorded run at {divergence.place}: {divergence.why}"
+            f"{first and f' ({first})'}. The replay is strict, and ends here.",
             status=409,
             retryable=False,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection, func, select
@@ -39,10 +39,6 @@ def due_at(epoch: int, days: int) -> int:
 def day_of(epoch: int) -> str:
     """YYYY-MM-DD."""
     return (date(1970, 1, 1) + timedelta(days=epoch)).isoformat()
-
-
-def today(now_us: int) -> str:
-    return datetime.fromtimestamp(now_us / 1e6, UTC).date().isoformat()
 
 
 def due(connection: Connection, before: int, released_us: int) -> list[Due]:

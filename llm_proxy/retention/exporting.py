@@ -18,7 +18,7 @@ import msgspec
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from llm_proxy.archive.calls import call_views
+from llm_proxy.archive.calls import each_view
 from llm_proxy.archive.judged import Wanted, pages
 from llm_proxy.records.blobs import DAY_US
 from llm_proxy.records.view import CallView
@@ -26,8 +26,6 @@ from llm_proxy.retention.days import SLACK_US, day_of
 from llm_proxy.version import VERSION
 
 FORMAT = "llm-proxy.content/1"
-_AT_ONCE = 20
-"""Calls whose content is in memory together."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -143,8 +141,7 @@ def _write(engine: Engine, epoch: int, file: IO[bytes], whole: bool, stopped: St
 def _calls(connection: Connection, epoch: int) -> Iterator[CallView]:
     wanted = Wanted(epoch * DAY_US, (epoch + 1) * DAY_US + SLACK_US)
     for ids, _ in pages(connection, wanted):
-        for start in range(0, len(ids), _AT_ONCE):
-            yield from call_views(connection, ids[start : start + _AT_ONCE])
+        yield from each_view(connection, ids)
 
 
 def _line(view: CallView) -> _Call:

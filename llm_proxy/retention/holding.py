@@ -38,7 +38,7 @@ def place(key: RunKey, now_us: int, *, reason: str, by: str, via: str) -> Job:
         before: LegalHoldRow | None = found.seen
         if before is not None and before.released_us is None:
             return Wrote((before, False))
-        row = LegalHoldRow(*_of(key), by, reason, now_us)
+        row = LegalHoldRow(key.agent_id, key.run_id, by, reason, now_us)
         body = encode(HoldPlaced(by=by, via=via, reason=reason))
         draft = Draft(RecordKind.LEGAL_HOLD_PLACED, now_us, None, key.run_id, key.agent_id, body)
         return Wrote((row, True), Evidence(records=(draft,), legal_holds=(row,)))
@@ -59,7 +59,3 @@ def release(key: RunKey, now_us: int, *, reason: str, by: str, via: str) -> Job:
         return Wrote((row, True), Evidence(records=(draft,), legal_holds=(row,)))
 
     return Job(then, run=key, look=lambda connection: find_hold(connection, key))
-
-
-def _of(key: RunKey) -> tuple[str, str]:
-    return key.agent_id, key.run_id

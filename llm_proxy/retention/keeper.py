@@ -39,7 +39,6 @@ EVERY = 40
 PAUSE_S = 0.02
 """After a transaction: whoever waits to write comes in between."""
 BY_ITSELF = "retention"
-_DAY_OLD_US = DAY_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +218,7 @@ class Retention:
         cleared = partial(beside.cleared, cutoff_us=cutoff_us, held=held)
         changes: list[Callable[[Connection], int]] = [cleared]
         if not self._rules.keeps_all:
-            early_us = self._now_us() - _DAY_OLD_US
+            early_us = self._now_us() - DAY_US
             unseen = partial(beside.unseen_cleared, cutoff_us=early_us, held=held)
             sent = partial(beside.deliveries_cleared, cutoff_us=early_us, held=held)
             changes += [partial(beside.blanked, held=held), unseen, sent]

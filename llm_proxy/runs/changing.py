@@ -10,7 +10,8 @@ import msgspec
 from llm_proxy.identity.caller import Agent
 from llm_proxy.identity.issuing import NewKey, Via, issued
 from llm_proxy.records.batch import Found, Job, Wrote
-from llm_proxy.records.evidence import Draft, Evidence, RecordKind, RunEnd, RunOpen, column
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import Draft, Evidence, RecordKind, RunEnd, RunOpen
 from llm_proxy.records.inherited import NONE, begun_with, from_above
 from llm_proxy.records.runstate import UNKNOWN, RunKey
 from llm_proxy.runs import envelope as envelopes

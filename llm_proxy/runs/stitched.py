@@ -6,7 +6,6 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 
-import msgspec
 import structlog
 
 from llm_proxy.chat.reply import Assembly, Reply
@@ -20,6 +19,7 @@ from llm_proxy.records.view import Status
 from llm_proxy.runs.lookup import RunLookup
 from llm_proxy.stitching import Threads, gone_on_from
 from llm_proxy.wire.lenient import CANNOT_READ
+from llm_proxy.wire.openai_responses.conversation import conversation_of
 from llm_proxy.wire.replay import events_of
 from llm_proxy.wire.retelling import Called
 from llm_proxy.wire.sse import FrameTooLarge
@@ -72,7 +72,7 @@ class Stitcher:
                 self._go_on(exchange, exchange.stored.run_id)
             return
         whose = _whose(exchange)
-        if name := _conversation(exchange):
+        if exchange.dialect.keeps and (name := conversation_of(request)):
             exchange.kept_thread = self._threads.named(whose, name)
             hashes, system = (exchange.kept_thread,), b""
         else:
@@ -133,7 +133,8 @@ class Stitcher:
 def _released(exchange: Exchange) -> Reply | None:
     """The reply as its caller has it; None where that is too long, or can't be read."""
     if exchange.released is None:
-        return exchange.assembly.reply() if exchange.assembly.output_chars <= _LONGEST else None
+        assembly = exchange.assembly
+        return None if assembly.is_cut or assembly.output_chars > _LONGEST else assembly.reply()
     if sum(map(len, exchange.released)) > _LONGEST:
         return None
     streamed = exchange.request is not None and exchange.request.stream
@@ -152,23 +153,3 @@ def _whose(exchange: Exchange) -> tuple[str, ...]:
     hints = exchange.hints
     token = hashlib.sha256(hints.run_token.encode()).hexdigest() if hints.run_token else ""
     return exchange.dialect.name, exchange.user_id, hints.parent_run_id, token
-
-
-class _Named(msgspec.Struct):
-    id: str = ""
-
-
-_conversation_of = msgspec.json.Decoder(str | _Named | None).decode
-
-
-def _conversation(exchange: Exchange) -> str:
-    """The id of a conversation that the vendor keeps, empty where the request names none."""
-    request = exchange.request
-    span = request.spans.get("conversation") if request is not None and exchange.dialect.keeps else None
-    if request is None or span is None:
-        return ""
-    try:
-        named = _conversation_of(request.body[slice(*span)])
-    except CANNOT_READ:
-        return ""
-    return named.id if isinstance(named, _Named) else named or ""

@@ -6,7 +6,8 @@ import base64
 import hashlib
 
 import msgspec
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -54,6 +55,16 @@ class SigningKey:
     def jwk(self) -> dict[str, str]:
         """The public half, for a JWK set."""
         return {**_required(self.public), "kid": self.id, "alg": ALGORITHM, "use": "sig"}
+
+
+def signed_by(public: bytes, signature: str, message: bytes) -> bool:
+    """Whether the key with these 32 public bytes made the signature, in base64url without padding."""
+    try:
+        made = base64.urlsafe_b64decode(signature + "==")
+        Ed25519PublicKey.from_public_bytes(public).verify(made, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
 
 
 def b64(raw: bytes) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 MOST_SHOWN = 200
-BOOKS = ("records", "calls", "daily sums", "tool sums")
 
 
 class Drift(msgspec.Struct, frozen=True):

@@ -21,7 +21,6 @@ from llm_proxy.spend.cells import dollars, lines, text
 from llm_proxy.spend.question import Question
 from llm_proxy.spend.sources import conditions
 
-VERSION = "1.2"
 UNKNOWN_PROVIDER = "llm-proxy"
 """Provider of what was charged for calls that no target is known of: their proxy died."""
 COLUMNS = (

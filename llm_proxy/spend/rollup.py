@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from llm_proxy.records.evidence import CallClose, SpendRow, ToolSpendRow, column
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import CallClose, SpendRow, ToolSpendRow
 from llm_proxy.records.view import CostLabel, Status
 
 DAY_US = 86_400_000_000

@@ -72,16 +72,30 @@ def columns(question: Question) -> tuple[str, ...]:
     return tuple(found)
 
 
-def selects(question: Question, *, postgresql: bool) -> list[Select[Any]]:
-    """What answers a question, but for tools: rows of `columns`, then the sums of `MEASURES`."""
+def selects(
+    question: Question, measures: tuple[str, ...] = MEASURES, *, postgresql: bool
+) -> list[Select[Any]]:
+    """What answers a question, but for tools: rows of `columns`, then the sums of `measures`."""
     names = [name for name in columns(question) if name != TOOL]
     if question.by_run:
-        return [_calls(question, names, [(question.since_us, question.until_us)], postgresql=postgresql)]
+        times = [(question.since_us, question.until_us)]
+        return [_calls(question, names, times, measures, postgresql=postgresql)]
     days = span(question)
-    found = [_days(t.spend, question, names, MEASURES, days, postgresql=postgresql)]
+    found = [_days(t.spend, question, names, measures, days, postgresql=postgresql)]
     if days.edges:
-        found.append(_calls(question, names, days.edges, postgresql=postgresql))
+        found.append(_calls(question, names, days.edges, measures, postgresql=postgresql))
     return found
+
+
+def dearest_runs(question: Question, most: int, *, postgresql: bool) -> Select[Any]:
+    """The `most` dearest groups of a question by run: rows of `columns`, the sums of `MEASURES`, those of all
+    groups together, and how many groups there are."""
+    names, times = columns(question), [(question.since_us, question.until_us)]
+    found = _calls(question, names, times, MEASURES, postgresql=postgresql).subquery().c
+    whole = [cast(func.sum(found[name]).over(), BigInteger).label(f"all_{name}") for name in MEASURES]
+    order = (found["micro_usd"].desc(), found["requests"].desc(), *(found[name] for name in names))
+    query = select(*(found[name] for name in (*names, *MEASURES)), *whole, func.count().over())
+    return query.order_by(*order).limit(most)
 
 
 def tools(question: Question, measures: tuple[str, ...], *, postgresql: bool) -> Select[Any]:
@@ -121,12 +135,13 @@ def _calls(
     question: Question,
     names: Sequence[str],
     spans: Sequence[_Times],
+    measures: tuple[str, ...],
     *,
     postgresql: bool,
 ) -> Select[Any]:
     c = t.calls.c
     columns = call_columns()
-    by = [columns[name] for name in names]
+    by = [columns[name].label(name) for name in names]
     wanted = [*_where(t.calls, question.where, postgresql=postgresql), c.status != Status.OPEN.value]
     within = [
         and_(
@@ -137,11 +152,11 @@ def _calls(
         for since, until in spans
     ]
     either = within[0] if len(within) == 1 else within[0] | within[1]
-    measures = call_measures()
+    counted = call_measures()
     # Runs first: then SQLite goes along the index of runs, and need not sort a million rows.
     order = [columns[name] for name in sorted(names, key=lambda name: name != COLUMNS["run"])]
     # PostgreSQL's sums of integers are decimals, which are slow to read.
-    sums = [cast(func.sum(measures[name]), BigInteger) for name in MEASURES]
+    sums = [cast(func.sum(counted[name]), BigInteger).label(name) for name in measures]
     return select(*by, *sums).where(*wanted, either).group_by(*order)
 
 

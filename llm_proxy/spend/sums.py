@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import date, timedelta
+from heapq import merge
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ from sqlalchemy import Connection, Select
 
 from llm_proxy.spend.question import COLUMNS, TAG_KEY, TOOL, BadQuestion, Question
 from llm_proxy.spend.rollup import MEASURES
-from llm_proxy.spend.sources import DAY, columns, selects, tools
+from llm_proxy.spend.sources import DAY, columns, dearest_runs, selects, tools
 
 COUNTED = (*MEASURES, "tool_calls", "denied")
 """What is counted of a group, in order; the last two by tool only."""
@@ -21,6 +22,7 @@ _AT = {name: place for place, name in enumerate(COUNTED)}
 _OF_TOOLS = ("requests", "input_tokens", "output_tokens", "micro_usd", "tool_calls", "denied")
 _EPOCH = date(1970, 1, 1)
 _FETCHED = 5_000
+_AT_ONCE = 2_000
 
 Key = tuple[str, ...]
 _Stored = Sequence[Any]
@@ -53,19 +55,51 @@ class Answer(msgspec.Struct, frozen=True):
     question: Question
     rows: tuple[Row, ...]
     total: Sums
+    left_out: int = 0
+    """Rows beyond those that were asked for, which are in the total."""
 
 
-def answer(connection: Connection, question: Question) -> Answer:
-    """Reads the store. Raises `BadQuestion` where there are more than `MOST_ROWS` groups."""
+def answer(
+    connection: Connection,
+    question: Question,
+    measures: tuple[str, ...] = MEASURES,
+    most: int | None = None,
+) -> Answer:
+    """Reads the store. Raises `BadQuestion` where there are more than `MOST_ROWS` groups.
+
+    Only `measures` are counted, in the order of `MEASURES`: few of them are read much faster. With `most` no
+    more rows need be told; of runs, which may be very many, the others aren't even read.
+    """
+    if most is not None and measures is MEASURES and _is_of_runs(question):
+        return _dearest_runs(connection, question, most)
     folded = _Folded(question)
     postgresql = connection.dialect.name == "postgresql"
     stored = columns(question)
     untooled = tuple(name for name in stored if name != TOOL)
-    for statement in selects(question, postgresql=postgresql):
-        folded.read(connection, statement, untooled, MEASURES)
+    for statement in selects(question, measures, postgresql=postgresql):
+        folded.read(connection, statement, untooled, measures)
     if question.by_tool:
         folded.read(connection, tools(question, _OF_TOOLS, postgresql=postgresql), stored, _OF_TOOLS)
     return folded.answer()
+
+
+def _is_of_runs(question: Question) -> bool:
+    """Whether its groups are those of the store, one of them the run."""
+    return "run" in question.by and all(group in COLUMNS for group in question.by)
+
+
+def _dearest_runs(connection: Connection, question: Question, most: int) -> Answer:
+    postgresql, width = connection.dialect.name == "postgresql", len(columns(question))
+    key_of, whole = _keys(question, columns(question)), width + len(MEASURES)
+    found = connection.execute(dearest_runs(question, most, postgresql=postgresql)).all()
+    if not found:
+        return Answer(question, (), Sums())
+    rows = [Row(key_of(row), _sums(row[width:whole])) for row in found]
+    return Answer(question, tuple(rows), _sums(found[0][whole:-1]), int(found[0][-1]) - len(rows))
+
+
+def _sums(figures: Sequence[Any]) -> Sums:
+    return Sums((*map(int, figures), 0, 0))
 
 
 class _Folded:
@@ -110,11 +144,25 @@ class _Folded:
 
     def answer(self) -> Answer:
         rows = [Row(key, Sums(tuple(sums))) for key, sums in self._found.items() if any(sums)]
-        total = [sum(figures) for figures in zip(*(row.sums.figures for row in rows), strict=True)]
-        rows.sort(key=_dearest)
+        total = _added([_added([row.sums.figures for row in piece]) for piece in _pieces(rows)])
+        rows = _sorted(rows)
         for at in reversed([at for at, group in enumerate(self._question.by) if group in _PERIODS]):
             rows.sort(key=lambda row, at=at: row.key[at], reverse=True)
         return Answer(self._question, tuple(rows), Sums(tuple(total)) if rows else Sums())
+
+
+def _pieces(rows: list[Row]) -> list[list[Row]]:
+    """What is done to many rows at one go would hold up every other thread."""
+    return [rows[at : at + _AT_ONCE] for at in range(0, len(rows), _AT_ONCE)]
+
+
+def _added(figures: Sequence[Sequence[int]]) -> list[int]:
+    return [sum(column) for column in zip(*figures, strict=True)]
+
+
+def _sorted(rows: list[Row]) -> list[Row]:
+    """The dearest first."""
+    return list(merge(*(sorted(piece, key=_dearest) for piece in _pieces(rows)), key=_dearest))
 
 
 def _dearest(row: Row) -> tuple[int, int, Key]:

@@ -12,7 +12,8 @@ from llm_proxy.telemetry.tally import Distribution
 if TYPE_CHECKING:
     from llm_proxy.telemetry.metrics import CallFacts
 
-_SECONDS = tuple(0.01 * 2**i for i in range(14))
+SECONDS = tuple(0.01 * 2**i for i in range(14))
+"""Bounds of the buckets of durations."""
 _TOKENS = tuple(float(4**i) for i in range(14))
 _LABELS = ("operation", "provider", "request_model", "response_model")
 
@@ -27,10 +28,10 @@ class GenAiMetrics:
             return made
 
         self._duration = distribution(
-            "operation_duration_seconds", "Time of a whole call", _SECONDS, "error_type"
+            "operation_duration_seconds", "Time of a whole call", SECONDS, "error_type"
         )
         self._first = distribution(
-            "operation_time_to_first_chunk_seconds", "Time to the first chunk", _SECONDS
+            "operation_time_to_first_chunk_seconds", "Time to the first chunk", SECONDS
         )
         self._tokens = distribution("token_usage", "Tokens of a call", _TOKENS, "token_type")
 

@@ -15,9 +15,9 @@ from prometheus_client import (
 from prometheus_client.core import Metric
 
 from llm_proxy.chat.events import Usage
-from llm_proxy.records.view import Attempt, CallView, Decision
+from llm_proxy.records.view import Attempt, Decision
 from llm_proxy.telemetry.door import DoorCounts, DoorMetrics
-from llm_proxy.telemetry.genai_metrics import GenAiMetrics
+from llm_proxy.telemetry.genai_metrics import SECONDS, GenAiMetrics
 from llm_proxy.telemetry.policy import PolicyGauge, PolicyState
 from llm_proxy.telemetry.tally import Distribution, Tally
 from llm_proxy.telemetry.targets import TargetGauges
@@ -31,7 +31,6 @@ MAX_SERIES = 2_000
 _OVERHEAD_S = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 _COMMIT_S = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 _COUNT_ERROR = (0.5, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 4.0)
-_DURATION_S = tuple(0.01 * 2**i for i in range(14))
 
 
 class CallFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -53,26 +52,6 @@ class CallFacts(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     total_s: float | None = None
     attempts: tuple[Attempt, ...] = ()
     decisions: tuple[Decision, ...] = ()
-
-
-def facts_of(call: CallView) -> CallFacts:
-    return CallFacts(
-        agent=call.agent_id,
-        model=call.model,
-        status=call.status,
-        error=call.problem.kind if call.problem else "",
-        operation=call.operation,
-        provider=call.provider,
-        served_model=call.served_model,
-        stream=call.stream,
-        usage=call.usage,
-        cost_micro_usd=call.cost_micro_usd,
-        overhead_s=call.overhead_ms / 1000 if call.overhead_ms is not None else None,
-        first_event_s=call.first_event_s,
-        total_s=call.total_s,
-        attempts=call.attempts,
-        decisions=call.decisions,
-    )
 
 
 class Metrics:
@@ -108,8 +87,8 @@ class Metrics:
             "attempts", "Tries at targets; outcome ok or a failure", "target", "outcome"
         )
         self._overhead = self._histogram("overhead_seconds", "Time in the proxy itself", _OVERHEAD_S)
-        self._first = self._histogram("first_event_seconds", "Time to the first event", _DURATION_S, "model")
-        self._total = self._histogram("call_seconds", "Time of a whole call", _DURATION_S, "model")
+        self._first = self._histogram("first_event_seconds", "Time to the first event", SECONDS, "model")
+        self._total = self._histogram("call_seconds", "Time of a whole call", SECONDS, "model")
         self._count_error = self._histogram(
             "token_count_error",
             "Prompt tokens that an answer reported, over those that were counted",

@@ -57,7 +57,7 @@ class OutboxExporter:
         self._packer = Packer(settings, self._limits.request_bytes)
         self._backoff = Backoff(self._limits, random)
         self._appetite = Appetite(self._limits.max_calls)
-        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._stopping = threading.Event()
         self._flush_until = 0.0
         self._measured_at = float("-inf")
         self._failing = ""
@@ -66,11 +66,6 @@ class OutboxExporter:
     def start(self) -> None:
         self._thread.start()
 
-    def notify(self) -> None:
-        """There may be something to send. From any thread; cheap, and never needed for correctness."""
-        if not self._wake.is_set():
-            self._wake.set()
-
     def stop(self, grace_s: float = 1.0) -> bool:
         """Sends what it can within `grace_s`, then ends the thread. False where it is still connecting.
 
@@ -78,7 +73,6 @@ class OutboxExporter:
         """
         self._flush_until = time.monotonic() + grace_s
         self._stopping.set()
-        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(grace_s)
         if self._thread.is_alive():
@@ -94,17 +88,12 @@ class OutboxExporter:
         step = _Step.EMPTY
         while not self._stopping.is_set():
             step = self._guarded_step()
-            if step is _Step.EMPTY and not self._stopping.is_set():
-                self._idle()
+            if step is _Step.EMPTY:
+                self._stopping.wait(self._limits.idle_s)
         while step is not _Step.STUCK and time.monotonic() < self._flush_until:
             step = self._guarded_step()
             if step is _Step.EMPTY:
                 break
-
-    def _idle(self) -> None:
-        if self._wake.wait(self._limits.idle_s):
-            self._stopping.wait(self._limits.linger_s)
-            self._wake.clear()
 
     def _guarded_step(self) -> _Step:
         """One step, after which the thread lives on: a store that is down now will be back."""

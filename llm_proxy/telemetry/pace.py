@@ -13,16 +13,14 @@ from dataclasses import dataclass
 class OutboxLimits:
     """`max_share` of one core, or `hurried_share` once the oldest unsent call is `hurry_after_s` old.
 
-    Times are seconds and sizes bytes, before compression. `linger_s` lets calls that end together share a
-    request, and keeps the work away from the moment at which the reply that woke the exporter is sent.
-    `trimmed_tries` is how often a span without content is sent before its refusal is believed.
+    Times are seconds and sizes bytes, before compression. `trimmed_tries` is how often a span without content
+    is sent before its refusal is believed.
     """
 
     max_share: float = 0.05
     hurried_share: float = 0.25
     hurry_after_s: float = 60.0
     idle_s: float = 0.2
-    linger_s: float = 0.02
     request_bytes: int = 3_670_016
     max_calls: int = 256
     retry_first_s: float = 0.25

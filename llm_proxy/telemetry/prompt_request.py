@@ -12,7 +12,6 @@ from llm_proxy.chat import prompt as p
 from llm_proxy.errors import ProxyError
 from llm_proxy.telemetry.chat_request import RequestContent, Sampling
 from llm_proxy.telemetry.parts import (
-    UNREADABLE,
     BlobPart,
     FilePart,
     Message,
@@ -25,6 +24,8 @@ from llm_proxy.telemetry.parts import (
     reasoning_content,
 )
 from llm_proxy.wire.dialect import Dialect
+from llm_proxy.wire.openai_responses.conversation import conversation_of
+from llm_proxy.wire.request import WireRequest
 
 _LARGEST = 100_000
 """Bytes of a body that has no neutral form, which is told as text."""
@@ -34,36 +35,21 @@ def prompt_request(dialect: Dialect, body: bytes) -> RequestContent:
     """The request's content; a body that can't be read in parts is one user message with its text."""
     if dialect.translation is not None:
         try:
-            told = _told(dialect.translation.read_prompt(dialect.parse(body)))
-            return structs.replace(told, sampling=_goes_on(told.sampling, dialect, body))
+            request = dialect.parse(body)
+            told = _told(dialect.translation.read_prompt(request))
+            return structs.replace(told, sampling=_goes_on(told.sampling, dialect, request))
         except ProxyError:
             pass
     text = body[:_LARGEST].decode("utf-8", "replace")
     return RequestContent(messages=(Message(role="user", parts=(TextPart(text),)),))
 
 
-class _Kept(msgspec.Struct):
-    """What a request of the Responses API goes on from at its vendor."""
-
-    previous_response_id: msgspec.Raw = msgspec.Raw(b"null")
-    conversation: msgspec.Raw = msgspec.Raw(b"null")
-
-
-class _Named(msgspec.Struct):
-    id: str = ""
-
-
-def _goes_on(sampling: Sampling, dialect: Dialect, body: bytes) -> Sampling:
+def _goes_on(sampling: Sampling, dialect: Dialect, request: WireRequest) -> Sampling:
+    """With what the request goes on from at its vendor."""
     if not dialect.keeps:
         return sampling
-    try:
-        kept = msgspec.json.decode(body, type=_Kept)
-        previous = msgspec.json.decode(kept.previous_response_id, type=str | None)
-        named = msgspec.json.decode(kept.conversation, type=str | _Named | None)
-    except UNREADABLE:
-        return sampling
-    conversation = named.id if isinstance(named, _Named) else named
-    return structs.replace(sampling, previous_response=previous or "", conversation=conversation or "")
+    conversation = conversation_of(request)
+    return structs.replace(sampling, previous_response=request.previous, conversation=conversation)
 
 
 def _told(prompt: p.Prompt) -> RequestContent:

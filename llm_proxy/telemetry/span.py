@@ -26,7 +26,7 @@ from llm_proxy.telemetry.providers import provider_name
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.tool_span import judged_tool, put_answers, put_arguments
 from llm_proxy.telemetry.trim import Fitted, fit_items, fit_messages, fit_parts, put_fitted
-from llm_proxy.telemetry.whose import whose
+from llm_proxy.telemetry.whose import whose_call
 from llm_proxy.wire.dialects import DIALECTS
 
 MAX_EVENTS = 128
@@ -156,17 +156,7 @@ def _sampling(asked: Sampling) -> dict[str, Value]:
 def _backend_hints(call: CallView) -> dict[str, Value]:
     """Whose it is, and what Phoenix, Langfuse and SigNoz read beside the conventions."""
     kinds = {"embeddings": "EMBEDDING", ACTION: "TOOL"}
-    named = whose(
-        call=call.id,
-        run=call.run_id,
-        agent=call.agent_id,
-        parent_run=call.parent_run_id,
-        team=call.team,
-        role=call.role,
-        user=call.user_id,
-        kind=kinds.get(call.operation, "LLM"),
-    )
-    return named | {
+    return whose_call(call, kinds.get(call.operation, "LLM")) | {
         # What Phoenix looks prices up by: the alias that was asked for has none.
         "llm.model_name": call.served_model if call.operation not in kinds else None,
         "llm.cost.total": call.cost_micro_usd / 1_000_000 if call.operation != ACTION else None,

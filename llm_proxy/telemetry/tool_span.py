@@ -21,7 +21,7 @@ from llm_proxy.telemetry.items import Proposal, RunFacts
 from llm_proxy.telemetry.parts import UNREADABLE
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.trim import fit_arguments, put_fitted
-from llm_proxy.telemetry.whose import whose
+from llm_proxy.telemetry.whose import whose_call
 
 PROVIDER_RAN = "provider"
 """Stands for the choice in the ids of what a provider ran itself."""
@@ -148,17 +148,7 @@ def _span(call: CallView, run: RunFacts | None, id_: bytes, tool: str) -> Span:
         end_time_unix_nano=at,
     )
     told: dict[str, Value] = {"gen_ai.operation.name": "execute_tool", "gen_ai.provider.name": "llm_proxy"}
-    told |= whose(
-        call=call.id,
-        run=call.run_id,
-        agent=call.agent_id,
-        parent_run=call.parent_run_id,
-        team=call.team,
-        role=call.role,
-        user=call.user_id,
-        kind="TOOL",
-    )
-    put_all(span.attributes, told)
+    put_all(span.attributes, told | whose_call(call, "TOOL"))
     return span
 
 

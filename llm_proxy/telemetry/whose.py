@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from llm_proxy.records.view import CallView
 from llm_proxy.telemetry.attributes import Value
 
 
@@ -41,3 +42,17 @@ def whose(
         "llm_proxy.agent.team": team,
         "llm_proxy.agent.role": role,
     }
+
+
+def whose_call(call: CallView, kind: str) -> dict[str, Value]:
+    """The same, of a span that is a call's or stands below it."""
+    return whose(
+        call=call.id,
+        run=call.run_id,
+        agent=call.agent_id,
+        parent_run=call.parent_run_id,
+        team=call.team,
+        role=call.role,
+        user=call.user_id,
+        kind=kind,
+    )

@@ -12,8 +12,6 @@ from collections.abc import Iterator
 import msgspec
 
 MAX_FRAME = 32 * 1024 * 1024
-KEEPALIVE = b": keep-alive\n\n"
-"""A comment: it keeps a connection open and means nothing."""
 
 _BOM = b"\xef\xbb\xbf"
 _LONGEST_END = 4

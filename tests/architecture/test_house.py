@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import functools
 import re
 import time
 import tomllib
@@ -32,9 +33,20 @@ def sources(*folders: str) -> dict[str, ast.Module]:
     return {path: tree for path, tree in trees.items() if tree.body}
 
 
-PROJECT = sources(*PACKAGES)
-PROGRAMS = PROJECT | sources("bench")
-EVERYTHING = PROGRAMS | sources("tests")
+# Read at their first use: every process that collects tests loads this module.
+@functools.cache
+def project() -> dict[str, ast.Module]:
+    return sources(*PACKAGES)
+
+
+@functools.cache
+def programs() -> dict[str, ast.Module]:
+    return project() | sources("bench")
+
+
+@functools.cache
+def everything() -> dict[str, ast.Module]:
+    return programs() | sources("tests")
 
 
 def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
@@ -53,11 +65,11 @@ def imported(node: ast.AST) -> list[str]:
 
 
 def test_every_module_says_what_it_is() -> None:
-    assert [path for path, tree in PROGRAMS.items() if not ast.get_docstring(tree)] == []
+    assert [path for path, tree in programs().items() if not ast.get_docstring(tree)] == []
 
 
 def test_no_module_is_long() -> None:
-    lengths = {path: (ROOT / path).read_text().count("\n") for path in PROGRAMS}
+    lengths = {path: (ROOT / path).read_text().count("\n") for path in programs()}
     assert {path: n for path, n in lengths.items() if n > MAX_MODULE_LINES} == {}
 
 
@@ -71,7 +83,7 @@ def test_no_function_is_long() -> None:
     """Migrations are exempt: they list tables."""
     lengths = {
         f"{path}:{f.lineno} {f.name}": _body_lines(f)
-        for path, tree in PROGRAMS.items()
+        for path, tree in programs().items()
         if "/migrations/" not in path
         for f in functions(tree)
     }
@@ -97,7 +109,7 @@ def _swallows_everything(node: ast.AST) -> bool:
 def test_no_exception_is_swallowed_unseen() -> None:
     found = [
         f"{path}:{getattr(node, 'lineno', 0)}"
-        for path, tree in EVERYTHING.items()
+        for path, tree in everything().items()
         for node in ast.walk(tree)
         if _swallows_everything(node)
     ]
@@ -122,7 +134,7 @@ def test_what_counts_as_swallowing(code: str, *, swallows: bool) -> None:
 def test_an_import_inside_a_function_says_why() -> None:
     """`# noqa: PLC0415` on the line, with the reason behind it or in a comment on the line above."""
     unexplained: list[str] = []
-    for path, tree in PROJECT.items():
+    for path, tree in project().items():
         lines = (ROOT / path).read_text().splitlines()
         statements = (n for f in functions(tree) for n in ast.walk(f) if isinstance(n, ast.stmt))
         inner = {n.lineno for n in statements if imported(n)}
@@ -137,7 +149,7 @@ def test_an_import_inside_a_function_says_why() -> None:
 def test_one_module_imports_litellm() -> None:
     importers = {
         path
-        for path, tree in PROJECT.items()
+        for path, tree in project().items()
         for node in ast.walk(tree)
         if any(name.split(".")[0] == "litellm" for name in imported(node))
     }
@@ -167,7 +179,7 @@ def test_pure_rooms_import_nothing_that_acts(folder: str, allowed: set[str]) -> 
     inert |= {"math", "operator", "random", "re", "typing", "types", "json", "string", "heapq", "bisect"}
     foreign = {
         f"{path}: {name}"
-        for path, tree in PROJECT.items()
+        for path, tree in project().items()
         if path.startswith(f"{folder}/")
         for node in ast.walk(tree)
         for name in imported(node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -70,6 +71,9 @@ class Eyes:
     async def look(self, path: str) -> None:
         """Opens a page of the console, and waits until its plots are drawn."""
         answer = await self.page.goto(self.origin + path)
+        while answer is not None and answer.status == 202:  # it's being counted
+            await asyncio.sleep(0.3)
+            answer = await self.page.goto(self.origin + path)
         assert answer is not None
         assert answer.status == 200, (path, answer.status)
         await self.drawn()

@@ -67,6 +67,7 @@ PAGES = {
     "agent": "/console/agents/bot",
     "runs": "/console/runs",
     "run": "/console/runs/ticket-4711?agent=bot",
+    "run-approved": "/console/runs/ticket-4710?agent=bot",
     "search": "/console/search?q=order",
     "approvals": "/console/approvals",
     "spend": "/console/spend?by=day,agent",
@@ -116,15 +117,27 @@ class Stage:
             assert reply.status == 200, received[:500]
             return received
 
+    async def send(self, path: str, token: str, **body: str) -> None:
+        told = {"authorization": f"Bearer {token}"}
+        async with self.http.post(self.proxy.origin + path, json=body, headers=told) as reply:
+            assert reply.status < 300, await reply.text()
+
     async def waiting(self, run: str) -> str:
         """The approval that waits in `run`."""
-        found: list[str] = []
+        return (await self._waiting(run))["id"]
+
+    async def expires_s(self, run: str) -> float:
+        """When (Unix s) the approval that waits in `run` expires."""
+        return (await self._waiting(run))["expires_us"] / 1e6
+
+    async def _waiting(self, run: str) -> dict[str, Any]:
+        found: list[dict[str, Any]] = []
 
         async def there() -> bool:
             told = {"authorization": f"Bearer {ADMIN}"}
             url = f"{self.proxy.origin}/admin/approvals?run={run}"
             async with self.http.get(url, headers=told) as reply:
-                found[:] = [line["id"] for line in await reply.json()]
+                found[:] = await reply.json()
             return bool(found)
 
         await until(there, f"an approval waits in {run}")
@@ -195,6 +208,20 @@ async def played(stage: Stage) -> asyncio.Task[bytes]:
     await stage.say("broken", "ticket-4712", x_tags="project=x,night")
     for number in range(3):
         await stage.say(f"hello {number}", f"nightly-{number}", key=OTHER_KEY)
+    await _approved(stage, "ticket-4710", carl)
     held = stage.begin("A refund, please.", "ticket-4713", user=carl)
     await stage.waiting("ticket-4713")
     return held
+
+
+async def _approved(stage: Stage, run: str, user: str) -> None:
+    """A run in which a person lets a call go; it reports what came of that, and begins others."""
+    asked = stage.begin("A refund, please.", run, user=user)
+    await stage.send(
+        f"/admin/approvals/{await stage.waiting(run)}/approve", token_of("dana"), reason="It's due."
+    )
+    assert b"120.5" in await asked
+    await stage.send(f"/v1/runs/{run}/effects", KEY, kind="refund", url="https://pay.example/refunds/4710")
+    await stage.say("Write it down.", f"{run}-note", x_parent_run_id=run, user=user)
+    await stage.say("And file it.", f"{run}-file", x_parent_run_id=f"{run}-note", user=user)
+    await stage.say("Done?", run, user=user)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -11,7 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
-from llm_proxy.admin.arguments import visible
+from llm_proxy.admin.arguments import said, visible
 from tests.browser.eyes import Eyes, opened
 from tests.browser.hostile import HOSTILE, IDS, SPOKEN, TEXTS
 from tests.browser.stage import Stage, staged
@@ -73,11 +74,14 @@ async def test_runs_tell_them_as_text(town: Stage, browser: Browser) -> None:
             await eyes.look(f"/console/runs/{quote(run, safe='')}?agent=bot")
             await _is_harmless(eyes, name)
             shown = [await pre.text_content() or "" for pre in await eyes.page.locator("pre").all()]
-            seen = visible(text)
+            seen = " ".join(said(text[:1_000]).splitlines())
             for place in (0, 1, 2):
-                assert any(seen in part for part in shown[place:]), (name, place)
+                assert any(seen in " ".join(part.splitlines()) for part in shown[place:]), (name, place)
             if text in IDS:
                 assert visible(text) in await eyes.page.inner_text("h1")
+            command = await eyes.page.locator("[data-copy='command']").first.text_content() or ""
+            words = shlex.split(command.removesuffix("Copy"))
+            assert words == ["llm-proxy", "runs", "show", "--agent", "bot", "--", visible(run)]
 
 
 LISTINGS = (
@@ -111,7 +115,7 @@ async def test_what_a_person_asks_for_is_shown_as_text(town: Stage, browser: Bro
         await eyes.page.get_by_role("button", name="Try it").click()
         await eyes.page.get_by_role("heading", name="The policy can't be used").wait_for()
         await _is_harmless(eyes, "simulate")
-        for path in ("runs?user=", "routes?model=", "spend?by=", "approvals?status=", "nowhere/"):
+        for path in ("runs?user=", "runs?words=", "routes?model=", "spend?by=", "approvals?status=", "no/"):
             await eyes.page.goto(f"{eyes.origin}/console/{path}{asked}")
             await _is_harmless(eyes, path)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser
+from playwright.async_api import Browser, Route
 
 from tests.browser.eyes import NARROW, WIDE, Eyes, Scheme, opened
 from tests.browser.stage import ALLOWING, PAGES, Stage
@@ -106,9 +106,88 @@ async def test_a_run_is_told_as_a_story(stage: Stage, browser: Browser) -> None:
         assert "was denied by rule 'prohibited'" in received
         await eyes.page.get_by_role("button", name="Copy run id").click()
         await eyes.page.get_by_role("button", name="Copy run id").get_by_text("Copied").wait_for()
+        await eyes.page.get_by_role("status").get_by_text("Copied").wait_for(state="attached")
         assert await eyes.page.evaluate("navigator.clipboard.readText()") == "ticket-4711"
-        await eyes.page.get_by_role("link", name="ticket-4711-sum").click()
+        await eyes.page.get_by_role("link", name="ticket-4711-sum").first.click()
         await eyes.page.get_by_role("link", name="ticket-4711", exact=True).wait_for()
+
+
+async def test_nothing_offers_to_copy_where_the_browser_wont(stage: Stage, browser: Browser) -> None:
+    """As over http, on another host than localhost."""
+    async with opened(browser, stage.proxy.origin) as eyes:
+        await eyes.look(PAGES["run"])
+        buttons = eyes.page.get_by_role("button", name="Copy")
+        assert await buttons.count() > 3
+        await eyes.page.add_init_script("Object.defineProperty(navigator, 'clipboard', {value: undefined})")
+        await eyes.look(PAGES["run"])
+        assert await buttons.count() == 0
+
+
+IN_VIEW = """id => {
+  const { top } = document.getElementById(id).getBoundingClientRect();
+  return 0 <= top && top < 900;
+}"""
+
+
+async def test_a_call_is_gone_to_though_its_page_comes_later(stage: Stage, browser: Browser) -> None:
+    answers: list[int] = []
+
+    async def later(route: Route) -> None:
+        """At first a page that says so, then the page itself."""
+        real = await route.fetch()
+        while real.status == 202:  # it's made anew where the proxy itself puts it off
+            real = await route.fetch()
+        page, told = await real.text(), dict(real.headers)
+        if not answers:
+            begin, end = page.index("<main"), page.index("</main>")
+            page, told = page[:begin] + "<main><p data-later>One moment" + page[end:], told | {"refresh": "1"}
+        answers.append(200 if answers else 202)
+        await route.fulfill(status=answers[-1], headers=told, body=page)
+
+    async with opened(browser, stage.proxy.origin) as eyes:
+        await eyes.look("/console/search?q=newsletter")
+        link = eyes.page.locator("a[href*='#call-']").first
+        call = (await link.get_attribute("href") or "").partition("#call-")[2]
+        await eyes.page.route("**/console/runs/**", later)
+        await link.click()
+        await eyes.page.get_by_text("One moment").wait_for()
+        await eyes.page.get_by_role("heading", name="What happened").wait_for()
+        # It's scrolled to smoothly.
+        await eyes.page.wait_for_function(IN_VIEW, arg=f"call-{call}")
+        assert await eyes.page.evaluate("scrollY > 0")
+        assert answers == [202, 200]
+
+
+async def test_what_happened_beside_calls_stands_at_its_time(stage: Stage, browser: Browser) -> None:
+    async with opened(browser, stage.proxy.origin) as eyes:
+        await eyes.look(PAGES["run-approved"])
+        told = await eyes.texts("article h3, .between")
+        marks = [
+            *("1. m", "A person was asked about refund", "approved refund by dana@example.com: It's due."),
+            *("event human-checkpoint by dana@example.com", "executed refund, as it was approved"),
+            "effect refund https://pay.example/refunds/4710",
+            *("Run ticket-4710-note of bot", "level 2: Run ticket-4710-file of bot", "2. m"),
+        ]
+        assert len(told) == len(marks)
+        assert all(mark in text for mark, text in zip(marks, told, strict=True)), told
+        rows = await eyes.texts(".waterfall li")
+        assert len(rows) == len(marks)
+        assert "$" in rows[0]
+        assert "↳ ticket-4710-file" in rows[7]
+        bars = await eyes.page.eval_on_selector_all(
+            ".waterfall rect:first-child", "all => all.map(one => +one.getAttribute('x'))"
+        )
+        assert bars[0] == 0
+        assert bars == sorted(bars)
+        await eyes.page.get_by_role("button", name="Copy a link").click()
+        link = await eyes.page.evaluate("navigator.clipboard.readText()")
+        assert link == stage.proxy.origin + PAGES["run-approved"]
+        async with eyes.page.expect_download() as started:
+            await eyes.page.get_by_role("link", name="Export with the runs below").click()
+        file = await (await started.value).path()
+        text = await asyncio.to_thread(Path(file).read_text)
+        assert "ticket-4710-file" in text
+        assert "And file it." in text
 
 
 async def test_times_are_told_in_the_viewers_zone(stage: Stage, browser: Browser) -> None:
@@ -116,7 +195,9 @@ async def test_times_are_told_in_the_viewers_zone(stage: Stage, browser: Browser
     eyes = Eyes(await context.new_page(), stage.proxy.origin)
     await eyes.sign_in()
     await eyes.look(PAGES["runs"])
-    assert all("GMT+5:30" in text for text in await eyes.texts("time"))
+    times = await eyes.texts("time")
+    assert len(times) > 5
+    assert all("GMT+5:30" in text for text in times)
     await context.close()
     assert eyes.wrong == []
 
@@ -179,9 +260,5 @@ async def test_everything_is_reached_by_keyboard(stage: Stage, browser: Browser)
         seen: set[Any] = set()
         for _ in range(60):
             await eyes.page.keyboard.press("Tab")
-            seen.add(
-                await eyes.page.evaluate(
-                    "document.activeElement.getAttribute('href') || document.activeElement.name"
-                )
-            )
-        assert {"q", "agent", "decision", "since", "/console/runs/ticket-4711?agent=bot"} <= seen
+            seen.add(await eyes.page.evaluate(FOCUSED))
+        assert {"words", "agent", "decision", "since", "/console/runs/ticket-4711?agent=bot"} <= seen

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,10 +52,22 @@ class Browser:
         await self._http.close()
 
     async def get(self, path: str, **told: str) -> Seen:
-        """Without the text of a stream of events, which has no end."""
+        """Without the text of a stream of events, which has no end. A page that comes later is waited for."""
+        seen = await self._get(path, told)
+        while seen.status == 202:
+            assert seen.headers["refresh"] == "1"
+            await asyncio.sleep(0.2)
+            seen = await self._get(path, told)
+        return seen
+
+    async def _get(self, path: str, told: Mapping[str, str]) -> Seen:
         async with self._http.get(self.origin + path, headers=told, allow_redirects=False) as reply:
             endless = reply.content_type == "text/event-stream"
             return Seen(reply.status, "" if endless else (await reply.read()).decode(), reply.headers)
+
+    def listen(self, path: str) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        """A stream of events, for as long as the answer isn't closed."""
+        return self._http.get(self.origin + path, allow_redirects=False)
 
     async def post(self, path: str, form: Mapping[str, str], **told: str) -> Seen:
         """`told` replaces headers; by default the form comes from the console itself."""
@@ -68,7 +81,8 @@ class Browser:
         return await self.post("/console/signin", {"credential": token, "to": to})
 
     async def form_token(self) -> str:
-        found = _FORM.search((await self.get("/console")).text)
+        """Of a page that every role is shown."""
+        found = _FORM.search((await self.get("/console/nowhere")).text)
         assert found is not None
         return found[1]
 
@@ -84,6 +98,8 @@ class Browser:
 @dataclass(frozen=True)
 class House:
     proxy: ProxyProcess
+    folder: Path
+    """Of the proxy's configuration."""
 
     @asynccontextmanager
     async def browser(self, token: str | None = ADMIN) -> AsyncGenerator[Browser]:
@@ -105,11 +121,20 @@ class House:
 
 
 @asynccontextmanager
-async def house(folder: Path, **more: Any) -> AsyncGenerator[House]:
+async def house(
+    folder: Path,
+    *,
+    people: Mapping[Role, str] = PEOPLE,
+    operators: Sequence[Mapping[str, Any]] = (),
+    policy: Mapping[str, Any] = POLICY,
+    server: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> AsyncGenerator[House]:
+    """`people` are operators of one role each, with their tokens; `operators` are further ones."""
     async with running(parse_script(SCRIPT)) as upstream:
         settings = config(
             upstream.base_url,
-            server={"admin_token": ADMIN, "drain_s": 1},
+            server={"admin_token": ADMIN, "drain_s": 1} | dict(server or {}),
             prices={"m": {"input_cost_per_token": 1e-3, "output_cost_per_token": 2e-3}},
             budgets=[{"id": "day", "agent": "*", "window": "day", "usd": 50, "requests": 1000}],
             agents={
@@ -118,9 +143,10 @@ async def house(folder: Path, **more: Any) -> AsyncGenerator[House]:
             },
             operators=[
                 {"id": f"{role.value}@example.com", "roles": [role.value], "token": token}
-                for role, token in PEOPLE.items()
-            ],
+                for role, token in people.items()
+            ]
+            + list(operators),
             **more,
         )
-        async with ProxyProcess(folder, settings, policy=POLICY) as proxy:
-            yield House(proxy)
+        async with ProxyProcess(folder, settings, policy=policy) as proxy:
+            yield House(proxy, folder)

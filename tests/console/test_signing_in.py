@@ -9,6 +9,7 @@ import pytest_asyncio
 from sqlalchemy import update
 
 from llm_proxy.config.choices import Role
+from llm_proxy.console.oidc import BACK, BEGIN
 from llm_proxy.console.visit import COOKIE
 from llm_proxy.records.console_tables import sessions
 from tests.console.house import ADMIN, PEOPLE, House, house
@@ -145,7 +146,25 @@ async def test_every_page_has_the_headers(house: House) -> None:
             assert " style=" not in answer.text
 
 
-async def test_wrong_tokens_are_slowed_down(tmp_path_factory: pytest.TempPathFactory) -> None:
-    async with house(tmp_path_factory.mktemp("slow")) as built, built.browser(None) as browser:
-        found = [(await browser.sign_in("wrong")).status for _ in range(12)]
-        assert found == [401] * 10 + [429] * 2
+async def test_where_oidc_is_off_nothing_of_it_is_there(house: House) -> None:
+    async with house.browser() as browser:
+        for path in (BEGIN, BACK):
+            assert (await browser.get(path)).status == 404
+        assert BEGIN not in (await browser.get("/console/signin")).text
+
+
+async def test_wrong_tokens_shut_nobody_out(house: House) -> None:
+    async with house.browser(None) as browser:
+        assert {(await browser.sign_in("wrong")).status for _ in range(12)} == {401}
+        assert (await browser.sign_in(ADMIN)).status == 303
+
+
+async def test_signing_in_anew_ends_the_session_before(house: House) -> None:
+    async with house.browser() as browser, house.browser(None) as other:
+        before = {"cookie": f"{COOKIE}={browser.secret}"}
+        assert (await other.get("/console", **before)).status == 200
+        assert (await browser.sign_in("wrong")).status == 401
+        assert (await other.get("/console", **before)).status == 200, "a wrong token signed somebody out"
+        assert (await browser.sign_in(PEOPLE[Role.INVESTIGATOR])).status == 303
+        assert (await other.get("/console", **before)).status == 303
+        assert (await browser.get("/console")).status == 200

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, select
 
 from llm_proxy import judging
 from llm_proxy.errors import ProxyError
+from llm_proxy.records import engine as engine_module
 from llm_proxy.records.policy_tables import counts
 from tests.contract.judged import POLICY, Bench, bench, pay, rules, told
 from tests.contract.stored import engine as engine
@@ -47,6 +48,7 @@ async def test_an_agent_asks_so_many_over_all_its_runs_and_processes(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(judging, "MOST_PER_AGENT", 30)
+    monkeypatch.setattr(engine_module, "BUSY_MS", 5_000)  # two writers, each with as much as it can take
     clock = Clock()
     async with bench(engine, clock) as one, bench(engine, clock) as two:
         houses = [(one, two)[n % 2] for n in range(80)]

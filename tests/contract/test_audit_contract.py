@@ -5,12 +5,17 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import Connection, Engine, text
+import msgspec
+from sqlalchemy import Connection, Engine, insert, text
 
 from llm_proxy.audit.findings import Finding, Wrong
+from llm_proxy.records.blobs import epoch_of, keyed
+from llm_proxy.records.chain import GENESIS, Row, link
+from llm_proxy.records.tables import blobs, records, salts, writers
 from tests.contract.audited import fill, verified
 from tests.contract.stored import engine as engine
 from tests.contract.stored import url as url
+from tests.stores import NOW
 
 pytest_plugins = ["tests.postgres"]
 
@@ -154,3 +159,26 @@ async def test_any_change_of_content_is_named(engine: Engine) -> None:
             assert named(findings, str(day), "state_salts") in (Wrong.EDITED, Wrong.DELETED)
         noted = ("INSERT INTO state_purged (epoch, at_us) VALUES (:day, 5)", {"day": day})
         assert named(tampered(connection, noted), str(day), "state_purged") is Wrong.INSERTED
+
+
+def test_content_of_an_earlier_version_stands_unnamed_and_no_other(engine: Engine) -> None:
+    """It had addresses of 32 bytes, and no record of what was stored."""
+    salt, said = b"s" * 32, b"what was said"
+    row = Row("earlier", 1, "call.closed", NOW, "c", "r", "a", b"{}")
+    head = {"writer": row.writer, "started_us": NOW, "seen_us": NOW, "head_seq": 1, "exported_seq": 0}
+    hashed = link(GENESIS, row)
+    content = {"epoch": epoch_of(NOW), "codec": "raw", "size": len(said), "data": said}
+    address, forged = keyed(said, salt), keyed(said, salt)[:16]
+    with engine.connect() as connection:
+        connection.execute(insert(writers).values(**head, head_hash=hashed))
+        connection.execute(insert(records).values(**msgspec.structs.asdict(row), hash=hashed))
+        connection.execute(insert(salts).values(epoch=epoch_of(NOW), salt=salt))
+        connection.execute(insert(blobs).values(id=address, **content))
+        connection.execute(insert(blobs).values(id=b"masked it was before" + b"." * 12, **content))
+        report = verified(connection)
+        assert (report.findings, report.contents) == ((), 1)
+        assert report.notes[0].startswith("1 rows of content are of an earlier version and were masked")
+        connection.execute(insert(blobs).values(id=forged, **content))
+        report = verified(connection)
+    assert [(one.row, one.what) for one in report.findings] == [(forged.hex(), Wrong.INSERTED)]
+    assert report.contents == 1

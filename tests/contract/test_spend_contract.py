@@ -191,6 +191,30 @@ async def test_rows_come_by_time_then_the_dearest_first(engine: Engine) -> None:
     assert by_agent == sorted(by_agent, reverse=True)
 
 
+@pytest.mark.parametrize("by", [("run",), ("run", "agent"), ("agent", "run", "model"), ("agent",)])
+async def test_the_dearest_are_told_alone(engine: Engine, by: tuple[str, ...]) -> None:
+    await _books(engine, 7)
+    whole = _read(engine, by=by)
+    with engine.connect() as connection:
+        few = answer(connection, Question(by=by), most=2)
+        none = answer(connection, Question(by=by, where=Filters(agent="nobody")), most=2)
+    assert few.rows[:2] == whole.rows[:2]
+    assert few.total == whole.total
+    assert len(few.rows) + few.left_out == len(whole.rows) > 2
+    assert (none.rows, none.left_out, none.total) == ((), 0, whole.total.__class__())
+
+
+async def test_few_measures_are_counted_alone(engine: Engine) -> None:
+    await _books(engine, 7)
+    with engine.connect() as connection:
+        money = answer(connection, Question(by=("agent", "day")), ("requests", "micro_usd"))
+    whole = _read(engine, by=("agent", "day"))
+    assert [row.key for row in money.rows] == [row.key for row in whole.rows]
+    for few, row in zip(money.rows, whole.rows, strict=True):
+        assert (few.sums["micro_usd"], few.sums["requests"]) == (row.sums["micro_usd"], row.sums["requests"])
+        assert few.sums["input_tokens"] == 0
+
+
 async def test_too_many_groups_are_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     await _books(engine, 8, 10)
     monkeypatch.setattr("llm_proxy.spend.sums.MOST_ROWS", 2)

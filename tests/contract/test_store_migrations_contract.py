@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import sqlite3
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -11,6 +14,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Engine, MetaData, inspect, text
 
 from budgets import METADATA as LEDGER
+from llm_proxy.records import engine as engine_module
 from llm_proxy.records.console_tables import METADATA
 from llm_proxy.records.migrate import NewerStore, status, upgrade
 from tests.contract.stored import engine as engine
@@ -40,6 +44,19 @@ def test_migrations_run_once_however_many_start_together(url: str, pool: str) ->
         assert len(set(executor.map(_upgrade, [url] * 4))) == 1
     with store(url) as engine:
         assert {"records", "state_calls", "state_holds"} <= set(inspect(engine).get_table_names())
+
+
+def test_a_migration_waits_longer_than_a_call_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine_module, "BUSY_MS", 100)
+    file = tmp_path / "s.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other, ThreadPoolExecutor(1) as waiting:
+        other.execute("PRAGMA journal_mode=WAL")
+        other.execute("BEGIN IMMEDIATE")
+        migrated = waiting.submit(_upgrade, f"sqlite:///{file}")
+        with pytest.raises(TimeoutError):
+            migrated.result(1.0)
+        other.execute("COMMIT")
+        assert migrated.result(30)
 
 
 def test_the_migrated_tables_are_those_of_the_code(engine: Engine) -> None:

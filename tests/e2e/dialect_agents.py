@@ -18,6 +18,13 @@ from tests.proxy import KEY, ProxyProcess
 PARAMETERS = {"type": "object", "properties": {"id": {"type": "string"}}}
 FUNCTIONS = ("crm_read", "kb_search", "mail_send", "mail_draft", "refund", "wire")
 CUSTOM = ("scratch", "shell_run")
+_FREE = {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}}
+JUDGED: dict[str, Any] = {
+    "crm_read": _FREE,
+    "kb_search": _FREE,
+    "mail_send": {"effect": "irreversible", "tier": "prohibited"},
+}
+"""Three of them as policies have them: two may run, and one never may."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from llm_proxy.replaying.recorded import Run, run_of
 from llm_proxy.replaying.report import Divergence, Report
 from llm_proxy.replaying.serve import Replay, Rules
 from llm_proxy.replaying.server import listening, serve
+from tests.e2e.dialect_agents import JUDGED
 from tests.proxy import KEY, ProxyProcess, config
 
 _READ = '{name: crm_read, arguments: {id: "7"}}'
@@ -39,11 +40,7 @@ default:
 POLICY: dict[str, Any] = {
     "policy": {"id": "replayed", "version": 1},
     "on_deny": "replace",
-    "tools": {
-        "crm_read": {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}},
-        "kb_search": {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}},
-        "mail_send": {"effect": "irreversible", "tier": "prohibited"},
-    },
+    "tools": JUDGED,
 }
 
 

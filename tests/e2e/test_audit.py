@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -15,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 from llm_proxy.cli.main import app
+from llm_proxy.records.blobs import Codec
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from tests.proxy import KEY, ProxyProcess, ask, config, headers
@@ -140,6 +142,15 @@ async def test_an_export_is_verified_with_no_store(house: tuple[ProxyProcess, Cl
     assert kinds.count("records.exported") == 5
     assert kinds.count("content.read") == 3
     assert kinds.count("config.loaded") == 1
+    assert (await get(proxy, "readings", SPENDER))[0] == 403
+    status, body = await get(proxy, "readings")
+    told = json.loads(body)
+    assert [(one["by"], one["what"]) for one in told[:1]] == [("ada@example.com", "audit export")]
+    assert len(told) == 3
+    status, out, _ = await cli("readings", "--json", "--before", told[0]["id"])
+    assert json.loads(out) == told[1:]
+    assert (await cli("readings", "--before", "nobody"))[0] == 2
+    assert (await get(proxy, "readings?before=nobody"))[0] == 400
     # Any line changed, left out or exchanged.
     lines = (tmp_path / "run.jsonl").read_bytes().splitlines(keepends=True)
     bad = tmp_path / "bad.jsonl"
@@ -152,6 +163,29 @@ async def test_an_export_is_verified_with_no_store(house: tuple[ProxyProcess, Cl
     # The store has what a checkpoint signed that was kept elsewhere, or it doesn't.
     kept = ("--against", str(tmp_path / "checkpoints.jsonl"))
     assert (await cli.report(*kept))["intact"]
+
+
+async def test_an_export_of_a_run_has_every_message_of_a_long_conversation(
+    house: tuple[ProxyProcess, Cli], tmp_path: Path
+) -> None:
+    proxy, cli = house
+    said = [f"number {n} of what was said" for n in range(80)]
+    messages = [{"role": "user", "content": one} for one in said]
+    async with aiohttp.ClientSession() as http:
+        for many in (70, 80):
+            asked = {"model": "m", "messages": messages[:many]}
+            async with http.post(proxy.url, json=asked, headers=headers(KEY, x_run_id="long")) as answer:
+                assert answer.status == 200, await answer.text()
+    await proxy.settled()
+    file = tmp_path / "long.jsonl"
+    assert (await cli("export", "-o", str(file), "--run", "long", "--agent", "bot", "--content"))[0] == 0
+    codec, found = Codec(), b""
+    for line in file.read_bytes().splitlines():
+        if blob := json.loads(line).get("blob"):
+            found += codec.unpack(blob["codec"], base64.b64decode(blob["data"]), blob["size"])
+    assert [one for one in said if one.encode() not in found] == []
+    assert SECRET.encode() not in found
+    assert b"question" not in found, "what others said is theirs"
 
 
 async def test_what_was_changed_is_named(house: tuple[ProxyProcess, Cli], tmp_path: Path) -> None:

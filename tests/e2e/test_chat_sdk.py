@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import openai
@@ -16,7 +15,8 @@ import pytest_asyncio
 from llm_proxy.chat.events import Usage
 from llm_proxy.records.view import CostLabel, Status
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
+from llm_proxy.scripted.server import running
+from tests.e2e.scripted_house import House
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, ask, config, headers, target
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -51,12 +51,6 @@ default:
     - text: Hello there, friend.
       usage: {input: 20, output: 6, cached: 8, reasoning: 2}
 """
-
-
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -7,6 +7,7 @@ import base64
 import json
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -153,6 +154,32 @@ async def test_commands_record_that_they_show_content(house: House, command: tup
     (one,) = reads(house)[before:]
     assert one.by.startswith("command line (OS user ")
     assert (one.place, one.what, one.calls) == ("cli", " ".join(command[:2]), (house.named["call"],))
+
+
+async def test_a_command_that_looks_again_and_again_has_one_chain(house: House) -> None:
+    command = ("runs", "tail", "tailed", "--content", "--json", "--limit", "8")
+    tailing = asyncio.create_task(house.cli(*command))
+    told = headers(x_run_id="tailed")
+
+    def looked() -> bool:
+        return tailing.done() or any(read.what == "runs tail" for read in reads(house))
+
+    while not tailing.done():
+        async with house.http.post(house.proxy.url, json=ask("marmalade?"), headers=told) as reply:
+            assert reply.status == 200
+        with suppress(AssertionError):  # it follows from its begin on, and this call may have been before
+            await until(looked, "it looked", timeout_s=2)  # so slowly that its first look doesn't see enough
+        await asyncio.wait({tailing}, timeout=0.2)
+    status, out, err = await tailing
+    assert status == 0, err
+    ended = [line for line in map(json.loads, out.splitlines()) if line.get("reply")]
+    query = select(records).where(records.c.kind == RecordKind.CONTENT_READ.value)
+    with house.proxy.engine.connect() as connection:
+        found = [(row.writer, read_content_read(row.body)) for row in connection.execute(query)]
+    looks = [(writer, read.calls) for writer, read in found if read.what == "runs tail"]
+    assert len(looks) > 1, "it looked only once"
+    assert len({writer for writer, _ in looks}) == 1
+    assert {line["call_id"] for line in ended} <= {id_ for _, calls in looks for id_ in calls}
 
 
 async def test_where_the_reading_cannot_be_recorded_nothing_is_shown(

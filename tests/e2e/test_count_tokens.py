@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import anthropic
@@ -12,8 +11,9 @@ import pytest_asyncio
 
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
+from llm_proxy.scripted.server import running
 from tests.e2e.dialect_agents import UPSTREAMS, speaking
+from tests.e2e.scripted_house import House
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, config
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,12 +23,6 @@ SYSTEM = "You count otters. " * 50
 TOOLS: list[Any] = [
     {"name": "count", "description": "Counts otters. " * 50, "input_schema": {"type": "object"}}
 ]
-
-
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

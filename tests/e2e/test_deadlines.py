@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from llm_proxy.records.view import Attempt, CallView, CostLabel
-from tests.e2e.timed_house import House, timed_house
+from tests.e2e.scripted_house import House
+from tests.e2e.timed_house import timed_house
 from tests.proxy import ask, headers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -16,7 +16,7 @@ import pytest_asyncio
 from llm_proxy.records.view import CallView, Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import Scripted, running
-from tests.e2e.dialect_agents import AGENTS, FUNCTIONS, UPSTREAMS, Agent, each_speaking
+from tests.e2e.dialect_agents import AGENTS, FUNCTIONS, JUDGED, UPSTREAMS, Agent, each_speaking
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, config, headers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -35,9 +35,7 @@ POLICY: dict[str, Any] = {
     "on_deny": "replace",
     "destinations": {"own": {"hosts": ["mcp.example.com"]}},
     "tools": {
-        "crm_read": {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}},
-        "kb_search": {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}},
-        "mail_send": {"effect": "irreversible", "tier": "prohibited"},
+        **JUDGED,
         "web_search": {
             "effect": "read",
             "tier": "autonomous",

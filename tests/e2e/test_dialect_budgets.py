@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
@@ -18,8 +17,9 @@ import pytest_asyncio
 from llm_proxy.chat.events import Usage
 from llm_proxy.records.view import CostLabel, Status
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
+from llm_proxy.scripted.server import running
 from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, speaking
+from tests.e2e.scripted_house import House
 from tests.proxy import ProxyProcess, config, headers, target, until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -67,12 +67,6 @@ STREAMS = ("chat", "responses", "messages", "responses-translated", "messages-tr
 
 def _key(agent: str) -> str:
     return f"sk-{agent}-0123456789abcdef"
-
-
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -14,7 +14,15 @@ import pytest_asyncio
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
-from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, MessagesAgent, ResponsesAgent, each_speaking
+from tests.e2e.dialect_agents import (
+    AGENTS,
+    JUDGED,
+    UPSTREAMS,
+    Agent,
+    MessagesAgent,
+    ResponsesAgent,
+    each_speaking,
+)
 from tests.proxy import ProxyProcess, config
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -58,15 +66,13 @@ POLICY: dict[str, Any] = {
     "policy": {"id": "dialects", "version": 1},
     "on_deny": "replace",
     "tools": {
-        "crm_read": {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}},
-        "kb_search": {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}},
+        **JUDGED,
         "scratch": {
             "effect": "read",
             "tier": "autonomous",
             "result": {"trust": "internal"},
             "args": {"type": "object", "required": ["input"], "additionalProperties": False},
         },
-        "mail_send": {"effect": "irreversible", "tier": "prohibited"},
         "shell_run": {"effect": "irreversible", "tier": "prohibited"},
     },
 }

@@ -15,8 +15,9 @@ import pytest_asyncio
 
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
+from llm_proxy.scripted.server import running
 from tests.e2e.dialect_agents import speaking
+from tests.e2e.scripted_house import House
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, config, headers
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -46,12 +47,6 @@ SPOKEN = {
 }
 POOR_KEY = "sk-poor-0123456789abcdef"
 POLICY: dict[str, Any] = {"policy": {"id": "p", "version": 1}, "posture": {"fallback": "allow"}}
-
-
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

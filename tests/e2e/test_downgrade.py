@@ -128,7 +128,10 @@ async def test_fifty_at_once_over_the_openai_sdk(house: House) -> None:
 
 async def test_fifty_at_once_over_the_anthropic_sdk(house: House) -> None:
     house.upstream.reset()
-    sdk = anthropic.AsyncAnthropic(base_url=house.proxy.origin, api_key=_key("messages"), max_retries=0)
+    # The SDK gives up on a connection after 5 s, which a busy machine may take for fifty at once.
+    sdk = anthropic.AsyncAnthropic(
+        base_url=house.proxy.origin, api_key=_key("messages"), max_retries=0, timeout=60
+    )
 
     async def one(number: int) -> str | None:
         asked: dict[str, Any] = {

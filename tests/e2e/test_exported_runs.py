@@ -68,15 +68,18 @@ async def test_a_tree_of_runs_is_one_trace_and_nothing_hangs_in_the_air(tmp_path
                 _check_tree(spans, calls)
                 _check_tools(spans, calls)
                 _check_happenings(spans)
-                assert await asyncio.to_thread(receiver.wait_until, lambda: bool(receiver.metrics))
-                names = {
-                    metric.name
-                    for request in receiver.metrics
-                    for resource in request.resource_metrics
-                    for scoped in resource.scope_metrics
-                    for metric in scoped.metrics
-                }
-                assert {"gen_ai.client.operation.duration", "llm_proxy.requests_unaccounted"} <= names
+                metrics = {"gen_ai.client.operation.duration", "llm_proxy.requests_unaccounted"}
+                assert await asyncio.to_thread(receiver.wait_until, lambda: metrics <= _measured(receiver))
+
+
+def _measured(receiver: OtlpReceiver) -> set[str]:
+    return {
+        metric.name
+        for request in receiver.metrics
+        for resource in request.resource_metrics
+        for scoped in resource.scope_metrics
+        for metric in scoped.metrics
+    }
 
 
 async def _happens(house: House) -> dict[str, str]:

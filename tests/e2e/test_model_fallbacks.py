@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from llm_proxy.records.view import CallView, CostLabel
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
+from llm_proxy.scripted.server import running
+from tests.e2e.scripted_house import House
 from tests.proxy import ProxyProcess, ask, config, target
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -53,12 +54,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "prude": {"content_fallbacks": ["mild"], "fallbacks": ["spare"], "context_fallbacks": ["large"]},
     "prude-alone": {"sent": "prude", "fallbacks": ["spare"]},
 }
-
-
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

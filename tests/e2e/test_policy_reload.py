@@ -110,6 +110,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
 
 
 async def test_every_chain_begins_with_the_policy_in_force(house: House) -> None:
+    await until(lambda: len(house.loaded()) >= WORKERS, "the other worker is up too")
     assert [(body.version, body.before, body.in_force) for body in house.loaded()] == [
         ("autonomous", "", True)
     ] * WORKERS

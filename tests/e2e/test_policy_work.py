@@ -307,6 +307,20 @@ async def test_rules_and_what_they_did(house: House) -> None:
     assert (status, "Never hit: never." in out) == (0, True)
 
 
+async def test_the_registry(house: House) -> None:
+    listed = await house.json("tools")
+    assert [tool["tool"] for tool in listed] == list(POLICY["tools"])
+    told = {tool["tool"]: tool for tool in listed}
+    assert (told["crm_read"]["schema"], told["kb_search"]["schema"]) == (True, False)
+    sink = told["mail_send"]
+    assert (sink["effect"], sink["sink"], sink["clearance"]) == ("irreversible", "external", "internal")
+    assert await house.json("tools", "--limit", "2") == listed[:2]
+    status, out, _ = await house.cli("tools")
+    assert (status, "human-approval" in out, "shell_run" in out) == (0, True, True)
+    assert await house.admin("GET", "/tools", "spend-reader") == (200, listed)
+    assert await house.admin("GET", "/tools?limit=2") == (200, listed[:2])
+
+
 async def test_the_tests_of_a_file(house: House) -> None:
     status, out, err = await house.cli("test")
     assert status == 1

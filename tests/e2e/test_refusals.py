@@ -17,19 +17,14 @@ import pytest_asyncio
 
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
+from llm_proxy.scripted.server import running
+from tests.e2e.scripted_house import House
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, ask, config, headers, target
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 MB = 1 << 20
 LIMITS = [{"id": "all", "window": "day", "requests": 1000, "tokens": 10**9, "usd": 50}]
-
-
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

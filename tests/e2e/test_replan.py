@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Any
 
 import anthropic
@@ -15,8 +14,9 @@ import pytest_asyncio
 
 from llm_proxy.records.view import CostLabel, Status
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
-from tests.e2e.dialect_agents import AGENTS, UPSTREAMS, Agent, each_speaking
+from llm_proxy.scripted.server import running
+from tests.e2e.dialect_agents import AGENTS, JUDGED, UPSTREAMS, Agent, each_speaking
+from tests.e2e.scripted_house import House
 from tests.proxy import ProxyProcess, config
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -50,18 +50,8 @@ default:
 POLICY: dict[str, Any] = {
     "policy": {"id": "replans", "version": 1},
     "declare": "pass",
-    "tools": {
-        "crm_read": {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}},
-        "kb_search": {"effect": "read", "tier": "autonomous", "result": {"trust": "internal"}},
-        "mail_send": {"effect": "irreversible", "tier": "prohibited"},
-    },
+    "tools": JUDGED,
 }
-
-
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -22,6 +22,7 @@ from llm_proxy.records.tables import blobs
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from tests.contract.aged import House, house
+from tests.either_store import SQLITE_FIRST
 from tests.either_store import store as store
 from tests.proxy import KEY, ProxyProcess, ask, config, headers, until
 from tests.stores import store as opened
@@ -30,7 +31,7 @@ pytest_plugins = ["tests.postgres"]
 
 SCRIPT = "default: {turns: [{text: Hello, usage: {input: 9, output: 2}}]}"
 ADMIN, READER = "admin-token-long-enough-0001", "spend-token-long-enough-0001"
-MANY = 6_000
+MANY = 2_500
 
 
 async def _fill(at: House) -> None:
@@ -80,6 +81,7 @@ async def _calls(proxy: ProxyProcess, over: asyncio.Event) -> list[float]:
     return took
 
 
+@SQLITE_FIRST
 async def test_a_sweep_is_killed_resumed_and_loads_no_call(store: str, tmp_path: Path) -> None:
     copies = tmp_path / "copies"
     now = now_us()

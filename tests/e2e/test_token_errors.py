@@ -46,7 +46,7 @@ def rows_of(proxy: ProxyProcess) -> dict[str, error_rows.Row]:
         return error_rows.read(connection, 100)
 
 
-@pytest.mark.parametrize("store", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("store", ["sqlite", pytest.param("postgresql", marks=pytest.mark.soak)])
 async def test_holds_rise_with_what_is_reported(
     store: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from llm_proxy.scripted.script import parse_script
-from llm_proxy.scripted.server import Scripted, running
+from llm_proxy.scripted.server import running
+from tests.e2e.scripted_house import House
 from tests.proxy import ProxyProcess, ask, config, target
-
-
-@dataclass(frozen=True)
-class House:
-    proxy: ProxyProcess
-    upstream: Scripted
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ SCRIPT = "default:\n  turns:\n" + "".join(
     for n in range(SPEEDS)
 )
 ENDS = {"chat/completions": b"[DONE]", "messages": b"message_stop", "responses": b"response.completed"}
-"""What stands near the end of a stream that came whole."""
+"""What only the last event of a stream that came whole says."""
 
 
 def settings(upstream: Scripted, store: str, **more: Any) -> dict[str, Any]:
@@ -131,7 +131,7 @@ class Crowd:
                 self.refused_at = clock()
                 await asyncio.sleep(0.05)
                 return
-            if stream and ENDS[path] not in got[-400:]:
+            if stream and ENDS[path] not in got:
                 self.cut += 1  # it ended in its dialect's error
                 return
             self.whole.append(Whole(reply.headers["x-call-id"], body, got))

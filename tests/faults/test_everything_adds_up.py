@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from llm_proxy.records.view import CallView, Status
+from tests.either_store import POSTGRESQL_FIRST
 from tests.either_store import store as store
 from tests.faults.injecting import Injecting, injecting
 from tests.proxy import ProxyProcess, ask, config, headers, target, until
@@ -53,7 +54,7 @@ def _settings(store: str, targets: dict[str, Injecting]) -> dict[str, Any]:
         budgets=[
             {"id": "all", "window": "month", "usd": 5_000, "requests": 10**6, "tokens": 10**9},
             {"id": "each", "agent": "*", "window": "day", "usd": 500, "tokens": 10**9},
-            {"id": "tight", "agent": "bot-5", "window": "day", "usd": 0.004},
+            {"id": "tight", "agent": "bot-5", "window": "day", "usd": 0.0015},
             {"id": "rolling", "team": "*", "window": "7d", "output_tokens": 10**9},
             {"id": "run", "agent": "*", "window": "run", "usd": 100, "concurrency": 40},
             {"id": "user", "user": "*", "window": "week", "usd": 500},
@@ -151,8 +152,9 @@ async def _replay(folder: Path, store: str, calls: int, kills: int) -> None:
             _check(proxy.views())
 
 
-async def test_fifteen_hundred_calls_add_up(tmp_path: Path, store: str) -> None:
-    await _replay(tmp_path, store, 1_500, 1)
+@POSTGRESQL_FIRST
+async def test_six_hundred_calls_add_up(tmp_path: Path, store: str) -> None:
+    await _replay(tmp_path, store, 600, 1)
 
 
 @pytest.mark.soak

@@ -78,7 +78,10 @@ def _label(view: CallView) -> CostLabel:
     return CostLabel.PARTIAL if guessed else CostLabel.REPORTED
 
 
-@pytest.mark.parametrize("strategy", ["ordered", "weighted", "least-latency"])
+@pytest.mark.parametrize(
+    "strategy",
+    ["ordered", *(pytest.param(other, marks=pytest.mark.soak) for other in ("weighted", "least-latency"))],
+)
 async def test_every_call_is_answered_and_every_charge_is_known(tmp_path: Path, strategy: str) -> None:
     async with contextlib.AsyncExitStack() as stack:
         seeds = {"a": "a of 4", "b": "b of 4", "c": None}

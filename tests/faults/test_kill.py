@@ -115,6 +115,7 @@ async def _answers(proxy: ProxyProcess) -> None:
         assert (await sdk.chat.completions.create(**ask())).choices[0].message.content == "I am back"
 
 
+@pytest.mark.soak
 async def test_kill_with_a_hundred_calls_in_flight(tmp_path: Path) -> None:
     async with running(parse_script(SCRIPT)) as upstream:
         settings = _settings(upstream, f"sqlite:///{tmp_path / 'store.db'}")

@@ -119,14 +119,11 @@ def _forget_peak(pid: int) -> None:
     Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
-_INDEXED = pytest.mark.xfail(reason="the search index reads a large reply whole, behind it", strict=False)
-
-
 @pytest.mark.parametrize(
     ("policy", "text"),
     [
-        pytest.param(POLICY, _text, marks=_INDEXED),
-        pytest.param(None, _text, marks=_INDEXED),
+        (POLICY, _text),
+        pytest.param(None, _text, marks=pytest.mark.soak),
         pytest.param(None, _media, marks=pytest.mark.soak),
     ],
     ids=["policy", "no policy", "base64"],

@@ -18,7 +18,7 @@ from llm_proxy.records.view import CallView, Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from llm_proxy.telemetry.ids import span_id_of
-from tests.exported import expected_spans, unsent
+from tests.exported import NEVER_OPEN, POLICY, expected_spans, unsent
 from tests.otlp_receiver import OtlpReceiver, attributes_of
 from tests.proxy import KEY, OTHER_KEY, ProxyProcess, ask, config, target, until
 
@@ -34,16 +34,6 @@ default:
     - {{when: {{last_user_contains: refund, turn: 1}}, reasoning: Done., text: A person will see to it.}}
     - {{text: Hello}}
 """
-POLICY = {
-    "policy": {"id": "p", "version": 1},
-    "on_deny": "replace",
-    "tools": {
-        "order_read": {"effect": "read", "tier": "autonomous", "result": {}, "args": {"type": "object"}},
-        "refund": {"effect": "write", "tier": "prohibited"},
-    },
-}
-NEVER_OPEN = {"failures": 1000}
-"""Runs that are ahead fail on purpose, which must not refuse those that are behind."""
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from llm_proxy.telemetry.settings import SpanSettings
 from llm_proxy.telemetry.spans import spans_of
-from tests.exported import expected_spans, told_items, unsent
+from tests.exported import NEVER_OPEN, POLICY, expected_spans, told_items, unsent
 from tests.otlp_grpc_receiver import GrpcReceiver
 from tests.otlp_receiver import OK, Answer, OtlpReceiver, attributes_of, encoded, partial
 from tests.proxy import KEY, ProxyProcess, config, headers, target, until
@@ -35,16 +35,7 @@ default:
       tool_calls: [{name: order_read, arguments: {id: o-7}}, {name: refund, arguments: {amount: 5}}]
     - {text: Hello}
 """
-POLICY = {
-    "policy": {"id": "p", "version": 1},
-    "on_deny": "replace",
-    "tools": {
-        "order_read": {"effect": "read", "tier": "autonomous", "result": {}, "args": {"type": "object"}},
-        "refund": {"effect": "write", "tier": "prohibited"},
-    },
-}
 ADMIN = "an-admin-token-that-is-long-enough"
-NEVER_OPEN = {"failures": 1000}
 RETRY = {"retry-after": "0.1"}
 FAULTS = (
     Answer(status=503),

@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import sqlite3
-import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 
 from llm_proxy.records.view import Status
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import Scripted, running
+from tests.faults.relay import relayed
 from tests.proxy import KEY, ProxyProcess, ask, config, headers, until
 
 pytest_plugins = ["tests.postgres"]
@@ -127,60 +124,8 @@ async def test_sqlite_is_locked_for_longer_than_its_busy_timeout(tmp_path: Path)
             assert proxy.used("day", "micro_usd") == sum(view.cost_micro_usd for view in proxy.views())
 
 
-class Relay:
-    """A way to a PostgreSQL server's socket that can be closed and opened again."""
-
-    def __init__(self, folder: str, name: str, server: str) -> None:
-        self._path = f"{folder}/{name}"
-        self._server = f"{server}/{name}"
-        self._listening: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
-
-    async def open(self) -> None:
-        self._listening = await asyncio.start_unix_server(self._join, self._path)
-
-    async def close(self) -> None:
-        """Refuses new connections and cuts those that stand."""
-        assert self._listening is not None
-        self._listening.close()
-        for writer in list(self._open):
-            writer.transport.abort()
-        await until(lambda: not self._open, "every connection is cut")
-        os.unlink(self._path)
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = await asyncio.open_unix_connection(self._server)
-        self._open |= {writer, server[1]}
-        ways = [asyncio.create_task(_pump(reader, server[1])), asyncio.create_task(_pump(server[0], writer))]
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for end in (writer, server[1]):
-            end.transport.abort()
-        await asyncio.gather(*ways)
-        self._open -= {writer, server[1]}
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with contextlib.suppress(ConnectionError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-
-
-@asynccontextmanager
-async def _relayed(url: str) -> AsyncGenerator[tuple[Relay, str]]:
-    """A relay to the server of `url`, and the URL that goes through it."""
-    parsed = make_url(url)
-    server = parsed.query["host"]
-    assert isinstance(server, str)
-    name = f".s.PGSQL.{parsed.query.get('port', parsed.port or 5432)}"
-    with tempfile.TemporaryDirectory(prefix="relay-") as folder:  # a socket's path must be short
-        relay = Relay(folder, name, server)
-        await relay.open()
-        yield relay, parsed.update_query_dict({"host": folder}).render_as_string(hide_password=False)
-
-
 async def test_postgresql_goes_away_and_comes_back(tmp_path: Path, postgres_url: str) -> None:
-    async with running(parse_script(SCRIPT)) as upstream, _relayed(postgres_url) as (relay, url):
+    async with running(parse_script(SCRIPT)) as upstream, relayed(postgres_url) as (relay, url):
         settings = config(upstream.base_url, store=url, budgets=LIMITS)
         async with ProxyProcess(tmp_path, settings, store_may_fail=True, read_from=postgres_url) as proxy:
             for _ in range(2):
@@ -208,7 +153,9 @@ async def test_postgresql_is_locked(tmp_path: Path, postgres_url: str) -> None:
             assert (await _status(proxy))[0] == 200
             await proxy.settled()
             with proxy.engine.connect() as other, other.begin():
-                other.execute(text("LOCK TABLE state_counters, records IN ACCESS EXCLUSIVE MODE"))
+                # All that a caller leaves: calls leave counters and records, who isn't known is counted.
+                tables = "state_counters, records, state_refusals"
+                other.execute(text(f"LOCK TABLE {tables} IN ACCESS EXCLUSIVE MODE"))
                 async with asyncio.timeout(60):
                     await _refuses(proxy, upstream)
             await _is_back(proxy)

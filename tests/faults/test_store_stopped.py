@@ -5,20 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 import sys
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 
-import aiohttp
-import psutil
 import pytest
 
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
 from tests.faults.killed_load import SCRIPT, Crowd, differences, recorded, settings
+from tests.faults.levels import takes_calls, watched
 from tests.faults.stopping_postgres import Server, stopping_postgres
-from tests.proxy import ProxyProcess, ask, headers, until
+from tests.proxy import ProxyProcess, until
 from tests.stores import faults_of_chain
 
 CLIENTS = 24
@@ -31,62 +28,10 @@ MORE_MB = 64
 REFUSED = (503, "store_unavailable", "2")
 
 
-@dataclass
-class Levels:
-    """What is sampled while a proxy serves."""
-
-    proxy: ProxyProcess
-    memory: list[float] = field(default_factory=list[float])
-    queued: list[float] = field(default_factory=list[float])
-
-    async def watch(self) -> None:
-        """Until it is cancelled."""
-        async with aiohttp.ClientSession() as http:
-            while True:
-                self.memory.append(self.now_mb())
-                with suppress(aiohttp.ClientError):
-                    async with http.get(f"{self.proxy.origin}/metrics") as reply:
-                        for line in (await reply.text()).splitlines():
-                            if line.startswith("llm_proxy_writer_queue_depth"):
-                                self.queued.append(float(line.split()[-1]))
-                await asyncio.sleep(0.25)
-
-    def now_mb(self) -> float:
-        """Resident memory of the server's processes."""
-        parent = psutil.Process(self.proxy.pid)
-        return sum(p.memory_info().rss for p in [parent, *parent.children(recursive=True)]) / 1e6
-
-
-@asynccontextmanager
-async def _watched(proxy: ProxyProcess) -> AsyncGenerator[Levels]:
-    levels = Levels(proxy)
-    task = asyncio.create_task(levels.watch())
-    try:
-        yield levels
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
     with stopping_postgres() as found:
         yield found
-
-
-async def _takes_calls(proxy: ProxyProcess) -> None:
-    """Twenty new connections in a row, so that every worker is asked."""
-
-    async def well() -> bool:
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as http:
-            for _ in range(20):
-                body = ask(model="chat-0")
-                async with http.post(proxy.url, json=body, headers=headers()) as reply:
-                    if reply.status != 200:
-                        return False
-        return True
-
-    await until(well, "every worker takes calls", 60)
 
 
 async def _through(folder: Path, server: Server, how: str, seconds: float) -> None:
@@ -100,12 +45,12 @@ async def _through(folder: Path, server: Server, how: str, seconds: float) -> No
         async with crowd.calling(CLIENTS):
             await until(lambda: len(crowd.whole) > 300, "calls are answered", 60)
             assert crowd.odd == {}
-            async with _watched(proxy) as levels:
+            async with watched(proxy) as levels:
                 before = levels.now_mb()
                 await _taken_away(server, how, seconds, crowd)
                 back = clock()
                 await asyncio.sleep(BACK_S)
-                await _takes_calls(proxy)
+                await takes_calls(proxy)
                 sys.stdout.write(
                     f"{how} for {seconds:g} s: {len(crowd.whole)} whole, {crowd.cut} cut, {crowd.odd};"
                     f" {before:.0f} MB before, {max(levels.memory):.0f} at most;"

@@ -17,6 +17,7 @@ from llm_proxy.records.view import (
     Status,
     ToolResultView,
 )
+from llm_proxy.telemetry.metrics import CallFacts
 
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 STARTED_US = 1_795_000_000_000_000
@@ -66,6 +67,27 @@ REQUEST = {
         }
     ],
 }
+
+
+def facts_of(call: CallView) -> CallFacts:
+    """As the journal counts it."""
+    return CallFacts(
+        agent=call.agent_id,
+        model=call.model,
+        status=call.status,
+        error=call.problem.kind if call.problem else "",
+        operation=call.operation,
+        provider=call.provider,
+        served_model=call.served_model,
+        stream=call.stream,
+        usage=call.usage,
+        cost_micro_usd=call.cost_micro_usd,
+        overhead_s=call.overhead_ms / 1000 if call.overhead_ms is not None else None,
+        first_event_s=call.first_event_s,
+        total_s=call.total_s,
+        attempts=call.attempts,
+        decisions=call.decisions,
+    )
 
 
 def rich_call() -> CallView:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_proxy.admin.arguments import caution, readable, visible
+from llm_proxy.admin.arguments import caution, readable, said, visible
 from llm_proxy.config import ConfigErrors, load_config
 from llm_proxy.config.approvers import may_approve, who_may_approve
 from llm_proxy.config.schema import OperatorConfig
@@ -59,6 +59,26 @@ def test_a_look_alike_is_pointed_out() -> None:
     assert "beyond ASCII" in caution(r'{"to": "eve@ex\u0430mple.com"}')
     assert caution(r'{"to": "a\u202eb"}') == ""
     assert visible("a\x00b\nc\U000e0041") == "a\\u0000b\nc\\udb40\\udc41"
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("def f():\n\treturn 1\r\n", "def f():\n\treturn 1\r\n"),
+        ("Oui\xa0!", "Oui\xa0!"),
+        ("\u2764\ufe0f", "\u2764\ufe0f"),
+        ("pay\ufe0f \u2764\ufe0f\ufe0f", "pay\\ufe0f \u2764\ufe0f\\ufe0f"),
+        ("a\rb\r", "a\\u000db\\u000d"),
+        ("\u202egpj.exe\u200b\x1b", "\\u202egpj.exe\\u200b\\u001b"),
+        ("", ""),
+    ],
+)
+def test_what_is_said_keeps_what_prose_and_code_are_full_of(text: str, shown: str) -> None:
+    assert said(text) == shown
+
+
+def test_arguments_hide_no_tab() -> None:
+    assert readable("not json\t\xa0") == "not json\\u0009\\u00a0"
 
 
 def test_arguments_leave_only_where_they_are_wanted_and_cut() -> None:

@@ -47,15 +47,24 @@ def test_every_command_keeps_the_promises_of_all(name: str, options: set[str], t
 
 def test_the_nouns_are_there() -> None:
     assert {name for name, _, _ in COMMANDS} == {
-        *("init", "serve", "check", "demo", "refusals", "scripted", "db status", "db upgrade"),
+        *("init", "serve", "check", "demo", "refusals", "scripted"),
+        *("db status", "db upgrade", "db vacuum"),
         *("agents list", "agents show", "agents freeze", "agents thaw"),
         *("keys issue", "keys list", "keys rotate", "keys revoke"),
-        *("audit verify", "audit export", "audit checkpoints"),
+        *("audit verify", "audit export", "audit checkpoints", "audit readings"),
         *("runs replay", "posture"),
         *("runs tail", "runs export", "calls search"),
         *("runs list", "runs show", "runs end", "calls list", "calls show", "import litellm"),
         *("routes", "routes explain", "prices", "spend", "budgets", "reconcile"),
-        *("policy test", "policy show", "policy explain", "policy simulate", "policy diff", "policy learn"),
+        *(
+            "policy test",
+            "policy show",
+            "policy tools",
+            "policy explain",
+            "policy simulate",
+            "policy diff",
+            "policy learn",
+        ),
         *("webhooks list", "webhooks deliveries", "webhooks redeliver", "webhooks test"),
         *("telemetry status", "telemetry replay"),
         *("retention status", "retention run", "holds list", "holds place", "holds release"),

@@ -35,7 +35,7 @@ def run(line: str, config: Path, *more: str) -> tuple[int, str, str]:
     return result.exit_code, result.stdout, result.stderr
 
 
-@pytest.mark.parametrize("listing", LISTINGS)
+@pytest.mark.parametrize("listing", [*LISTINGS, "runs list --words x"])
 def test_without_a_store_listings_are_empty_and_make_none(listing: str, config: Path) -> None:
     status, out, err = run(listing, config, "--json")
     assert (status, json.loads(out), err) == (0, [], "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from llm_proxy.admin.shown import call_shown, pretty, run_shown
-from llm_proxy.admin.story import story
+from llm_proxy.admin.story import Step, Story
 from llm_proxy.archive.content import fold
 from llm_proxy.archive.listings import RunRow
 from llm_proxy.chat.events import Usage
@@ -37,6 +38,12 @@ def body(content: str = "", *, calls: tuple[tuple[str, str, str], ...] = (), rea
     return json.dumps(
         {"id": "x", "model": "m", "choices": [{"index": 0, "message": message, "finish_reason": finish}]}
     ).encode()
+
+
+def story(calls: Iterable[CallView]) -> list[Step]:
+    """The steps of one run; `calls` are the oldest first."""
+    told = Story()
+    return [told.tell(call) for call in calls]
 
 
 def request(*messages: dict[str, Any]) -> bytes:

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from llm_proxy.errors import Kind, ProxyError
-from llm_proxy.identity import keyfetch, keysets
+from llm_proxy.identity import fetching, keyfetch, keysets
 from llm_proxy.identity.access import TokenRefused
-from llm_proxy.identity.keyfetch import AddressSource, FileSource, Source, Unreadable, fresh_for
+from llm_proxy.identity.fetching import Unreadable
+from llm_proxy.identity.keyfetch import AddressSource, FileSource, Source, fresh_for
 from llm_proxy.identity.tokens import SignedTokens
 from tests.issuers import Jwks, SigningKey, claims, private_authority, serving, signing_key, token
 from tests.proxy import until
@@ -145,7 +146,7 @@ def _entries(n: int) -> bytes:
         (b'{"keys": {}}', "no JWK set"),
         (b'{"jwks": []}', "no JWK set"),
         (_entries(101), "more than 100 keys"),
-        (b" " * (keyfetch.MAX_BYTES + 1), "over 512 KiB"),
+        (b" " * (fetching.MAX_BYTES + 1), "over 512 KiB"),
     ],
     ids=["empty", "html", "utf-16", "nested", "list", "object", "other", "many", "huge"],
 )
@@ -173,7 +174,7 @@ async def test_an_issuer_that_takes_all_its_keys_back_is_believed() -> None:
 
 
 async def test_what_the_address_may_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keyfetch, "TIMEOUT_S", 0.2)
+    monkeypatch.setattr(fetching, "TIMEOUT_S", 0.2)
     async with serving(OLD) as jwks, serving(STRANGER) as other:
         source = AddressSource(jwks.url)
         jwks.status, jwks.headers = 302, {"location": other.url}

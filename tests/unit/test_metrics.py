@@ -6,11 +6,11 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from llm_proxy.records.view import Problem, Status
-from llm_proxy.telemetry.metrics import MAX_SERIES, CallFacts, Metrics, facts_of
+from llm_proxy.telemetry.metrics import MAX_SERIES, CallFacts, Metrics
 from routing.failures import FailureKind
 from routing.fleet import Fleet
 from routing.targets import Route, RouteTable, Target
-from tests.unit.telemetry_calls import plain_call, rich_call
+from tests.unit.telemetry_calls import facts_of, plain_call, rich_call
 
 
 def scraped(metrics: Metrics) -> dict[tuple[str, ...], float]:

@@ -20,11 +20,11 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
-from llm_proxy.telemetry.metrics import Metrics, facts_of
+from llm_proxy.telemetry.metrics import Metrics
 from llm_proxy.telemetry.otlp_metrics import OtlpMetrics, open_exporter
 from llm_proxy.telemetry.settings import SpanSettings
 from tests.otlp_receiver import OtlpReceiver
-from tests.unit.telemetry_calls import plain_call, rich_call
+from tests.unit.telemetry_calls import facts_of, plain_call, rich_call
 
 SETTINGS = SpanSettings(service_name="proxy-eu", service_version="0.1", environment="prod")
 

@@ -26,7 +26,7 @@ from llm_proxy.telemetry.transport import HttpTransport
 from tests.otlp_receiver import OK, Answer, OtlpReceiver, attributes_of, partial
 from tests.unit.telemetry_calls import plain_call
 
-QUICK = OutboxLimits(max_share=1.0, linger_s=0.0, idle_s=0.02, retry_first_s=0.01, retry_most_s=0.05)
+QUICK = OutboxLimits(max_share=1.0, idle_s=0.02, retry_first_s=0.01, retry_most_s=0.05)
 
 
 class MemorySource:
@@ -111,10 +111,9 @@ def test_a_backend_that_was_down_for_the_whole_run_gets_every_span_once(
     receiver = OtlpReceiver().reserve_port()
     source = MemorySource()
     metrics = Metrics(worker="1")
-    with caplog.at_level(logging.INFO), exporting(source, receiver, metrics=metrics) as exporter:
+    with caplog.at_level(logging.INFO), exporting(source, receiver, metrics=metrics):
         for call in some_calls(300):
             source.calls.append(call)
-            exporter.notify()
         assert not source.wait_empty(0.2)
         assert source.cursor == 0
         assert source.reads > 1, "nothing is held back from another process that could take over"
@@ -151,7 +150,8 @@ def test_a_backend_that_was_down_for_the_whole_run_gets_every_span_once(
 def test_after_a_passing_fault_every_span_is_there_once(fault: Answer, receiver: OtlpReceiver) -> None:
     receiver.script(fault, fault)
     source = MemorySource(some_calls(40))
-    with exporting(source, receiver, timeout_s=0.2):
+    # Long for an answer that is on its way: spans whose answer came too late would be sent twice.
+    with exporting(source, receiver, timeout_s=1.0):
         assert source.wait_empty()
     assert set(receiver.spans) == ids(source.calls)
     assert receiver.duplicates == 0
@@ -162,11 +162,10 @@ def test_every_fault_in_turn_and_a_while_down(receiver: OtlpReceiver) -> None:
     faults = [Answer(status=503), Answer(hang=True), Answer(close=True), partial(2), Answer(status=413)]
     receiver.script(*faults, Answer(status=400), OK, *faults)
     source = MemorySource(some_calls(200))
-    with exporting(source, receiver, timeout_s=0.2) as exporter:
+    with exporting(source, receiver, timeout_s=0.2):
         assert receiver.wait_until(lambda: len(receiver.requests) >= 8)
         receiver.stop()
         source.calls.extend(plain_call(n) for n in range(200, 300))
-        exporter.notify()
         receiver.start()
         assert source.wait_empty()
     assert set(receiver.spans) == ids(source.calls)

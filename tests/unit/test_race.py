@@ -340,7 +340,7 @@ async def test_the_silence_that_was_waited_out_is_not_the_proxys_own_time() -> N
     await house.stage.until_asked("a", "b")
     house.stage.says("b", ROLE + WORD, END)
     await sending
-    assert house.exchange.upstream_s >= 0.2
+    assert house.exchange.upstream_s >= 0.199  # a timer may go off within the millisecond before its time
 
 
 @pytest.mark.parametrize(("client_gone", "hedges"), [(True, True), (False, False)])

@@ -6,6 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import openai
+import pytest
+
 from llm_proxy.archive.recall import Recalled, recall
 from llm_proxy.scripted.script import parse_script
 from llm_proxy.scripted.server import running
@@ -57,3 +60,15 @@ async def test_a_conversation_is_read_back_in_order(tmp_path: Path) -> None:
             assert read("other", second.id) is None
             assert read("bot", "resp_" + "0" * 32) is None
             assert read("bot", "nonsense") is None
+
+            for damage in (
+                "UPDATE blobs SET codec = 'zstd', data = x'00'",
+                "UPDATE blobs SET codec = 'none'",
+                "UPDATE records SET body = x'7b' WHERE kind = 'call.closed'",
+                "UPDATE records SET body = '{' WHERE kind = 'call.closed'",
+            ):
+                with proxy.engine.begin() as connection:
+                    connection.exec_driver_sql(damage)
+                assert read("bot", second.id) is None, damage
+            with pytest.raises(openai.BadRequestError, match="send the whole conversation as input"):
+                await sdk.responses.create(model="m", input="And?", previous_response_id=second.id)

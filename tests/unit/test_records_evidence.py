@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import DatabaseError, DataError, IntegrityError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolExhausted
 
-from llm_proxy.records.evidence import column, tool_call_key
+from llm_proxy.records.columns import column
+from llm_proxy.records.evidence import tool_call_key
 from llm_proxy.records.faults import Fault, fault_of
 from llm_proxy.records.statements import RunChanged
 

@@ -14,7 +14,9 @@ function tellTimes(root) {
   }
 }
 
+/* Without https, except on localhost, a page may not copy: then there are no buttons for it. */
 function offerCopies(root) {
+  if (!navigator.clipboard) return;
   for (const source of root.querySelectorAll("[data-copy]")) {
     const text = source.textContent.trim();
     const button = document.createElement("button");
@@ -22,13 +24,23 @@ function offerCopies(root) {
     button.className = "plain copy";
     button.textContent = "Copy";
     button.setAttribute("aria-label", "Copy " + (source.dataset.copy || "text"));
-    button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
-      setTimeout(() => { button.textContent = "Copy"; }, 1500);
-    });
+    copies(button, text);
     source.append(button);
   }
+  for (const button of root.querySelectorAll("[data-link]")) {
+    button.hidden = false;
+    copies(button, new URL(button.dataset.link, location.href).href);
+  }
+}
+
+function copies(button, text) {
+  const label = button.textContent;
+  const said = document.querySelector("#done");
+  button.addEventListener("click", async () => {
+    const done = await navigator.clipboard.writeText(text).then(() => "Copied", () => "Not copied");
+    button.textContent = said.textContent = done;
+    setTimeout(() => { button.textContent = label; said.textContent = ""; }, 1500);
+  });
 }
 
 function drawPlots(root) {
@@ -55,27 +67,84 @@ document.addEventListener("DOMContentLoaded", () => {
   if (typeof Plotly !== "undefined") drawPlots(document);
 });
 
-/* How long until an approval expires, counting down. */
+/* How long until an approval expires, counting down by the server's clock, which the page tells. */
+let ahead = 0;
+
+function setClock(root) {
+  const place = root.querySelector("[data-now]");
+  if (place) ahead = Date.now() - Number(place.dataset.now) / 1e3;
+}
+
 function countDown() {
   for (const place of document.querySelectorAll("[data-left]")) {
-    const left = Math.floor(Number(place.dataset.left) / 1e6 - Date.now() / 1000);
+    const left = Math.floor((Number(place.dataset.left) / 1e3 - Date.now() + ahead) / 1000);
     const minutes = Math.floor(left / 60);
     place.textContent = left <= 0 ? "expired" : "in " + (minutes ? minutes + " min " : "") + (left % 60) + " s";
   }
 }
 
-/* The queue is fetched anew whenever the server says that it's another. */
+/* The queue is fetched anew whenever the server says that it's another, and while the server says nothing. */
+const RETRY_MS = 10000, SILENT_MS = 5000;
+const queue = document.querySelector("[data-live]");
+let queueSent = queue && queue.innerHTML;
+
+function links(root) {
+  return new Set(Array.from(root.querySelectorAll("tbody a"), (link) => link.getAttribute("href")));
+}
+
+/* Puts the rows in; whoever stood on a link, or had scrolled, stays there. */
+function putQueue(fresh) {
+  const before = links(queue), on = queue.contains(document.activeElement) ? document.activeElement : null;
+  const left = queue.firstElementChild.scrollLeft;
+  queue.innerHTML = fresh.innerHTML;
+  tellTimes(queue);
+  queue.firstElementChild.scrollLeft = left;
+  if (on) {
+    const href = on.getAttribute("href");
+    const same = queue.querySelector(href ? 'a[href="' + CSS.escape(href) + '"]' : "[tabindex]");
+    (same || document.querySelector("#content")).focus({ preventScroll: true });
+  }
+  const added = Array.from(links(queue)).filter((href) => !before.has(href)).length;
+  return added ? added + " new approval" + (added === 1 ? "" : "s") : "The queue has changed";
+}
+
+async function fetchQueue(tell) {
+  const answer = await fetch(location.href, { headers: { accept: "text/html" } }).catch(() => null);
+  if (!answer) return;
+  if (answer.redirected || answer.status === 403) { location.reload(); return; }
+  if (!answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  const fresh = page.querySelector("#queue");
+  if (!fresh) return;
+  setClock(page);
+  if (fresh.innerHTML !== queueSent) {
+    queueSent = fresh.innerHTML;
+    tell(putQueue(fresh));
+  }
+  countDown();
+}
+
 function followQueue() {
-  const queue = document.querySelector("[data-live]");
   if (!queue) return;
-  const source = new EventSource(queue.dataset.live);
-  source.addEventListener("changed", async () => {
-    const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-    if (!answer.ok || answer.redirected) { location.reload(); return; }
-    const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-    const fresh = page.querySelector("#queue");
-    if (fresh) { queue.innerHTML = fresh.innerHTML; tellTimes(queue); countDown(); }
-  });
+  const news = document.querySelector("#news");
+  let silent = 0;
+  const tell = (text) => { if (news.textContent !== text) news.textContent = text; };
+  const deaf = (more = "") => tell(more + "Not live just now: it is tried again every few seconds.");
+  const listen = () => {
+    const source = new EventSource(queue.dataset.live);
+    source.addEventListener("open", () => { clearTimeout(silent); silent = 0; tell(""); });
+    source.addEventListener("changed", () => fetchQueue(tell));
+    source.addEventListener("error", () => {
+      if (source.readyState === EventSource.CLOSED) {
+        deaf();
+        fetchQueue((text) => deaf(text + ". "));
+        setTimeout(listen, RETRY_MS);
+      } else if (!silent) {
+        silent = setTimeout(deaf, SILENT_MS);
+      }
+    });
+  };
+  listen();
 }
 
 function offerVerifying() {
@@ -95,8 +164,16 @@ function offerVerifying() {
 }
 
 document.addEventListener("DOMContentLoaded", () => {
+  setClock(document);
   countDown();
   setInterval(countDown, 1000);
   followQueue();
   offerVerifying();
+});
+
+/* A page that comes later: with a fragment no browser's Refresh loads it anew, nor does loading anew go there. */
+window.addEventListener("load", () => {
+  if (!location.hash) return;
+  if (document.querySelector("[data-later]")) setTimeout(() => location.reload(), 1000);
+  else if (!scrollY) document.getElementById(location.hash.slice(1))?.scrollIntoView();
 });
