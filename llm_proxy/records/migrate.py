@@ -12,9 +12,9 @@ from sqlalchemy import Engine, text
 
 from llm_proxy.records.engine import unhurried
 
-_LOCK = 0x6C6C6D70726F7879
+LOCK = 0x6C6C6D70726F7879
 """PostgreSQL advisory lock (the bytes of `llmproxy`) that one migrating process holds."""
-_WAIT_MS = 600_000
+WAIT_MS = 600_000
 """For another process that migrates a SQLite store: it may read every record."""
 
 
@@ -23,28 +23,31 @@ class NewerStore(Exception):
 
 
 def upgrade(engine: Engine) -> str:
-    """Migrates; returns the revision. The write lock (SQLite) or an advisory lock keeps others out meanwhile.
+    """Migrates where the store isn't at the newest revision; returns that.
 
+    The write lock (SQLite) or an advisory lock keeps others out meanwhile. A store that is up to date is only read, so that
+    nobody waits here for a lock that has nothing to do with a migration.
     Raises `NewerStore` where the store's revision isn't one that this version knows.
     """
-    waits = {"writes": True, "busy_ms": _WAIT_MS}  # PostgreSQL's lock has no end
+    current, head = status(engine)
+    if current == head:
+        return head
+    waits = {"writes": True, "busy_ms": WAIT_MS}  # PostgreSQL's lock has no end
     with unhurried(engine.connect()).execution_options(**waits) as connection, connection.begin():
         if connection.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL lock_timeout = 0"))  # another's migration may take long
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _LOCK})
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": LOCK})
         current = MigrationContext.configure(connection).get_current_revision()
-        script = _script()
-        if current is not None and current not in {revision.revision for revision in script.walk_revisions()}:
+        if current is not None and current not in {one.revision for one in _script().walk_revisions()}:
             raise NewerStore(
                 f"The store is at revision {current}, which this version doesn't know: "
                 "run the version that made it, or give `store:` another database."
             )
-        head = script.get_current_head()
         if current != head:
             config = _config()
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-        return head or ""
+    return head
 
 
 def status(engine: Engine) -> tuple[str | None, str]:

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, MetaData, inspect, text
 
 from budgets import METADATA as LEDGER
 from llm_proxy.records import engine as engine_module
+from llm_proxy.records import migrate
 from llm_proxy.records.console_tables import METADATA
 from llm_proxy.records.migrate import NewerStore, status, upgrade
 from tests.contract.stored import engine as engine
@@ -57,6 +58,18 @@ def test_a_migration_waits_longer_than_a_call_would(tmp_path: Path, monkeypatch:
             migrated.result(1.0)
         other.execute("COMMIT")
         assert migrated.result(30)
+
+
+def test_a_store_that_is_up_to_date_is_waited_for_by_nobody(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever holds its locks: what follows tells that in its own time."""
+    monkeypatch.setattr(migrate, "WAIT_MS", 0)
+    with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": migrate.LOCK})
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(upgrade, engine).result(30) == status(engine)[1]
 
 
 def test_the_migrated_tables_are_those_of_the_code(engine: Engine) -> None:
