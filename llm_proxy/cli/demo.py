@@ -124,14 +124,20 @@ def _tell(config: Path, turns: list[Turn], refunds: list[str], took_s: float) ->
 
 @contextmanager
 def _ended_by_signals() -> Generator[None]:
-    """SIGTERM and SIGHUP end the command the way Ctrl-C does, so that the server is ended too."""
+    """Ctrl-C, SIGTERM and SIGHUP end the command, so that the server is ended too. Raises SystemExit (128 + signal)."""
+    told = list[int]()
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
+        told.append(number)
         raise SystemExit(128 + number)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, end) for number in signals}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        # What is raised within a destructor is lost there, and within some of the interpreter's own work it's wrapped.
+        if told:
+            raise SystemExit(128 + told[0])
