@@ -28,9 +28,10 @@ STALE := $(shell [ ! -s $(VENV_MADE) ] || { [ -x $(BIN)/python ] && [ "$$(cat $(
 PYTEST := $(BIN)/python -m pytest
 # Some images forbid it; without, every worker compiles all tests anew, for most of a minute.
 export PYTHONDONTWRITEBYTECODE :=
-# Whole files go to one worker, so that a server or database started for a file is started once. A worker for each core:
-# more of them were no faster, and tests that wait for a time failed.
-PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+# Whole files go to one worker, so that a server or database started for a file is started once. Three workers for two
+# cores, since tests wait for servers, too; with four, tests that wait for a time failed.
+WORKERS := $(shell cores=$$(getconf _NPROCESSORS_ONLN) && workers=$$((cores * 3 / 2)) && echo $$((workers > 8 ? 8 : workers)))
+PARALLEL := -n $(WORKERS) --dist loadfile
 
 help: ## list what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' Makefile
@@ -46,7 +47,7 @@ test: $(DEV) ## run the whole test suite; ARGS='-k ledger' narrows it
 	@$(PYTEST) $(PARALLEL) -m 'not soak' $(ARGS)
 
 soak: $(DEV) ## run the long lane: soak tests, and every property with many more examples
-	@$(PYTEST) $(PARALLEL) -m 'soak or hypothesis' --hypothesis-profile soak $(ARGS)
+	@$(PYTEST) $(PARALLEL) -m 'soak or hypothesis' --hypothesis-profile soak --timeout 0 $(ARGS)
 
 test-browser: $(DEV) ## the console in a real Chromium, which has to be installed
 	@$(PYTEST) $(PARALLEL) -m browser tests/browser $(ARGS)

@@ -40,6 +40,13 @@ def pytest_configure() -> None:
     gc.disable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What soaks takes as long as it takes; anything else that doesn't end has a fault (`timeout` in pyproject.toml)."""
+    for item in items:
+        if item.get_closest_marker("soak"):
+            item.add_marker(pytest.mark.timeout(0))
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()
     gc.enable()

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
+import pytest
 from sqlalchemy import Connection, Engine, create_engine, make_url, select, text
 
 from budgets import Limit, LimitBook, Refused, Scope, Unit, window_named
@@ -19,6 +20,7 @@ from llm_proxy.intake import Reader
 from llm_proxy.judge import Rules
 from llm_proxy.pricing.book import PriceBook
 from llm_proxy.records import chain
+from llm_proxy.records import engine as engine_module
 from llm_proxy.records.batch import Job, Wrote
 from llm_proxy.records.engine import open_engine
 from llm_proxy.records.ids import uuid7
@@ -81,9 +83,14 @@ async def writing(engine: Engine, clock: Clock | None = None) -> AsyncGenerator[
 
 @contextmanager
 def outage(url: str, engine: Engine) -> Generator[None]:
-    """The store takes no write meanwhile, and connections to a server are cut."""
+    """The store takes no write meanwhile, and connections to a server are cut. Nobody waits long for a lock."""
     if url.startswith("sqlite"):
-        with engine.connect().execution_options(writes=True) as connection, connection.begin():
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            engine.connect().execution_options(writes=True) as connection,
+            connection.begin(),
+        ):
+            patch.setattr(engine_module, "BUSY_MS", 200)
             yield
         return
     name = make_url(url).database

@@ -33,7 +33,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def engine(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
-    monkeypatch.setattr(engine_module, "BUSY_MS", 200)
+    monkeypatch.setattr(engine_module, "BUSY_MS", 3_000)
     with store(url) as opened:
         yield opened
 

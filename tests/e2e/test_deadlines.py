@@ -166,9 +166,14 @@ async def test_a_deadline_that_is_no_number_is_refused(house: House, name: str) 
 async def test_retries_stop_at_the_deadline(house: House, stream: bool) -> None:
     """Ten retries would take over half a minute."""
     heard = await _call(house, "broken", stream, x_request_timeout="1.5")
-    assert heard.told == (502, "upstream_failed")
-    assert 2 <= len(heard.attempts) <= 5
-    assert set(heard.attempts) == {("broken", "server_error")}
+    attempts = list(heard.attempts)
+    if attempts[-1] == ("broken", "total_timeout"):  # a retry that began in time was under way
+        assert heard.told == (504, "upstream_timeout")
+        attempts.pop()
+    else:
+        assert heard.told == (502, "upstream_failed")
+    assert 2 <= len(attempts) <= 5
+    assert set(attempts) == {("broken", "server_error")}
     assert heard.view.cost_micro_usd == 0
 
 
