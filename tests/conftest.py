@@ -41,7 +41,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What soaks takes as long as it takes; anything else that doesn't end has a fault (`timeout` in pyproject.toml)."""
+    """What soaks takes as long as it takes; anything else has the `timeout` of pyproject.toml."""
     for item in items:
         if item.get_closest_marker("soak"):
             item.add_marker(pytest.mark.timeout(0))

@@ -83,7 +83,7 @@ async def writing(engine: Engine, clock: Clock | None = None) -> AsyncGenerator[
 
 @contextmanager
 def outage(url: str, engine: Engine) -> Generator[None]:
-    """The store takes no write meanwhile, and connections to a server are cut. Nobody waits long for a lock."""
+    """The store takes no write, connections to a server are cut, and nobody waits long for a lock."""
     if url.startswith("sqlite"):
         with (
             pytest.MonkeyPatch.context() as patch,

@@ -60,10 +60,10 @@ def _by_calls(wanted: RunFilter) -> list[ColumnElement[bool]]:
     mine = and_(calls.c.run_id == runs.c.run_id, calls.c.agent_id == runs.c.agent_id)
     found: list[ColumnElement[bool]] = []
     if wanted.model is not None:
-        found.append(select(calls.c.id).where(mine, calls.c.model == wanted.model).exists())
+        found.append(select(calls.c.run_id).where(mine, calls.c.model == wanted.model).exists())
     if wanted.error is not None:
         failed = or_(calls.c.error == wanted.error, calls.c.status == wanted.error)
-        found.append(select(calls.c.id).where(mine, failed).exists())
+        found.append(select(calls.c.run_id).where(mine, failed).exists())
     if wanted.min_micro_usd is not None:
         spent = select(func.coalesce(func.sum(calls.c.micro_usd), 0)).where(mine).scalar_subquery()
         found.append(spent >= wanted.min_micro_usd)

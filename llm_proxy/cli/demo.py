@@ -124,7 +124,10 @@ def _tell(config: Path, turns: list[Turn], refunds: list[str], took_s: float) ->
 
 @contextmanager
 def _ended_by_signals() -> Generator[None]:
-    """Ctrl-C, SIGTERM and SIGHUP end the command, so that the server is ended too. Raises SystemExit (128 + signal)."""
+    """Ctrl-C, SIGTERM and SIGHUP end the command, so that the server is ended too.
+
+    Raises SystemExit (128 + signal).
+    """
     told = list[int]()
 
     def end(number: int, _frame: FrameType | None) -> NoReturn:
@@ -138,6 +141,6 @@ def _ended_by_signals() -> Generator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        # What is raised within a destructor is lost there, and within some of the interpreter's own work it's wrapped.
+        # What is raised within a destructor is lost there, and some of the interpreter's own work wraps it.
         if told:
             raise SystemExit(128 + told[0])

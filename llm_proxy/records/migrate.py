@@ -25,8 +25,8 @@ class NewerStore(Exception):
 def upgrade(engine: Engine) -> str:
     """Migrates where the store isn't at the newest revision; returns that.
 
-    The write lock (SQLite) or an advisory lock keeps others out meanwhile. A store that is up to date is only read, so that
-    nobody waits here for a lock that has nothing to do with a migration.
+    The write lock (SQLite) or an advisory lock keeps others out meanwhile. A store that is up to date is
+    only read, so that nobody waits here for a lock that has nothing to do with a migration.
     Raises `NewerStore` where the store's revision isn't one that this version knows.
     """
     current, head = status(engine)

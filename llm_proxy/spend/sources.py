@@ -87,15 +87,22 @@ def selects(
     return found
 
 
-def dearest_runs(question: Question, most: int, *, postgresql: bool) -> Select[Any]:
-    """The `most` dearest groups of a question by run: rows of `columns`, the sums of `MEASURES`, those of all
-    groups together, and how many groups there are."""
+def ranked_runs(question: Question, most: int, *, postgresql: bool) -> Select[Any]:
+    """The `most` dearest groups of a question by run: rows of `columns`, and how many groups there are.
+
+    No other sums are made of them: these stand in the index of a run's calls, so the calls needn't be read.
+    """
     names, times = columns(question), [(question.since_us, question.until_us)]
-    found = _calls(question, names, times, MEASURES, postgresql=postgresql).subquery().c
-    whole = [cast(func.sum(found[name]).over(), BigInteger).label(f"all_{name}") for name in MEASURES]
+    found = _calls(question, names, times, ("micro_usd", "requests"), postgresql=postgresql).subquery().c
     order = (found["micro_usd"].desc(), found["requests"].desc(), *(found[name] for name in names))
-    query = select(*(found[name] for name in (*names, *MEASURES)), *whole, func.count().over())
-    return query.order_by(*order).limit(most)
+    return select(*(found[name] for name in names), func.count().over()).order_by(*order).limit(most)
+
+
+def of_runs(question: Question, runs: Iterable[str], *, postgresql: bool) -> Select[Any]:
+    """A question by run for those `runs` alone: rows of `columns`, then the sums of `MEASURES`."""
+    times = [(question.since_us, question.until_us)]
+    query = _calls(question, columns(question), times, MEASURES, postgresql=postgresql)
+    return query.where(t.calls.c.run_id.in_(sorted(runs)))
 
 
 def tools(question: Question, measures: tuple[str, ...], *, postgresql: bool) -> Select[Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Select
 
 from llm_proxy.spend.question import COLUMNS, TAG_KEY, TOOL, BadQuestion, Question
 from llm_proxy.spend.rollup import MEASURES
-from llm_proxy.spend.sources import DAY, columns, dearest_runs, selects, tools
+from llm_proxy.spend.sources import DAY, columns, of_runs, ranked_runs, selects, tools
 
 COUNTED = (*MEASURES, "tool_calls", "denied")
 """What is counted of a group, in order; the last two by tool only."""
@@ -79,7 +79,8 @@ def answer(
     for statement in selects(question, measures, postgresql=postgresql):
         folded.read(connection, statement, untooled, measures)
     if question.by_tool:
-        folded.read(connection, tools(question, _OF_TOOLS, postgresql=postgresql), stored, _OF_TOOLS)
+        of_tools = _OF_TOOLS if measures is MEASURES else tuple([n for n in _OF_TOOLS if n in measures])
+        folded.read(connection, tools(question, of_tools, postgresql=postgresql), stored, of_tools)
     return folded.answer()
 
 
@@ -89,13 +90,23 @@ def _is_of_runs(question: Question) -> bool:
 
 
 def _dearest_runs(connection: Connection, question: Question, most: int) -> Answer:
-    postgresql, width = connection.dialect.name == "postgresql", len(columns(question))
-    key_of, whole = _keys(question, columns(question)), width + len(MEASURES)
-    found = connection.execute(dearest_runs(question, most, postgresql=postgresql)).all()
-    if not found:
+    """Ranked first, and then read: what calls cost is found fast, and much else of them isn't."""
+    postgresql, names = connection.dialect.name == "postgresql", columns(question)
+    ranked = connection.execute(ranked_runs(question, most, postgresql=postgresql)).all()
+    if not ranked:
         return Answer(question, (), Sums())
-    rows = [Row(key_of(row), _sums(row[width:whole])) for row in found]
-    return Answer(question, tuple(rows), _sums(found[0][whole:-1]), int(found[0][-1]) - len(rows))
+    width, at = len(names), names.index(COLUMNS["run"])
+    runs = {row[at] for row in ranked}
+    read = connection.execute(of_runs(question, runs, postgresql=postgresql)).all()
+    found = {tuple(row[:width]): _sums(row[width:]) for row in read}
+    key_of = _keys(question, names)
+    rows = tuple([Row(key_of(row), found[tuple(row[:width])]) for row in ranked])
+    left_out = int(ranked[0][-1]) - len(rows)
+    if left_out:
+        total = answer(connection, msgspec.structs.replace(question, by=())).total
+    else:
+        total = Sums(tuple(_added([row.sums.figures for row in rows])))
+    return Answer(question, rows, total, left_out)
 
 
 def _sums(figures: Sequence[Any]) -> Sums:

@@ -5,19 +5,23 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, Select, func, select
 
 from budgets.sql_tables import TABLES
+from llm_proxy.archive.run_filter import RunFilter, conditions
+from llm_proxy.records.tables import runs
 from llm_proxy.records.view import CostLabel, Status
 from llm_proxy.spend.question import BadQuestion, Filters, Question, asked
+from llm_proxy.spend.sources import ranked_runs
 from llm_proxy.spend.sums import Answer, answer
 from tests.booked import DAY_US, Books, Called
 from tests.contract.stored import engine as engine
 from tests.contract.stored import url as url
-from tests.stores import NOW, writing
+from tests.stores import NOW, store, writing
 
 pytest_plugins = ["tests.postgres"]
 
@@ -204,13 +208,35 @@ async def test_the_dearest_are_told_alone(engine: Engine, by: tuple[str, ...]) -
     assert (none.rows, none.left_out, none.total) == ((), 0, whole.total.__class__())
 
 
-async def test_few_measures_are_counted_alone(engine: Engine) -> None:
+@pytest.mark.parametrize(
+    "query",
+    [
+        ranked_runs(Question(by=("run", "agent"), since_us=1), 9, postgresql=False),
+        select(runs.c.run_id).where(*conditions(RunFilter(model="m"))),
+        select(runs.c.run_id).where(*conditions(RunFilter(error="timeout"))),
+        select(runs.c.run_id).where(*conditions(RunFilter(min_micro_usd=1))),
+    ],
+    ids=["spend by run", "model", "error", "cost"],
+)
+def test_runs_are_chosen_without_reading_their_calls(query: Select[Any], tmp_path: Path) -> None:
+    """Of a million calls that would take a second, on SQLite, which says what it would do."""
+    with store(f"sqlite:///{tmp_path}/store.db") as engine, engine.connect() as connection:
+        written = str(query.compile(engine, compile_kwargs={"literal_binds": True}))
+        plan = [str(step[3]) for step in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {written}")]
+    assert [step.partition(" INDEX ")[2].split()[0] for step in plan if "state_calls" in step] == [
+        "state_calls_by_run"
+    ]
+    assert not [step for step in plan if "state_calls" in step and "COVERING" not in step]
+
+
+@pytest.mark.parametrize("by", [("agent", "day"), ("day", "tool")])
+async def test_few_measures_are_counted_alone(engine: Engine, by: tuple[str, ...]) -> None:
     await _books(engine, 7)
     with engine.connect() as connection:
-        money = answer(connection, Question(by=("agent", "day")), ("requests", "micro_usd"))
-    whole = _read(engine, by=("agent", "day"))
-    assert [row.key for row in money.rows] == [row.key for row in whole.rows]
-    for few, row in zip(money.rows, whole.rows, strict=True):
+        money = answer(connection, Question(by=by), ("requests", "micro_usd"))
+    whole = [row for row in _read(engine, by=by).rows if row.sums["requests"] or row.sums["micro_usd"]]
+    assert [row.key for row in money.rows] == [row.key for row in whole]
+    for few, row in zip(money.rows, whole, strict=True):
         assert (few.sums["micro_usd"], few.sums["requests"]) == (row.sums["micro_usd"], row.sums["requests"])
         assert few.sums["input_tokens"] == 0
 

@@ -135,7 +135,7 @@ def _forget_peak(pid: int) -> None:
 async def test_a_large_reply_is_not_held_twice(
     policy: dict[str, Any] | None, text: Callable[[], bytes], kind: str, tmp_path: Path
 ) -> None:
-    """A process for each: what the allocator keeps of one reply would be told as the next one's, or not, by chance."""
+    """A process for each: what the allocator keeps of one reply may be told of the next."""
     replies = Replies(text())
     async with (
         raw_upstream(replies) as upstream,
