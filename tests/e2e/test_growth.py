@@ -38,7 +38,12 @@ HISTORY = 100_000
 """Bytes of what the run begins with and resends each time."""
 DOCS = Path(__file__).parents[2] / "docs"
 SENTENCES = sorted(
-    {one.strip() for page in DOCS.rglob("*.md") for one in page.read_text().split(". ") if len(one) > 20}
+    {
+        one.strip()
+        for page in DOCS.rglob("*.md")
+        for one in page.read_text().split(". ")
+        if 20 < len(one) < 300
+    }
 )
 Text = Callable[[random.Random, int], str]
 
@@ -119,8 +124,8 @@ async def added(folder: Path, told: dict[str, Any], run: Run, turns: int) -> Non
 
 
 MOST = {
-    "sqlite": {"prose": (1.5, 2.0), "noise": (1.95, 2.85)},
-    "postgresql": {"prose": (1.55, 2.1), "noise": (2.15, 3.1)},
+    "sqlite": {"prose": (1.7, 2.35), "noise": (1.95, 2.85)},
+    "postgresql": {"prose": (1.9, 2.55), "noise": (2.35, 3.3)},
 }
 """Times its messages that a run takes: its records, and with the search index. What of is said in
 docs/design/records-retention.md."""

@@ -340,7 +340,8 @@ async def test_the_silence_that_was_waited_out_is_not_the_proxys_own_time() -> N
     await house.stage.until_asked("a", "b")
     house.stage.says("b", ROLE + WORD, END)
     await sending
-    assert house.exchange.upstream_s >= 0.199  # a timer may go off within the millisecond before its time
+    # Of 0.2 s: a timer may go off a little early, and something comes before it's set.
+    assert house.exchange.upstream_s >= 0.19
 
 
 @pytest.mark.parametrize(("client_gone", "hedges"), [(True, True), (False, False)])
